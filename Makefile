@@ -1,0 +1,53 @@
+# What CI runs, a person runs by the same words. Every target prepares what it needs; `make help` lists them.
+# Needs Python 3.11-3.13 with venv, and pip that reaches a package index. Tests also need a Kafka: see CONTRIBUTING.md.
+
+# The first Python that really runs and is new enough (a shim on the path may exist and fail).
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
+	&& { echo $$p; break; }; done)
+BIN := .venv/bin
+TYPED := c360 $(wildcard examples) $(wildcard tests)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types check bench clean lock
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
+
+setup: .venv/installed  ## make .venv and install exactly requirements.lock, when either has changed
+
+.venv/installed: pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "c360 needs Python 3.11, 3.12 or 3.13 with venv (Debian: python3 python3-venv); set PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "setting up .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock \
+	&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+	|| { echo "set-up failed, pip says why above (it must reach a Python package index)" >&2; exit 1; }
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@touch $@
+
+demo: setup  ## a shop's traffic folded into profiles, in memory: no Kafka needed
+	@$(BIN)/c360 demo --once
+
+test: setup  ## all tests, with a real Kafka (C360_TEST_BROKER=host:port uses yours; C360_NO_KAFKA=1 skips what needs one)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## ruff
+	@$(BIN)/ruff check .
+
+types: setup  ## mypy --strict
+	@$(BIN)/mypy $(TYPED)
+
+check: lint types test  ## what CI runs
+
+bench: setup  ## throughput and latency on this machine
+	@$(BIN)/c360 bench
+
+lock: setup  ## renew requirements.lock from pyproject.toml (review the difference, then make setup)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev --no-header --no-annotate \
+		--output-file requirements.lock pyproject.toml
+
+clean:  ## remove .venv, caches and builds (jars of the development Kafka stay in ~/.cache/c360)
+	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@find c360 tests -name __pycache__ -type d -prune -exec rm -rf {} +

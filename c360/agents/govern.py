@@ -1,0 +1,438 @@
+"""govern: raw records in, governed records out. One task per raw topic-partition.
+
+Per record: decode and check against the declared type; find its subject, time and id; enrich; drop repeats; write it
+keyed by its subject. What does not fit goes to the dead-letter topic with its reason, and the rest goes on. Rows of
+databases are kept, so that an update is the old row taken back and the new one added, and a delete takes back what is
+kept here, never what the event claims the row was.
+
+Order decides only what order must: of two deliveries of one id the first in the partition counts; of two states of one
+row the later source position. Everything else is left to the projections, which do not look at order.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from c360.agents.wire import (
+    GOVERNED_BYTES,
+    ORIGIN,
+    TIME,
+    Governed,
+    Truncate,
+    decode_truncate,
+    encode,
+    governed_decoder,
+    governed_type,
+    misfit_record,
+)
+from c360.codecs.debezium import Change, DebeziumDecoder, complete
+from c360.codecs.json import Choice, JsonDecoder
+from c360.codecs.record import Record, fields_of
+from c360.declare import Enrichment, Source, SourceType, without_none
+from c360.engine.agent import Outbox, Task
+from c360.engine.transport import TP, Batch
+from c360.errors import C360Error, Misfit, NeedsOperator
+from c360.identity.namespace import Namespace
+from c360.plan import Plan
+from c360.tables.ids import IdTable, id_key
+from c360.tables.table import Table
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MS = timedelta(milliseconds=1)
+AHEAD_MS = 5 * 60_000  # how far an event's time may be after its append time
+IDS, ROWS, MISFITS = b"iI", b"r", b"m"
+_OFFSET = struct.Struct(">q")
+
+
+def epoch_ms(time: datetime) -> int:
+    """Whole milliseconds since 1970, rounded down."""
+    return (time - EPOCH) // MS
+
+
+class RowState(msgspec.Struct, array_like=True):
+    """The last state of one row. `governed` None: deleted; kept so that older states do not come back."""
+
+    position: str
+    subject: str
+    governed: bytes | None
+
+
+@dataclass
+class GovernCounters:
+    """What became of the records of a source in this process, for metrics; work that was aborted counts again."""
+
+    governed: int = 0
+    retracted: int = 0
+    duplicates: int = 0
+    stale: int = 0
+    ignored: int = 0
+    misfits: Counter[str] = field(default_factory=Counter)
+
+
+class RecordReader:
+    """Compiled for one record type: subject, id, time and enrichments of its records."""
+
+    def __init__(
+        self,
+        declared: SourceType,
+        key: Namespace | None,
+        identifiers: Mapping[type, Namespace],
+        enrichments: Sequence[Enrichment],
+    ) -> None:
+        self.name = declared.name
+        self.governed = governed_type(declared.record)
+        fields = {f.name: f for f in fields_of(declared.record)}
+        self.subjects = [
+            (attrgetter(name), identifiers[without_none(fields[name].annotation)]) for name in declared.subject
+        ]
+        self.subject_names = declared.subject
+        self.key = key
+        self.id = attrgetter(declared.event_id) if declared.event_id else None
+        self.at = attrgetter(declared.at) if declared.at else None
+        self.enrichments = [(e.name, e.function) for e in enrichments if e.record is declared.record]
+
+    def subject(self, record: Record, raw_key: bytes | None) -> str:
+        """The subject `namespace:value`. Raises Misfit when there is none."""
+        for read, namespace in self.subjects:
+            value = read(record)
+            if value is not None:
+                return namespace.label(value)
+        if self.key is None:
+            names = " and ".join(f"{self.name}.{n}" for n in self.subject_names)
+            raise Misfit("no-subject", f"{names} has no value, so the record is about nobody")
+        if raw_key is None:
+            raise Misfit("no-subject", f"the record has no key, and {self.name} takes its subject from the key")
+        try:
+            return self.key.label(raw_key.decode())
+        except UnicodeDecodeError:
+            raise Misfit("no-subject", f"the key is not UTF-8, and {self.name} takes its subject from the key") from None
+
+    def time(self, record: Record, fallback: int, append: int) -> int:
+        """Event time, ms; not later than a little after the append time, so that no wrong clock wins for ever."""
+        value = self.at(record) if self.at is not None else None
+        at = fallback if value is None else epoch_ms(value)
+        return at if append < 0 or at <= append + AHEAD_MS else append + AHEAD_MS
+
+    def enrich(self, record: Record) -> dict[str, Any]:
+        """Values of the enrichments. Raises Misfit with the user's exception as its cause."""
+        values = {}
+        for name, function in self.enrichments:
+            try:
+                value = function(record)
+                encode(value)
+            except Exception as error:
+                raise Misfit("enrichment-failed", f"@app.enrich({self.name}) {name} raised {type(error).__name__}") from error
+            if value is not None:
+                values[name] = value
+        return values
+
+
+class GovernTask:
+    """One raw partition: its ids or rows, and the misfits that may be replayed."""
+
+    def __init__(
+        self, plan: Plan, source: Source, task: Task, raw_partitions: int, counters: GovernCounters
+    ) -> None:
+        self.source = source
+        self.raw = task.lead
+        self.raw_partitions = raw_partitions
+        self.output, self.dlq = plan.governed(source), plan.dlq
+        self.replay, self.truncates = plan.replay(source), plan.truncates(source)
+        self.readers = {
+            t.record: RecordReader(t, source.key, plan.identifiers, source.enrichments) for t in source.types
+        }
+        self.ids = IdTable(IDS, source.window // MS)
+        self.rows: Table[RowState] = Table(
+            ROWS, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(RowState).decode
+        )
+        self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
+        self.tables = (self.ids, self.rows, self.misfits)
+        self.counters = counters
+        self.truncated = ""
+        self.process_raw: Callable[[_Arrivals, Outbox], None]
+        if source.kind == "rows":
+            declared = source.types[0]
+            self.reader = self.readers[declared.record]
+            self.changes = DebeziumDecoder(declared.record, declared.key)
+            self.decode_governed = governed_decoder([self.reader.governed])
+            self.process_raw = self._rows
+        else:
+            self.decoder = JsonDecoder([Choice(t.record, t.when) for t in source.types], source.unmatched)
+            self.process_raw = self._events
+
+    # --------------------------------------------------------------------------------------------------- processor
+    def resume(self, notes: Mapping[str, Any]) -> None:
+        self.ids.resume(notes.get("stream_time"), notes.get("sequence", 0))
+        self.truncated = notes.get("truncated", "")
+
+    def notes(self) -> dict[str, Any]:
+        notes: dict[str, Any] = {"sequence": self.ids.sequence}
+        if self.ids.stream_time is not None:
+            notes["stream_time"] = self.ids.stream_time
+        if self.truncated:
+            notes["truncated"] = self.truncated
+        return notes
+
+    def wants(self, now_ms: int) -> bool:
+        return False
+
+    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        pass
+
+    def process(self, batch: Batch, out: Outbox) -> None:
+        if batch.tp.topic == self.truncates:
+            for value in batch.values:
+                if value is not None:
+                    self._truncate(decode_truncate(value), out)
+        elif batch.tp.topic == self.replay:
+            self._replayed(batch, out)
+        else:
+            self.process_raw(_Arrivals(batch, self.raw, batch.offsets, batch.times), out)
+
+    def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
+        self._misfit(_Arrivals(batch, self.raw, batch.offsets, batch.times), 0, error, out)
+
+    # ------------------------------------------------------------------------------------------------------ events
+    def _events(self, arrivals: _Arrivals, out: Outbox) -> None:
+        batch = arrivals.batch
+        fresh: list[tuple[int, bytes | None, bytes, bytes]] = []  # index, id, subject, governed bytes
+        readers, raw = self.readers, self.raw.partition
+        keys, times, offsets = batch.keys, arrivals.times, arrivals.offsets
+        for i, record in enumerate(self.decoder.decode(batch.values)):
+            if record is None:
+                self.counters.ignored += 1
+                continue
+            try:
+                if type(record) is Misfit:
+                    raise record
+                reader = readers[type(record)]
+                time = times[i]
+                subject = reader.subject(record, keys[i])
+                text = None if reader.id is None else reader.id(record)
+                event_id = None if text is None else str(text)
+                governed = reader.governed(
+                    id=event_id,
+                    at=reader.time(record, time, time),
+                    cause=time,
+                    origin=(raw, offsets[i]),
+                    enriched=reader.enrich(record) if reader.enrichments else {},
+                    record=record,
+                )
+                value = encode(governed)
+                if len(value) > GOVERNED_BYTES:
+                    raise Misfit("too-large", f"{reader.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
+            except Misfit as misfit:
+                self._misfit(arrivals, i, misfit, out)
+                continue
+            fresh.append((i, None if event_id is None else id_key(f"{reader.name}\0{event_id}"), subject.encode(), value))
+        known = [(f[1], times[f[0]]) for f in fresh if f[1] is not None]
+        answers = iter(self.ids.admit([k for k, _ in known], [t for _, t in known])) if known else iter(())
+        send, output = out.send, self.output
+        governed_now = 0
+        for i, key, subject_key, value in fresh:
+            if key is None or next(answers):
+                send(output, subject_key, value)
+                governed_now += 1
+            else:
+                self.counters.duplicates += 1
+            if arrivals.replayed:
+                self.misfits.delete(_OFFSET.pack(offsets[i]))
+        self.counters.governed += governed_now
+
+    # -------------------------------------------------------------------------------------------------------- rows
+    def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
+        batch = arrivals.batch
+        changes = self.changes.decode(batch.values, batch.keys)
+        rows = self.rows.load({c.row_id.encode() for c in changes if type(c) is Change})
+        for i, change in enumerate(changes):
+            if change is None:
+                self.counters.ignored += 1
+                continue
+            try:
+                if type(change) is Misfit:
+                    raise change
+                if change.op == "truncate":
+                    self._spread(change, arrivals, i, out)
+                else:
+                    row_id = change.row_id.encode()
+                    self._row(row_id, rows[row_id], change, arrivals, i, out)
+            except Misfit as misfit:
+                self._misfit(arrivals, i, misfit, out)
+                continue
+            if arrivals.replayed:
+                self.misfits.delete(_OFFSET.pack(arrivals.offsets[i]))
+
+    def _row(
+        self, row_id: bytes, held: RowState | None, change: Change, arrivals: _Arrivals, i: int, out: Outbox
+    ) -> None:
+        """An update takes back what is held and adds what is new; a state not newer than the held one changes nothing."""
+        position = change.position
+        if position <= self.truncated or (held is not None and position <= held.position):
+            self.counters.stale += 1
+            return
+        append = arrivals.times[i]
+        origin = (self.raw.partition, arrivals.offsets[i])
+        old = held.governed if held is not None else None
+        if change.op == "delete":
+            if held is not None and old is not None:
+                self._retract(held, append, origin, out)
+            self.rows.put(row_id, RowState(position, "", None))
+            return
+        record: Any = change.record
+        if change.unchanged:
+            record = complete(change, self.decode_governed(old).record if old is not None else None)
+            if type(record) is Misfit:
+                raise record
+        reader = self.reader
+        subject = reader.subject(record, arrivals.batch.keys[i])
+        value = encode(
+            reader.governed(
+                id=change.row_id,
+                at=reader.time(record, change.at_ms, append),
+                cause=append,
+                origin=origin,
+                enriched=reader.enrich(record) if reader.enrichments else {},
+                record=record,
+            )
+        )
+        if len(value) > GOVERNED_BYTES:
+            raise Misfit("too-large", f"{reader.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
+        if held is not None and old is not None:
+            if change.snapshot and held.subject == subject and self.decode_governed(old).record == record:
+                # A row read again, not changed: only its position is news, and no profile is written.
+                self.rows.put(row_id, RowState(position, subject, old))
+                self.counters.stale += 1
+                return
+            self._retract(held, append, origin, out)
+        out.send(self.output, subject.encode(), value)
+        self.counters.governed += 1
+        self.rows.put(row_id, RowState(position, subject, value))
+
+    def _retract(self, held: RowState, cause: int, origin: tuple[int, int], out: Outbox) -> None:
+        """The held record again, same in all that folds, with the sign turned."""
+        assert held.governed is not None
+        governed: Governed = self.decode_governed(held.governed)
+        governed.sign, governed.cause, governed.origin = -1, cause, origin
+        out.send(self.output, held.subject.encode(), encode(governed))
+        self.counters.retracted += 1
+
+    def _spread(self, change: Change, arrivals: _Arrivals, i: int, out: Outbox) -> None:
+        """A truncate arrives on one partition and concerns all: each task of the source hears of it in its own."""
+        value = encode(Truncate(change.position, arrivals.times[i], (self.raw.partition, arrivals.offsets[i])))
+        for partition in range(self.raw_partitions):
+            out.send(self.truncates, None, value, partition)
+
+    def _truncate(self, said: Truncate, out: Outbox) -> None:
+        for key, row in list(self.rows.scan()):
+            if row.position < said.position and row.governed is not None:
+                self._retract(row, said.cause, said.origin, out)
+                self.rows.put(key, RowState(said.position, "", None))
+        self.truncated = max(self.truncated, said.position)
+
+    # ----------------------------------------------------------------------------------------------------- misfits
+    def _misfit(self, arrivals: _Arrivals, i: int, error: BaseException, out: Outbox) -> None:
+        batch, offset = arrivals.batch, arrivals.offsets[i]
+        value = misfit_record(
+            "govern", self.raw, offset, arrivals.times[i], batch.keys[i], batch.values[i], batch.headers(i), error
+        )
+        out.send(self.dlq, batch.keys[i], value)
+        self.misfits.put(_OFFSET.pack(offset), True)
+        self.counters.misfits[error.reason if isinstance(error, Misfit) else "failed"] += 1
+
+    def _replayed(self, batch: Batch, out: Outbox) -> None:
+        """Misfits sent back after a fix. Only what is a misfit now counts, so neither a second replay nor a rebuild
+        that already took the raw record doubles it."""
+        taken, offsets, times = [], [], []
+        for i in range(len(batch)):
+            headers = dict(batch.headers(i))
+            try:
+                offset, time = int(headers[ORIGIN]), int(headers[TIME])
+            except (KeyError, ValueError):
+                self.counters.ignored += 1
+                continue
+            if self.misfits.get(_OFFSET.pack(offset)) and offset not in offsets:
+                taken.append(i)
+                offsets.append(offset)
+                times.append(time)
+            else:
+                self.counters.duplicates += 1
+        if taken:
+            chosen = Batch(
+                batch.tp,
+                [batch.offsets[i] for i in taken],
+                [batch.keys[i] for i in taken],
+                [batch.values[i] for i in taken],
+                times,
+                lambda i: [h for h in batch.headers(taken[i]) if h[0] not in (ORIGIN, TIME)],
+            )
+            self.process_raw(_Arrivals(chosen, self.raw, offsets, times, replayed=True), out)
+
+
+@dataclass(frozen=True)
+class _Arrivals:
+    """A batch with the raw offsets and times of its records: their own, or those a replay remembers."""
+
+    batch: Batch
+    raw: TP
+    offsets: list[int]
+    times: list[int]
+    replayed: bool = False
+
+
+class Govern:
+    """The agent: which topics, which task."""
+
+    def __init__(self, plan: Plan, topics: Callable[[], Mapping[str, int]]) -> None:
+        """`topics` gives the names and partition counts of what exists now."""
+        self.plan = plan
+        self.topics = topics
+        planned = plan.agent("govern")
+        self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
+        self.by_topic = {s.topic: s for s in plan.sources}
+        self.counters = {s.name: GovernCounters() for s in plan.sources}
+
+    def lead_topics(self) -> Sequence[str]:
+        """The raw topics that exist, with the topics that go with them. Raises NeedsOperator when a count has changed."""
+        found = self.topics()
+        ready = []
+        for topic, source in self.by_topic.items():
+            if topic not in found:
+                continue
+            companion = self.plan.replay(source)
+            if companion not in found:
+                continue
+            if found[topic] != found[companion]:
+                raise NeedsOperator(
+                    f"{topic} has {found[topic]} partitions, but had {found[companion]} when govern first read it: ids and"
+                    " rows would be looked for in the wrong task. Copy it to a topic with the old count under another name,"
+                    " or start a new generation: an App with a new name over the same raw topics"
+                )
+            ready.append(topic)
+        return ready
+
+    def task(self, lead: TP) -> Task:
+        source = self.by_topic.get(lead.topic)
+        if source is None:
+            raise C360Error(f"govern was assigned {lead.topic}, which it did not ask for")
+        beside = [self.plan.replay(source)]
+        if source.kind == "rows":
+            beside.append(self.plan.truncates(source))
+        return Task(lead, (lead, *(TP(t, lead.partition) for t in beside)))
+
+    def changelog(self, lead: TP) -> TP:
+        return TP(self.plan.govern_changelog(self.by_topic[lead.topic]), lead.partition)
+
+    def store_name(self, lead: TP) -> str:
+        return f"{self.group}/{self.by_topic[lead.topic].name}-{lead.partition}"
+
+    def processor(self, task: Task) -> GovernTask:
+        source = self.by_topic[task.lead.topic]
+        return GovernTask(self.plan, source, task, self.topics()[source.topic], self.counters[source.name])

@@ -1,0 +1,454 @@
+"""projection: governed records in, one record per profile out. One task per partition of subjects.
+
+Here a subject is its own profile: its fragment is the profile's. What a profile holds is decided in `c360.profile`;
+this module folds batches into fragments, and at each commit writes the profiles whose record is another than the last.
+"""
+
+from __future__ import annotations
+
+import struct
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_record
+from c360.clock import DAY_MS
+from c360.codecs.record import Record, fields_of
+from c360.declare import Input, ProjectionDeclaration, Source
+from c360.engine.agent import Outbox, Task
+from c360.engine.transport import TP, Batch
+from c360.plan import Plan, windowed
+from c360.profile.attribute import Attribute, ValueType
+from c360.profile.fold import Folding, Fragment, Reader
+from c360.profile.record import ProfileWriter
+from c360.tables.table import Table
+
+PROFILES, DUE = b"p", b"d"
+DIGEST_BYTES = 16
+SWEPT_PER_COMMIT = 2_000
+_DAY = struct.Struct(">i")
+_NO_DUE = -(1 << 31)
+PLAIN: Mapping[ValueType, Any] = {
+    "int": int, "float": float, "decimal": Decimal, "datetime": datetime, "date": date, "text": str, "bool": bool, "json": Any,
+}  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------- decoding
+class View(msgspec.Struct, kw_only=True):
+    """What a projection reads of every governed record; subclasses add what it needs of `record` and `enriched`."""
+
+    at: int
+    cause: int
+    sign: int = 1
+    mask: int = 0
+
+
+def view_type(record: type[Record], inputs: Sequence[Input], *, whole: bool) -> type[View]:
+    """The part of a governed record type that these inputs need; `whole`: the user's record type, for conditions."""
+    infos = {f.name: f for f in fields_of(record)}
+    needed = sorted({i.name for i in inputs if i.name is not None and not i.enriched})
+    fields: list[Any] = []
+    if whole:
+        fields.append(("record", record))
+    elif needed:
+        parts = [(n, infos[n].wire | None if infos[n].optional else infos[n].wire, None) for n in needed]
+        fields.append(("record", msgspec.defstruct(f"{record.__name__}Fields", parts)))
+    enriched = sorted({i.name for i in inputs if i.name is not None and i.enriched})
+    if enriched:
+        parts = [(n, Any, None) for n in enriched]
+        fields.append(("enriched", msgspec.defstruct(f"{record.__name__}Enriched", parts), msgspec.field(
+            default_factory=msgspec.defstruct("Nothing", parts))))  # fmt: skip
+    return msgspec.defstruct(
+        record.__name__, fields, bases=(View,), tag_field="type", tag=record.__name__, kw_only=True
+    )
+
+
+def ignored_type(record: type[Record]) -> type[msgspec.Struct]:
+    """A governed type that the projection does not use: only its tag is read."""
+    return msgspec.defstruct(f"Ignored{record.__name__}", [], tag_field="type", tag=record.__name__)
+
+
+def reader_of(item: Input, kind: ValueType, where: Callable[[Any], bool] | None) -> Callable[[Any], Any]:
+    """A function from a view to the value an attribute folds; None is nothing."""
+    if item.name is None:
+        read: Callable[[Any], Any] = lambda view: True  # noqa: E731 - one of three shapes of the same thing
+    elif item.enriched:
+        get, plain = attrgetter(f"enriched.{item.name}"), PLAIN[kind]
+        if kind in ("decimal", "datetime", "date"):
+            read = lambda view: None if (v := get(view)) is None else msgspec.convert(v, plain)  # noqa: E731
+        else:
+            read = get
+    else:
+        read = attrgetter(f"record.{item.name}")
+    if where is None:
+        return read
+    inner = read
+    return lambda view: inner(view) if where(view.record) else None
+
+
+@dataclass(frozen=True)
+class SourceFold:
+    """How one governed topic is folded: its decoder, and per view type the function that folds a record."""
+
+    decode: Callable[[bytes], Any]
+    folds: Mapping[type, Callable[[Fragment, Any, int, int, int], None]]
+
+
+def source_fold(source: Source, projection: ProjectionDeclaration, folding: Folding) -> SourceFold:
+    union: Any = None
+    folds: dict[type, Callable[[Fragment, Any, int, int, int], None]] = {}
+    for declared in source.types:
+        used = [
+            (index, rank, item, declaration.where)
+            for index, declaration in enumerate(projection.declarations)
+            for rank, item in enumerate(declaration.inputs)
+            if item.record is declared.record
+        ]
+        if used:
+            view: Any = view_type(
+                declared.record, [u[2] for u in used], whole=any(u[3] is not None for u in used)
+            )
+            readers = [
+                Reader(index, rank, reader_of(item, projection.attributes[index].type, where))
+                for index, rank, item, where in used
+            ]
+            folds[view] = folding.folder(readers, rows=source.kind == "rows")
+        else:
+            view = ignored_type(declared.record)
+        union = view if union is None else union | view
+    return SourceFold(msgspec.json.Decoder(union).decode, folds)
+
+
+# ------------------------------------------------------------------------------------------------------------ state
+class ProfileState:
+    """A profile's fragment, the digest of its last record (b"" without one), and the day it is in the index of due days."""
+
+    __slots__ = ("digest", "due", "fragment")
+
+    def __init__(self, fragment: Fragment, digest: bytes = b"", due: int = _NO_DUE) -> None:
+        self.fragment, self.digest, self.due = fragment, digest, due
+
+
+class ProfileCodec:
+    """Bytes of a profile's state: due day, digest (or 16 zero bytes), fragment."""
+
+    def __init__(self, folding: Folding) -> None:
+        self.fragment_bytes, self.fragment_of = folding.encode, folding.decode
+
+    def encode(self, state: ProfileState) -> bytes:
+        return _DAY.pack(state.due) + (state.digest or bytes(DIGEST_BYTES)) + self.fragment_bytes(state.fragment)
+
+    def decode(self, data: bytes) -> ProfileState:
+        digest = data[4 : 4 + DIGEST_BYTES]
+        return ProfileState(
+            self.fragment_of(data[4 + DIGEST_BYTES :]), digest if any(digest) else b"", _DAY.unpack(data[:4])[0]
+        )
+
+
+def digest_of(record: bytes) -> bytes:
+    return blake2b(record, digest_size=DIGEST_BYTES).digest()
+
+
+# ------------------------------------------------------------------------------------------------------- the record
+class Renderer:
+    """The profile record of a fragment, derived values included."""
+
+    def __init__(self, projection: ProjectionDeclaration, folding: Folding) -> None:
+        self.folding = folding
+        self.projection = projection
+        names = [a.name for a in projection.attributes]
+        self.write = ProfileWriter(projection.name, projection.version, (*names, *projection.derived))
+
+    def render(self, subject: str, fragment: Fragment, today: int) -> tuple[bytes | None, Exception | None]:
+        """The record's bytes, None for a profile without records; and what a derived value raised, if one did."""
+        if not self.folding.present(fragment):
+            return None, None
+        values = self.folding.values(fragment, today)
+        failed = None
+        if self.projection.derived:
+            derived, failed = self._derived(values)
+            values = values + derived
+        return self.write(subject, [subject], 1, [subject], values, self.folding.as_of(fragment)), failed
+
+    def _derived(self, values: list[Any]) -> tuple[list[Any], Exception | None]:
+        typed = {a.name: _typed(a, v) for a, v in zip(self.projection.attributes, values, strict=True)}
+        instance = self.projection.record(**typed)
+        computed: list[Any] = []
+        failed: Exception | None = None
+        for name in self.projection.derived:
+            try:
+                computed.append(plain_value(getattr(instance, name)))
+            except Exception as error:  # the user's code; the value is null, the reason goes to the dead-letter topic
+                computed.append(None)
+                failed = failed or error
+        return computed, failed
+
+
+def plain_value(value: Any) -> Any:
+    """A Python value as JSON holds it: Decimals in plain notation, times as RFC 3339 in UTC."""
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise ValueError("a derived Decimal is not finite")
+        return format(value, "f")
+    return msgspec.to_builtins(value)
+
+
+def _typed(attribute: Attribute, value: Any) -> Any:
+    """The value of an attribute as the annotation says it: Decimal, datetime and date instead of their text."""
+    if value is None or attribute.kind in ("count", "flag", "distinct"):
+        return value
+    if attribute.kind in ("total", "average"):
+        return Decimal(value)
+    if attribute.type not in ("decimal", "datetime", "date"):
+        return value
+    plain = PLAIN[attribute.type]
+    return [msgspec.convert(v, plain) for v in value] if isinstance(value, list) else msgspec.convert(value, plain)
+
+
+# ------------------------------------------------------------------------------------------------------------- task
+@dataclass
+class ProjectionCounters:
+    """What became of governed records in this process, for metrics; work that was aborted counts again."""
+
+    folded: int = 0
+    written: int = 0
+    unchanged: int = 0
+    tombstones: int = 0
+    newest_cause: int = 0
+
+
+class ProjectionTask:
+    """One partition of subjects."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        projection: ProjectionDeclaration,
+        task: Task,
+        parts: ProjectionParts,
+        counters: ProjectionCounters,
+    ) -> None:
+        self.agent, self.dlq = projection.agent, plan.dlq
+        self.partition = task.lead.partition
+        self.output, self.days = plan.projected(projection), plan.days
+        self.windowed = windowed(projection)
+        self.folding, self.sources, self.renderer = parts.folding, parts.sources, parts.renderer
+        codec = ProfileCodec(self.folding)
+        self.profiles: Table[ProfileState] = Table(PROFILES, codec.encode, codec.decode)
+        self.due: Table[bool] = Table(DUE, lambda _: b"", lambda _: True)
+        self.tables = (self.profiles, self.due)
+        self.counters = counters
+        self.touched: dict[bytes, int] = {}  # profile -> append time of the newest cause
+        self.today = 0
+        self.announced = 0
+        self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" -> offset before which nothing is written
+        self.sweep: str | None = None  # after it: the profile from which on all records are still to be compared
+
+    # --------------------------------------------------------------------------------------------------- processor
+    def resume(self, notes: Mapping[str, Any]) -> None:
+        self.touched.clear()
+        self.today = notes.get("today", 0)
+        self.announced = 0
+        self.catch_up = dict(notes.get("catch_up", {}))
+        self.sweep = notes.get("sweep")
+
+    def notes(self) -> dict[str, Any]:
+        notes: dict[str, Any] = {}
+        if self.today:
+            notes["today"] = self.today
+        if self.catch_up:
+            notes["catch_up"] = self.catch_up
+        if self.sweep is not None:
+            notes["sweep"] = self.sweep
+        return notes
+
+    def process(self, batch: Batch, out: Outbox) -> None:
+        if batch.tp.topic == self.days:
+            self.today = max([self.today, *(int(v) for v in batch.values if v)])
+            return
+        source = self.sources[batch.tp.topic]
+        keys: list[bytes] = batch.keys  # type: ignore[assignment]  # governed records always have a key: their subject
+        views = list(map(source.decode, batch.values))
+        profiles = self.profiles.load(set(keys))
+        folds, empty, touched = source.folds, self.folding.empty, self.touched
+        folded = 0
+        for key, view in zip(keys, views, strict=True):
+            fold = folds.get(type(view))
+            if fold is None:
+                continue
+            state = profiles[key]
+            if state is None:
+                state = profiles[key] = ProfileState(empty())
+            fold(state.fragment, view, view.at, view.sign, view.mask)
+            cause = view.cause
+            if touched.get(key, -1) < cause:
+                touched[key] = cause
+            folded += 1
+        self.profiles.touch(touched)
+        self.counters.folded += folded
+
+    def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
+        value = misfit_record(
+            self.agent, batch.tp, batch.offsets[0], batch.times[0], batch.keys[0], batch.values[0], batch.headers(0), error
+        )
+        out.send(self.dlq, batch.keys[0], value)
+
+    def wants(self, now_ms: int) -> bool:
+        if self.sweep is not None:
+            return True
+        return self.windowed and (max(self.today, self.announced) < now_ms // DAY_MS or self._first_due() <= self.today)
+
+    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        if self.windowed:
+            self._announce(now_ms // DAY_MS, out)
+            self._expire()
+        if self.catch_up:
+            if all(positions[TP(t, self.partition)] >= end for t, end in self._ends()):
+                self.catch_up, self.sweep = {}, ""
+            self.touched.clear()
+            return
+        if self.sweep is not None:
+            self._sweep()
+        for key, cause in self.touched.items():
+            self._write(key, cause, out)
+        self.touched.clear()
+
+    def _announce(self, day: int, out: Outbox) -> None:
+        """Say which day it is, to all tasks of this partition and to every rebuild: a record, not a clock, moves windows."""
+        if max(self.today, self.announced) < day:
+            out.send(self.days, str(self.partition).encode(), str(day).encode(), self.partition)
+            self.announced = day
+
+    # ----------------------------------------------------------------------------------------------------- writing
+    def _write(self, key: bytes, cause: int, out: Outbox) -> None:
+        state = self.profiles.get(key)
+        assert state is not None
+        if self.windowed:
+            self._index(key, state)
+        record, failed = self.renderer.render(key.decode(), state.fragment, self.today)
+        digest = b"" if record is None else digest_of(record)
+        if digest == state.digest:
+            self.counters.unchanged += 1
+            return
+        headers = [(CAUSE, str(cause).encode())] if cause >= 0 else None
+        out.send(self.output, key, record, None, headers)
+        state.digest = digest
+        self.profiles.touch((key,))
+        self.counters.written += 1
+        self.counters.tombstones += record is None
+        self.counters.newest_cause = max(self.counters.newest_cause, cause)
+        if failed is not None:
+            out.send(self.dlq, key, self._derived_misfit(key, failed))
+
+    def _derived_misfit(self, key: bytes, failed: Exception) -> bytes:
+        return encode(
+            MisfitRecord(
+                stage=self.agent,
+                topic=self.output,
+                partition=self.partition,
+                offset=-1,
+                timestamp=-1,
+                reason="derived-failed",
+                error=f"a @derived value of {self.agent} raised {type(failed).__name__}; it is null in the profile",
+                traceback="".join(traceback.format_exception(failed))[-8000:],
+            )
+        )
+
+    # ----------------------------------------------------------------------------------------------------- windows
+    def _index(self, key: bytes, state: ProfileState) -> None:
+        """Have the profile looked at again on the day its first bucket stops counting."""
+        self.folding.expire(state.fragment, self.today)
+        due = self.folding.due(state.fragment, self.today)
+        if due is not None and due != state.due:
+            self.due.put(_day_key(due) + key, True)
+            state.due = due
+            self.profiles.touch((key,))
+
+    def _first_due(self) -> int:
+        for key, _ in self.due.scan():
+            return _day_of(key)
+        return 1 << 31
+
+    def _expire(self) -> None:
+        found = [k for k, _ in zip(self.due.scan(b"", _day_key(self.today + 1)), range(SWEPT_PER_COMMIT), strict=False)]
+        for entry, _ in found:
+            key = entry[4:]
+            self.due.delete(entry)
+            state = self.profiles.get(key)
+            if state is not None:
+                state.due = _NO_DUE
+                self.profiles.touch((key,))
+                self.touched.setdefault(key, -1)
+
+    # ----------------------------------------------------------------------------------------------- after a reset
+    def _ends(self) -> list[tuple[str, int]]:
+        return [(name.rpartition("/")[0], end) for name, end in self.catch_up.items()]
+
+    def _sweep(self) -> None:
+        """Caught up: compare every profile with its record in the output topic, some per commit."""
+        assert self.sweep is not None
+        start = self.sweep.encode()
+        found = [e[0] for e in zip(self.profiles.scan(start), range(SWEPT_PER_COMMIT), strict=False)]
+        self.profiles.load({key for key, _ in found})
+        for key, _ in found:
+            self.touched.setdefault(key, -1)
+        self.sweep = found[-1][0].decode() + "\x00" if len(found) == SWEPT_PER_COMMIT else None
+
+
+def _day_key(day: int) -> bytes:
+    return struct.pack(">I", day + (1 << 31))
+
+
+def _day_of(key: bytes) -> int:
+    day: int = struct.unpack(">I", key[:4])[0]
+    return day - (1 << 31)
+
+
+# ------------------------------------------------------------------------------------------------------------ agent
+@dataclass(frozen=True)
+class ProjectionParts:
+    """What is compiled once per projection and shared by its tasks."""
+
+    folding: Folding
+    sources: Mapping[str, SourceFold]
+    renderer: Renderer
+
+
+def compile_projection(plan: Plan, projection: ProjectionDeclaration) -> ProjectionParts:
+    folding = Folding(projection.attributes)
+    sources = {plan.governed(s): source_fold(s, projection, folding) for s in plan.sources_of(projection)}
+    return ProjectionParts(folding, sources, Renderer(projection, folding))
+
+
+class ProjectionAgent:
+    """The agent of one version of one projection."""
+
+    def __init__(self, plan: Plan, projection: ProjectionDeclaration) -> None:
+        self.plan, self.projection = plan, projection
+        planned = plan.agent(projection.agent)
+        self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
+        self.reads = planned.reads
+        self.parts = compile_projection(plan, projection)
+        self.counters = ProjectionCounters()
+
+    def lead_topics(self) -> Sequence[str]:
+        return (self.plan.tasks,)
+
+    def task(self, lead: TP) -> Task:
+        return Task(lead, tuple(TP(t, lead.partition) for t in self.reads))
+
+    def changelog(self, lead: TP) -> TP:
+        return TP(f"{self.plan.projected(self.projection)}.changelog", lead.partition)
+
+    def store_name(self, lead: TP) -> str:
+        return f"{self.group}/{lead.partition}"
+
+    def processor(self, task: Task) -> ProjectionTask:
+        return ProjectionTask(self.plan, self.projection, task, self.parts, self.counters)

@@ -1,0 +1,128 @@
+"""Bytes of the topics we own: governed records, misfits, truncates, days. Contracts: `schemas/*.avsc`, pages in `docs/formats`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from c360.codecs.record import Record
+from c360.engine.transport import TP, Headers
+from c360.errors import Misfit
+
+MISFIT_BYTES = 256 * 1024  # of the original kept in a misfit; more is cut, with a hash of all of it
+GOVERNED_BYTES = 1_000_000  # a larger governed record is a misfit
+ORIGIN = "c360-origin"  # header of a replayed misfit: offset in the raw partition
+TIME = "c360-time"  # header of a replayed misfit: timestamp of the raw record, ms
+CAUSE = "c360-cause"  # header of a profile record: raw append time of the newest record folded in, ms
+
+encode = msgspec.json.Encoder().encode
+
+
+class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One raw record, decoded, validated and enriched; a subclass per record type adds `record`, tagged by type name.
+
+    `sign` -1 takes the same record back. `at`: event time; `cause`: append time of the raw record that caused this
+    one (both epoch ms). `origin`: raw partition and offset.
+    """
+
+    id: str | None = None
+    at: int
+    cause: int
+    origin: tuple[int, int]
+    sign: int = 1
+    mask: int = 0  # permitted purposes, when there are any
+    life: int = 0  # how often the subject had been erased
+    enriched: dict[str, Any] = {}
+
+
+def governed_type(record: type[Record]) -> type[Governed]:
+    """The governed struct of a record type, with `record` typed."""
+    return msgspec.defstruct(
+        record.__name__,
+        [("record", record)],
+        bases=(Governed,),
+        tag_field="type",
+        tag=record.__name__,
+        omit_defaults=True,
+        kw_only=True,
+    )
+
+
+def governed_decoder(types: Sequence[type[Governed]]) -> Callable[[bytes], Any]:
+    """Decode any of several governed types by their tag."""
+    union: Any = types[0]
+    for other in types[1:]:
+        union = union | other
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(union).decode
+    return decode
+
+
+class Truncate(msgspec.Struct, frozen=True):
+    """A table was emptied at a source position: rows before it are gone. Sent to every task of its source."""
+
+    position: str
+    cause: int
+    origin: tuple[int, int]
+
+
+decode_truncate = msgspec.json.Decoder(Truncate).decode
+
+
+class MisfitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A record that could not be used, with its reason and its original bytes (base64)."""
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    reason: str
+    error: str
+    key: str | None = None
+    value: str | None = None
+    size: int = 0
+    sha256: str | None = None  # of the whole value, when `value` is only its beginning
+    traceback: str | None = None
+    headers: list[tuple[str, str]] = []
+
+
+decode_misfit = msgspec.json.Decoder(MisfitRecord).decode
+
+
+def misfit_record(
+    stage: str,
+    at: TP,
+    offset: int,
+    timestamp: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    error: BaseException,
+) -> bytes:
+    """The dead-letter record of a record and what was wrong with it."""
+    whole = value or b""
+    cut = len(whole) > MISFIT_BYTES
+    is_misfit = isinstance(error, Misfit)
+    cause = error.__cause__ if is_misfit else error
+    return encode(
+        MisfitRecord(
+            stage=stage,
+            topic=at.topic,
+            partition=at.partition,
+            offset=offset,
+            timestamp=timestamp,
+            reason=error.reason if isinstance(error, Misfit) else "failed",
+            error=str(error) if is_misfit else f"{type(error).__name__} in {stage}",
+            key=None if key is None else base64.b64encode(key[:MISFIT_BYTES]).decode(),
+            value=None if value is None else base64.b64encode(whole[:MISFIT_BYTES]).decode(),
+            size=len(whole),
+            sha256=hashlib.sha256(whole).hexdigest() if cut else None,
+            traceback="".join(traceback.format_exception(cause))[-8000:] if cause is not None else None,
+            headers=[(name, base64.b64encode(data or b"").decode()) for name, data in headers],
+        )
+    )

@@ -1,0 +1,304 @@
+"""`App`: how a customer data app is said. It holds declarations and runs nothing; importing an app does no I/O."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from c360.codecs.record import Record
+from c360.declare import (
+    Declarations,
+    Enrichment,
+    Projection,
+    Source,
+    SourceType,
+    UserAgent,
+    When,
+    declare_projection,
+    field_named,
+    value_type,
+    without_none,
+)
+from c360.errors import DeclarationError
+from c360.identity import normalize as normalizers
+from c360.identity.namespace import NAME, Namespace, Normalizer
+from c360.plan import Plan, make_plan
+
+R = TypeVar("R", bound=Record)
+P = TypeVar("P", bound=Projection)
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}\Z")
+TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}\Z")
+WEEK = timedelta(days=7)
+
+
+class App:
+    """A customer data app: `app = App("shop")`, then decorators. Broker, state directory and keys come from settings.
+
+    `name` prefixes every topic, group and transactional id. `partitions` is the count of all topics keyed by subject,
+    fixed when the app is first started: changing it is a new generation of the app.
+    """
+
+    def __init__(self, name: str, *, partitions: int = 12) -> None:
+        if not APP_NAME.match(name):
+            raise DeclarationError(f"App({name!r}): a name is lower case letters, digits, - and _, at most 40")
+        if not 1 <= partitions <= 10_000:
+            raise DeclarationError(f"App({name!r}, partitions={partitions}): partitions is 1 to 10000")
+        self.name = name
+        self.partitions = partitions
+        self._said = Declarations()
+
+    def plan(self) -> Plan:
+        """Check everything together and name every topic, group and table. Raises DeclarationError."""
+        return make_plan(self.name, self.partitions, self._said)
+
+    # ------------------------------------------------------------------------------------------------ identifiers
+    def identifier(
+        self,
+        namespace: str,
+        *,
+        priority: int = 15,
+        unique: bool = False,
+        limit: int = 5,
+        shared_at: int | None = 3,
+        normalize: Normalizer = normalizers.text,
+    ) -> Callable[[C], C]:
+        """Declare a kind of identifier. Decorates a class that derives from `str`, to be used as a field's type.
+
+        `normalize` takes the text of a value and gives its canonical form, or None when it identifies nobody.
+        """
+        if not NAME.match(namespace):
+            raise DeclarationError(
+                f"@app.identifier({namespace!r}): a namespace is lower case letters, digits and _, at most 40"
+            )
+
+        def declare(kind: C) -> C:
+            if not (isinstance(kind, type) and issubclass(kind, str)):
+                raise DeclarationError(f"@app.identifier({namespace!r}): write `class {kind.__name__}(str): ...`")
+            for other, declared in self._said.identifiers.items():
+                if declared.name == namespace or other is kind:
+                    raise DeclarationError(
+                        f"{kind.__name__}: namespace {declared.name!r} is already declared by {other.__name__}"
+                    )
+            self._said.identifiers[kind] = Namespace(namespace, priority, unique, limit, shared_at, normalize)
+            return kind
+
+        return declare
+
+    # ---------------------------------------------------------------------------------------------------- sources
+    def source(
+        self,
+        topic: str,
+        *,
+        event_id: str | None = None,
+        at: str | None = None,
+        subject: str | Sequence[str] | None = None,
+        key: type[str] | None = None,
+        name: str | None = None,
+        format: Literal["json"] = "json",
+        when: When | None = None,
+        unmatched: Literal["dlq", "ignore"] = "dlq",
+        window: timedelta = WEEK,
+    ) -> Callable[[type[R]], type[R]]:
+        """Declare a raw topic of events: things that happened, as JSON.
+
+        `event_id`: field whose value is the same for every delivery of one event; repeats within `window` of record
+        times are dropped. `at`: field with the event's time; without it, the record's timestamp. `subject`: field (or
+        fields, the first that is present) that says whom the event is about; without it the raw key, whose namespace
+        `key` names. `when`: payload paths and the values that make a payload of this type; `unmatched`: what happens
+        to payloads that no type claims. `name`: short name of the source in topic names (default: the raw topic).
+        """
+        if format != "json":
+            raise DeclarationError(
+                f"@app.source({topic!r}, format={format!r}): only format=\"json\" is built yet;"
+                ' CloudEvents and Segment calls are JSON and can be read with when={"type": …} and field("data.…")'
+            )
+
+        def declare(record: type[R]) -> type[R]:
+            said = f"@app.source({topic!r}) {record.__name__}"
+            declared = self._source_type(said, record, when, subject, key, event_id, at)
+            self._add_source(
+                said, Source(name or topic, topic, "events", (declared,), self._namespace(said, key), unmatched, window)
+            )
+            return record
+
+        return declare
+
+    def cdc(
+        self,
+        topic: str,
+        *,
+        key: str | Sequence[str],
+        subject: str | Sequence[str] | None = None,
+        at: str | None = None,
+        name: str | None = None,
+        format: Literal["debezium"] = "debezium",
+    ) -> Callable[[type[R]], type[R]]:
+        """Declare a raw topic of database changes (Debezium JSON envelopes, with or without schemas): rows that exist.
+
+        `key`: the primary key's field or fields. `subject`: field (or fields, the first that is present) that says
+        whom the row is about; without it the key, which then must be one field of an identifier type. `at`: field
+        with the row's own time; without it, the database's commit time.
+        """
+        if format != "debezium":
+            raise DeclarationError(f'@app.cdc({topic!r}, format={format!r}): only format="debezium" (JSON) is built yet')
+
+        def declare(record: type[R]) -> type[R]:
+            said = f"@app.cdc({topic!r}) {record.__name__}"
+            keys = (key,) if isinstance(key, str) else tuple(key)
+            for part in keys:
+                field_named(record, part, said)
+            about = subject if subject is not None else keys[0] if len(keys) == 1 else None
+            if about is None:
+                raise DeclarationError(f"{said}: the key has several fields, so say whom a row is about: subject=…")
+            declared = replace(self._source_type(said, record, None, about, None, None, at), key=keys)
+            self._add_source(said, Source(name or topic, topic, "rows", (declared,), None, "dlq", WEEK))
+            return record
+
+        return declare
+
+    def _source_type(
+        self,
+        said: str,
+        record: type[Record],
+        when: When | None,
+        subject: str | Sequence[str] | None,
+        key: type[str] | None,
+        event_id: str | None,
+        at: str | None,
+    ) -> SourceType:
+        if not (isinstance(record, type) and issubclass(record, Record)):
+            raise DeclarationError(f"{said}: decorates a class that derives from c360.Record")
+        subjects = () if subject is None else (subject,) if isinstance(subject, str) else tuple(subject)
+        if not subjects and key is None:
+            raise DeclarationError(
+                f"{said}: whom is it about? Name the field with subject=…, or say what the raw key is with key=SomeId"
+            )
+        for part in subjects:
+            kind = without_none(field_named(record, part, said).annotation)
+            if kind not in self._said.identifiers:
+                raise DeclarationError(
+                    f"{said}: subject {record.__name__}.{part} is {getattr(kind, '__name__', kind)}, which is no identifier;"
+                    " annotate it with a class decorated by @app.identifier, declared above"
+                )
+        if event_id is not None and value_type(field_named(record, event_id, said).annotation) not in ("text", "int"):
+            raise DeclarationError(f"{said}: event_id {record.__name__}.{event_id} must be a str, an int or a UUID")
+        if at is not None and without_none(field_named(record, at, said).annotation) is not datetime:
+            raise DeclarationError(f"{said}: at {record.__name__}.{at} must be a datetime")
+        return SourceType(record, when, subjects, event_id, at)
+
+    def _namespace(self, said: str, key: type[str] | None) -> Namespace | None:
+        if key is None:
+            return None
+        if key not in self._said.identifiers:
+            raise DeclarationError(f"{said}: key={key.__name__} is no identifier; decorate it with @app.identifier above")
+        return self._said.identifiers[key]
+
+    def _add_source(self, said: str, source: Source) -> None:
+        if not TOPIC_NAME.match(source.topic) or not TOPIC_NAME.match(source.name):
+            raise DeclarationError(f"{said}: topic and name are letters, digits, '.', '_' and '-'")
+        record = source.types[0].record
+        for other in self._said.sources.values():
+            if any(t.record is record for t in other.types):
+                raise DeclarationError(f"{said}: {record.__name__} is already read from {other.topic!r}")
+            if other.name == source.name and other.topic != source.topic:
+                raise DeclarationError(f"{said}: the name {source.name!r} is taken by {other.topic!r}; give name=…")
+        old = self._said.sources.get(source.topic)
+        if old is None:
+            self._said.sources[source.topic] = source
+            return
+        if "rows" in (old.kind, source.kind):
+            raise DeclarationError(f"{said}: a CDC topic carries the rows of one table, so it has one record type")
+        if (old.name, old.key, old.unmatched, old.window) != (source.name, source.key, source.unmatched, source.window):
+            raise DeclarationError(
+                f"{said}: name, key, unmatched and window must be the same as for {old.types[0].name} on this topic"
+            )
+        if any(t.name == record.__name__ for t in old.types):
+            raise DeclarationError(f"{said}: two record types of one topic cannot both be named {record.__name__}")
+        if source.types[0].when is None or any(t.when is None for t in old.types):
+            raise DeclarationError(f"{said}: several record types on one topic need when={{path: value}} each")
+        self._said.sources[source.topic] = replace(old, types=old.types + source.types)
+
+    # ------------------------------------------------------------------------------------------------ enrichments
+    def enrich(self, record: type[R]) -> Callable[[Callable[[R], T]], T]:
+        """Declare a value computed in govern from each record of a type: pure and deterministic, stored beside it.
+
+        The decorated name can be used in attributes like a field: `top(section)`. A record whose enrichment raises
+        goes to the dead-letter topic with the traceback.
+        """
+
+        def declare(function: Callable[[R], T]) -> T:
+            name = getattr(function, "__name__", "")
+            said = f"@app.enrich({record.__name__}) {name}"
+            if inspect.iscoroutinefunction(function):
+                raise DeclarationError(f"{said}: asynchronous enrichments are not built yet; write a plain function")
+            if any(e.record is record and e.name == name for e in self._said.enrichments):
+                raise DeclarationError(f"{said}: {record.__name__} already has an enrichment of this name")
+            returns = inspect.get_annotations(function).get("return")
+            if isinstance(returns, str):
+                try:
+                    returns = inspect.get_annotations(function, eval_str=True)["return"]
+                except NameError as error:
+                    raise DeclarationError(f"{said}: the return annotation {returns!r} cannot be found") from error
+            if returns is None:
+                raise DeclarationError(f"{said}: annotate what it returns, such as `-> str`")
+            enrichment = Enrichment(record, name, function, value_type(returns))
+            self._said.enrichments.append(enrichment)
+            return cast(T, enrichment)
+
+        return declare
+
+    # ------------------------------------------------------------------------------------------------ projections
+    def projection(self, name: str, *, version: int = 1) -> Callable[[type[P]], type[P]]:
+        """Declare a projection: one profile per customer in the topic `{app}.{name}.v{version}`.
+
+        A change of its attributes needs a new version number.
+        """
+        if not re.match(r"[a-z][a-z0-9_]{0,39}\Z", name) or name in ("govern", "governed", "tasks", "days", "dlq", "replay"):
+            raise DeclarationError(f"@app.projection({name!r}): a name is lower case letters, digits and _, not one of ours")
+
+        def declare(record: type[P]) -> type[P]:
+            declared = declare_projection(name, version, record, self._said.enrichments)
+            for other in self._said.projections:
+                if other.name == name:
+                    raise DeclarationError(
+                        f"{record.__name__}: {name!r} is already declared by {other.record.__name__}; several live versions"
+                        " of one projection are not built yet"
+                    )
+            self._said.projections.append(declared)
+            return record
+
+        return declare
+
+    # ----------------------------------------------------------------------------------------------- user agents
+    def agent(self, topic: str, *, name: str | None = None) -> Callable[[Callable[[Any], T]], Callable[[Any], T]]:
+        """Declare a Faust agent in the same worker: an `async def` over the stream of a topic, at least once.
+
+        For a governed topic (`"shop.governed.orders"`, without its version) it gets record objects, else decoded JSON.
+        """
+
+        def declare(function: Callable[[Any], T]) -> Callable[[Any], T]:
+            called = name or getattr(function, "__name__", "agent")
+            if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+                raise DeclarationError(f"@app.agent({topic!r}) {called}: write `async def {called}(stream): ...`")
+            if any(a.name == called for a in self._said.agents):
+                raise DeclarationError(f"@app.agent({topic!r}) {called}: this name is taken; give name=…")
+            self._said.agents.append(UserAgent(called, topic, function))
+            return function
+
+        return declare
+
+    # ------------------------------------------------------------------------------------------------- not yet
+    if not TYPE_CHECKING:  # a type checker says "no attribute"; at run time the refusal gives the reason
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("purpose", "consent", "erasure", "sink", "identity"):
+                raise DeclarationError(
+                    f"@app.{name} is not built in this version of c360: remove the declaration, it would not be honoured"
+                )
+            raise AttributeError(f"App has no {name!r}")

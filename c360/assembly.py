@@ -1,0 +1,160 @@
+"""Put a worker together: a plan, a cluster and stores become loops on threads, and one place that watches them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from c360.agents.govern import Govern
+from c360.agents.projection import ProjectionAgent
+from c360.clock import Clock, system
+from c360.engine.agent import Agent
+from c360.engine.loop import InlineExecutor, Loop, LoopSettings
+from c360.engine.transport import Admin, Cluster
+from c360.errors import BrokerAway, UsageError
+from c360.ops import topics
+from c360.plan import Plan
+from c360.tables.store import Stores
+
+log = logging.getLogger("c360.worker")
+
+AWAY_S = 1.0
+
+
+def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = ()) -> list[Agent]:
+    """The agents of a plan, or those named. Raises UsageError for a name that does not exist."""
+    known = [a.name for a in plan.agents]
+    for name in only:
+        if name not in known:
+            raise UsageError(f"there is no agent {name!r} in {plan.app!r}; it has {', '.join(known)}")
+    chosen: list[Agent] = []
+    if plan.sources and (not only or "govern" in only):
+        chosen.append(Govern(plan, admin.topics))
+    chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
+    return chosen
+
+
+class Beside(Protocol):
+    """What lives beside the loops: the web and what it hosts."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Worker:
+    """Loops of one process. `run` blocks; `stop` may be called from a signal handler or another thread."""
+
+    plan: Plan
+    cluster: Cluster
+    stores: Stores
+    slot: str
+    clock: Clock = system
+    settings: LoopSettings = field(default_factory=LoopSettings)
+    only: Sequence[str] = ()
+    loops: list[Loop] = field(default_factory=list)
+    error: BaseException | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
+        said = False
+        while not self.stopping.is_set():
+            try:
+                admin = self.cluster.admin()
+                topics.apply(self.plan, admin)
+                break
+            except BrokerAway as error:
+                if not said:
+                    log.warning("%s; waiting for it", error)
+                    said = True
+                self.stopping.wait(AWAY_S)
+        else:
+            return
+        for agent in agents_of(self.plan, admin, self.only):
+            self.loops.append(
+                Loop(agent, self.cluster, self.stores, slot=self.slot, clock=self.clock, settings=self.settings)
+            )
+        self.admin = admin
+
+    def start(self) -> None:
+        """Start a thread per loop, and one that creates what belongs to raw topics that appear later."""
+        for loop in self.loops:
+            thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
+            thread.start()
+            self.threads.append(thread)
+        watcher = threading.Thread(target=self._watch_topics, name="topics")
+        watcher.start()
+        self.threads.append(watcher)
+
+    def run(self, beside: Beside | None = None) -> None:
+        """Prepare, start, wait for `stop` or a failure; `beside` lives as long. Raises what ended a loop."""
+        if beside is not None:
+            beside.start()
+        try:
+            self.prepare()
+            self.start()
+            while not self.stopping.wait(0.2):
+                pass
+            self.join()
+        finally:
+            self.stopping.set()
+            if beside is not None:
+                beside.stop()
+
+    def fail(self, error: BaseException) -> None:
+        """Something hosted beside the loops cannot go on: stop everything, and raise it from `run`."""
+        self.error = self.error or error
+        self.stopping.set()
+
+    def stop(self) -> None:
+        self.stopping.set()
+
+    def join(self) -> None:
+        """After `stop`: wait until all loops have committed and left. Raises what ended one of them."""
+        for thread in self.threads:
+            thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _drive(self, loop: Loop) -> None:
+        try:
+            loop.run(self.stopping.is_set)
+        except BaseException as error:  # one agent that cannot go on ends the worker, with its error
+            log.error("%s stopped: %s", loop.agent.name, error)
+            self.fail(error)
+
+    def _watch_topics(self) -> None:
+        while not self.stopping.wait(5.0):
+            try:
+                created = topics.apply(self.plan, self.admin)
+            except BrokerAway:
+                continue
+            if created:
+                log.info("created %s", ", ".join(created))
+
+
+def stepping_loops(
+    plan: Plan, cluster: Cluster, stores: Stores, *, slot: str, clock: Clock, settings: LoopSettings
+) -> list[Loop]:
+    """Loops for a caller that turns them itself, one after the other, in one thread: tests."""
+    admin = cluster.admin()
+    topics.apply(plan, admin)
+    return [
+        Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
+        for a in agents_of(plan, admin)
+    ]
+
+
+def drain(loops: Iterable[Loop], idle: Callable[[], bool], *, turns: int = 100_000) -> None:
+    """Turn loops until `idle`. Raises AssertionError when that does not come."""
+    for _ in range(turns):
+        for loop in loops:
+            loop.turn(0.0)
+        if idle():
+            return
+    raise AssertionError("the loops did not come to rest")

@@ -1,0 +1,131 @@
+"""Commands about an app as declared: plan, topics, doctor."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json
+from c360.ops import doctor as doctoring
+from c360.ops import topics as topic_tools
+from c360.plan import Plan
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan as `c360 plan --json` prints it."""
+    return {
+        "app": plan.app,
+        "partitions": plan.partitions,
+        "sources": [
+            {
+                "name": s.name, "topic": s.topic, "kind": s.kind, "types": [t.name for t in s.types],
+                "governed": plan.governed(s),
+            }
+            for s in plan.sources
+        ],
+        "projections": [
+            {"name": p.name, "version": p.version, "topic": plan.projected(p),
+             "attributes": [a.name for a in p.attributes], "derived": list(p.derived)}
+            for p in plan.projections
+        ],
+        "topics": [
+            {"name": t.name, "role": t.role, "partitions": t.partitions, "like": t.like, "owned": t.owned,
+             "config": dict(t.config)}
+            for t in plan.topics
+        ],
+        "agents": [
+            {"name": a.name, "group": a.group, "reads": list(a.reads), "writes": list(a.writes),
+             "changelogs": list(a.changelogs), "tables": list(a.tables), "fingerprint": a.fingerprint}
+            for a in plan.agents
+        ],
+        "user_agents": [{"name": u.name, "topic": u.topic} for u in plan.user_agents],
+    }  # fmt: skip
+
+
+@click.command()
+@json_option
+@pass_context
+@handled
+def plan(context: Context, as_json: bool) -> None:
+    """Every topic, group and table that the app adds up to."""
+    planned = context.plan
+    if as_json:
+        print_json(plan_json(planned))
+        return
+    console = Console()
+    agents = Table("agent", "group", "reads", "writes", "fingerprint", title=f"{planned.app}: agents")
+    for a in planned.agents:
+        agents.add_row(a.name, a.group, "\n".join(a.reads), "\n".join(a.writes), a.fingerprint)
+    console.print(agents)
+    table = Table("topic", "role", "partitions", title="topics")
+    for t in planned.topics:
+        table.add_row(t.name, t.role, str(t.partitions) if t.like is None else f"as {t.like}" if t.owned else "yours")
+    console.print(table)
+
+
+@click.group()
+def topics() -> None:
+    """Topics of the app: compare with the broker, create what is missing."""
+
+
+@topics.command("check")
+@json_option
+@broker_option
+@pass_context
+@handled
+def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
+    """Report what is missing or differs; exit 1 if anything does."""
+    findings = topic_tools.check(context.plan, context.cluster(broker).admin())
+    if as_json:
+        print_json(
+            {
+                "ok": not findings,
+                "findings": [{"topic": f.topic, "problem": f.problem, "message": f.message} for f in findings],
+            }
+        )
+    else:
+        for finding in findings:
+            click.echo(finding.message)
+        if not findings:
+            click.echo("all topics are as planned")
+    sys.exit(1 if findings else 0)
+
+
+@topics.command("apply")
+@json_option
+@broker_option
+@pass_context
+@handled
+def topics_apply(context: Context, as_json: bool, broker: str | None) -> None:
+    """Create what is missing. Never changes or deletes what exists."""
+    created = topic_tools.apply(context.plan, context.cluster(broker).admin())
+    if as_json:
+        print_json({"created": created})
+    else:
+        click.echo("\n".join(f"created {name}" for name in created) or "nothing to create")
+
+
+@click.command()
+@json_option
+@broker_option
+@pass_context
+@handled
+def doctor(context: Context, as_json: bool, broker: str | None) -> None:
+    """Check broker, topics, groups and state directory; say what to do. Exit 1 if something needs doing."""
+    cluster = context.cluster(broker)
+    checks = doctoring.examine(context.plan, cluster, context.settings.state_dir)
+    if as_json:
+        print_json(
+            {
+                "ok": all(c.ok for c in checks),
+                "checks": [{"name": c.name, "ok": c.ok, "message": c.message, "do": c.do} for c in checks],
+            }
+        )
+    else:
+        for check in checks:
+            click.echo(f"{'ok  ' if check.ok else 'FIX '} {check.name}: {check.message}" + (f"\n     → {check.do}" if check.do else ""))
+    sys.exit(0 if all(c.ok for c in checks) else 1)

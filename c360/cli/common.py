@@ -1,0 +1,119 @@
+"""What all commands share: settings, the app, the cluster, JSON or text, errors as exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, wraps
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from c360.app import App
+from c360.config import Settings, read_settings
+from c360.engine.transport import Cluster
+from c360.errors import C360Error, UsageError
+from c360.plan import Plan
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+stderr = Console(stderr=True)
+
+
+@dataclass
+class Context:
+    """The invocation: `-A` and the settings; everything else on demand."""
+
+    app_name: str | None
+
+    @cached_property
+    def settings(self) -> Settings:
+        return read_settings()
+
+    @cached_property
+    def app(self) -> App:
+        name = self.app_name or self.settings.app
+        if not name:
+            raise UsageError("which app? Say `c360 -A module:app …` or set C360_APP")
+        return load_app(name)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self.app.plan()
+
+    def cluster(self, broker: str | None = None) -> Cluster:
+        """The Kafka cluster of `--broker` or the settings."""
+        from c360.engine.kafka import KafkaCluster  # here: commands that need no broker start without the client
+
+        bootstrap = broker or self.settings.broker
+        if not bootstrap:
+            raise UsageError("which broker? Set C360_BROKER=host:port, or start one here with `c360 dev kafka`")
+        return KafkaCluster(bootstrap, self.settings.kafka)
+
+    def with_settings(self, **changes: Any) -> Settings:
+        return replace(self.settings, **{k: v for k, v in changes.items() if v is not None})
+
+
+def load_app(name: str) -> App:
+    """The App object at "module:name". Raises UsageError saying which part was not found."""
+    module_name, colon, attribute = name.partition(":")
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise UsageError(f"there is no module {module_name!r} here; run c360 from the directory it can be imported from") from error
+        raise
+    found = getattr(module, attribute if colon else "app", None)
+    if not isinstance(found, App):
+        raise UsageError(f"{module_name} has no c360.App named {attribute or 'app'!r}; say -A module:name")
+    return found
+
+
+pass_context = click.make_pass_decorator(Context)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+broker_option = click.option("--broker", help="Kafka, host:port. Default: C360_BROKER.")
+
+
+def handled(command: Callable[P, T]) -> Callable[P, T]:
+    """Errors of ours become a sentence and an exit code; anything else is a bug and keeps its traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except C360Error as error:
+            stderr.print(f"[bold red]c360:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+            sys.exit(error.exit_code)
+
+    return run
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def set_up_logging(*, level: int = logging.INFO) -> None:
+    """Logs to standard error: readable on a terminal, plain lines otherwise."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=stderr, show_path=False)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True, format="%(message)s" if sys.stderr.isatty() else None)
+    for noisy in ("aiokafka", "faust", "mode", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,52 @@
+"""The group of all commands."""
+
+from __future__ import annotations
+
+import difflib
+
+import click
+
+from c360 import __version__
+from c360.cli import apps, demo, dlq, run, state
+from c360.cli.common import Context
+
+
+class Group(click.Group):
+    """Unknown commands are answered with the nearest known one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if close:
+                error.message = f"there is no command {args[0]!r}; did you mean {close[0]!r}?"
+            raise
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-A", "--app", "app_name", metavar="MODULE:APP", help="The app. Default: C360_APP.")
+@click.version_option(__version__, prog_name="c360")
+@click.pass_context
+def cli(ctx: click.Context, app_name: str | None) -> None:
+    """c360: one live, governed profile per customer, on Kafka."""
+    ctx.obj = Context(app_name)
+
+
+for command in (
+    demo.demo,
+    demo.bench,
+    run.dev,
+    run.worker,
+    run.load,
+    apps.plan,
+    apps.topics,
+    apps.doctor,
+    state.profile,
+    state.reset,
+    state.verify,
+    dlq.dlq,
+):
+    cli.add_command(command)

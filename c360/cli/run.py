@@ -1,0 +1,171 @@
+"""Commands that run for long: worker, dev kafka, load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from c360.assembly import Worker
+from c360.cli.common import (
+    Context,
+    broker_option,
+    handled,
+    json_option,
+    pass_context,
+    print_json,
+    set_up_logging,
+    stderr,
+)
+from c360.engine.loop import LoopSettings
+from c360.errors import EngineFatal
+from c360.ops.load import RawRecord, load as load_records, read_lines
+from c360.ops.slot import slot_in
+
+STOP_S = 30.0
+
+
+@click.command()
+@click.option("--only", help="Agents to run, separated by commas: govern,customer@1. Default: all.")
+@click.option("--slot", help="Name of this worker, unique among all. Default: C360_SLOT, else kept in the state directory.")
+@click.option("--web-port", type=int, default=None, help="Port of /health, /ready and /metrics. Default: no web.")
+@click.option("--web-host", default="127.0.0.1", show_default=True, help="Address of the web.")
+@click.option("--commit-ms", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Longest time between commits.")
+@click.option("--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's.")
+@broker_option
+@pass_context
+@handled
+def worker(
+    context: Context,
+    only: str | None,
+    slot: str | None,
+    web_port: int | None,
+    web_host: str,
+    commit_ms: int,
+    adopt: bool,
+    broker: str | None,
+) -> None:
+    """Run the agents until SIGTERM or Ctrl-C; then commit everything and leave."""
+    from c360.tables.rocks import RocksStores
+
+    set_up_logging()
+    plan, cluster, settings = context.plan, context.cluster(broker), context.settings
+    with slot_in(settings.state_dir, slot or settings.slot) as name:
+        running = Worker(
+            plan,
+            cluster,
+            RocksStores(settings.state_dir / plan.app),
+            name,
+            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt),
+            only=[a.strip() for a in only.split(",")] if only else (),
+        )
+        with stopping_on_signals(running):
+            _run_with_web(running, web_port, web_host)
+
+
+def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
+    """The worker, with its web and its user agents when there are any."""
+    hosted = []
+    if running.plan.user_agents and not running.only:
+        from c360.agents.user import UserAgents
+
+        hosted.append(UserAgents(running.plan, running.cluster.name))
+    if web_port is None and not hosted:
+        running.run()
+        return
+    from c360.serving.web import Web
+
+    web = Web(
+        lambda: running.loops, lambda: running.error is None, running.cluster, port=web_port, host=web_host, hosted=hosted
+    )
+    running.run(beside=web)
+
+
+class stopping_on_signals:  # noqa: N801 - reads as a phrase: with stopping_on_signals(worker)
+    """SIGTERM and SIGINT stop the worker; if it has not stopped after STOP_S seconds, the process ends with an error."""
+
+    def __init__(self, running: Worker) -> None:
+        self.running = running
+
+    def __enter__(self) -> None:
+        self.before = [(s, signal.signal(s, self._stop)) for s in (signal.SIGTERM, signal.SIGINT)]
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.running.stop()
+        late = threading.Timer(STOP_S, self._give_up)
+        late.daemon = True
+        late.start()
+
+    def _give_up(self) -> None:
+        stderr.print(f"c360: not stopped after {STOP_S:.0f} s; ending without the last commit. Nothing is lost")
+        os._exit(EngineFatal.exit_code)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before:
+            signal.signal(number, handler)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--rate", type=float, help="At most so many records a second.")
+@click.option("--partitions", type=int, help="Of raw topics that do not exist. Default: as the app, else 4.")
+@json_option
+@broker_option
+@pass_context
+@handled
+def load(
+    context: Context, files: tuple[Path, ...], rate: float | None, partitions: int | None, as_json: bool, broker: str | None
+) -> None:
+    """Records from JSON lines into raw topics, in file order; topics are created if missing."""
+    count = partitions or (context.app.partitions if context.app_name or context.settings.app else 4)
+
+    def records() -> Iterator[RawRecord]:
+        for path in files:
+            yield from read_lines(path)
+
+    if sys.stderr.isatty():
+        columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} records"), TimeElapsedColumn())
+        with Progress(*columns, console=stderr) as bar:
+            task = bar.add_task("load", total=None)
+            counts = load_records(
+                records(), context.cluster(broker), partitions=count, rate=rate, progress=lambda n: bar.advance(task, n)
+            )
+    else:
+        counts = load_records(records(), context.cluster(broker), partitions=count, rate=rate)
+    if as_json:
+        print_json({"records": sum(counts.values()), "topics": counts})
+    else:
+        for topic, n in counts.items():
+            click.echo(f"{topic}: {n} records")
+
+
+@click.group()
+def dev() -> None:
+    """Tools for development."""
+
+
+@dev.command("kafka")
+@click.option("--port", type=int, help="Port of the first broker. Default: 9092 if free, else any.")
+@click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True)
+@handled
+def dev_kafka(port: int | None, brokers: str) -> None:
+    """A real Apache Kafka on this machine (JDK and Maven, or docker), until Ctrl-C. Its data is thrown away."""
+    from c360.ops.dev_kafka import start
+
+    running = start(brokers=3 if brokers == "3" else 1, port=port)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        click.echo(running.bootstrap)
+        stderr.print(f"Kafka is ready. In another terminal: export C360_BROKER={running.bootstrap}   Ctrl-C stops it")
+        stop.wait()
+    finally:
+        running.stop()

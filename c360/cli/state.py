@@ -1,0 +1,123 @@
+"""Commands about what agents have made: profile, reset, verify."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
+from c360.declare import ProjectionDeclaration
+from c360.errors import UsageError
+from c360.ops import profiles
+from c360.ops import reset as resetting
+from c360.plan import Plan
+
+
+def chosen_projection(plan: Plan, name: str | None) -> ProjectionDeclaration:
+    """The projection "customer" or "customer@1"; without a name, the only one."""
+    found = [p for p in plan.projections if name is None or name in (p.name, p.agent)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(p.agent for p in plan.projections) or "none"
+    raise UsageError(f"which projection? {plan.app!r} has {known}; say --projection NAME")
+
+
+@click.command()
+@click.argument("identifier", metavar="NAMESPACE:VALUE")
+@click.option("--projection", help="Which projection, if there are several.")
+@json_option
+@broker_option
+@pass_context
+@handled
+def profile(context: Context, identifier: str, projection: str | None, as_json: bool, broker: str | None) -> None:
+    """One profile, by any of its identifiers; reads the projection's topic once. Exit 1 if there is none."""
+    plan = context.plan
+    chosen = chosen_projection(plan, projection)
+    if not as_json:
+        stderr.print(f"reading {plan.projected(chosen)} once", style="dim")
+    found = profiles.find_profile(plan, context.cluster(broker), chosen, identifier)
+    if as_json:
+        print_json(found)
+    elif found is None:
+        click.echo(f"no profile has {identifier}")
+    else:
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    sys.exit(0 if found is not None else 1)
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--to-earliest", is_flag=True, help="Fold again from the first retained record.")
+@click.option("--execute", is_flag=True, help="Do it. Without this, only show what would be done.")
+@json_option
+@broker_option
+@pass_context
+@handled
+def reset(context: Context, agent: str, to_earliest: bool, execute: bool, as_json: bool, broker: str | None) -> None:
+    """Rewind AGENT ("govern", "customer@1"): clears its tables and changelogs, so that nothing counts twice."""
+    if not to_earliest:
+        raise UsageError("say where to: --to-earliest")
+    plan, cluster = context.plan, context.cluster(broker)
+    planned = resetting.plan_reset(plan, cluster, agent)
+    if execute:
+        resetting.execute_reset(plan, cluster, planned)
+    if as_json:
+        print_json(reset_json(planned, executed=execute))
+        return
+    for tp, (now, to) in sorted(planned.moves.items()):
+        click.echo(f"{tp.topic}/{tp.partition}: {'-' if now is None else now} → {to}")
+    click.echo(f"{planned.records} records to fold again; cleared: {', '.join(planned.clears)}")
+    for note in planned.notes:
+        click.echo(note)
+    click.echo(
+        "done; the next worker folds it again, and writes when it has caught up"
+        if execute
+        else "nothing was changed; add --execute to do it"
+    )
+
+
+def reset_json(planned: resetting.ResetPlan, *, executed: bool) -> dict[str, Any]:
+    """What `c360 reset --json` prints."""
+    return {
+        "agent": planned.agent,
+        "executed": executed,
+        "records": planned.records,
+        "clears": list(planned.clears),
+        "notes": list(planned.notes),
+        "positions": [
+            {"topic": tp.topic, "partition": tp.partition, "from": now, "to": to}
+            for tp, (now, to) in sorted(planned.moves.items())
+        ],
+    }
+
+
+@click.command()
+@click.argument("agent", required=False)
+@click.option(
+    "--from-archive", "archive", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON lines with records that retention has cut.",
+)  # fmt: skip
+@json_option
+@broker_option
+@pass_context
+@handled
+def verify(
+    context: Context, agent: str | None, archive: tuple[Path, ...], as_json: bool, broker: str | None
+) -> None:
+    """Recompute everything from the input, slowly and separately, and compare. Exit 1 on a difference."""
+    from c360.ops import verify as verifying
+
+    plan = context.plan
+    known = [a.name for a in plan.agents]
+    if agent is not None and agent not in known:
+        raise UsageError(f"there is no agent {agent!r} in {plan.app!r}; it has {', '.join(known)}")
+    report = verifying.verify(plan, context.cluster(broker), [agent] if agent else known, archive=archive)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        click.echo(report.to_text())
+    sys.exit(1 if report.differences else 0)

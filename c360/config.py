@@ -1,0 +1,92 @@
+"""Settings: `C360_*` variables, then `[tool.c360]` of the `pyproject.toml` in the working directory. Read here only.
+
+Unknown names are refused with the nearest known one: a setting that is misspelt must not be a setting that is ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from c360.errors import UsageError
+
+KNOWN: Mapping[str, str] = {
+    "app": "the app, as module:name",
+    "broker": "Kafka bootstrap servers, as host:port[,host:port]",
+    "state_dir": "directory of local state; default .c360",
+    "slot": "name of this worker, unique among all; default: kept in the state directory",
+}
+PREFIX = "C360_"
+CLIENT = "KAFKA_"  # C360_KAFKA_SASL_MECHANISM → sasl.mechanism
+OURS = ("C360_TEST_BROKER", "C360_NO_KAFKA")  # read by the project's own tests
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command runs with."""
+
+    app: str | None = None
+    broker: str | None = None
+    state_dir: Path = Path(".c360")
+    slot: str | None = None
+    kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
+
+
+def read_settings(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
+    """Settings of this process. Raises UsageError for an unknown name or an unreadable file."""
+    environ = os.environ if environ is None else environ
+    found: dict[str, str] = {}
+    kafka: dict[str, str] = {}
+    for name, value in _table((directory or Path.cwd()) / "pyproject.toml").items():
+        if name == "kafka" and isinstance(value, dict):
+            kafka |= {str(k): _text(v) for k, v in value.items()}
+        elif name in KNOWN:
+            found[name] = _text(value)
+        else:
+            raise UsageError(f"pyproject.toml [tool.c360]: unknown setting {name!r}{_nearest(name, [*KNOWN, 'kafka'])}")
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name in OURS:
+            continue
+        short = name.removeprefix(PREFIX)
+        if short.startswith(CLIENT):
+            kafka[short.removeprefix(CLIENT).lower().replace("_", ".")] = value
+        elif short.lower() in KNOWN:
+            found[short.lower()] = value
+        else:
+            names = [PREFIX + k.upper() for k in KNOWN]
+            raise UsageError(f"unknown setting {name}{_nearest(name, names)}")
+    return Settings(
+        app=found.get("app"),
+        broker=found.get("broker"),
+        state_dir=Path(found.get("state_dir", ".c360")),
+        slot=found.get("slot"),
+        kafka=kafka,
+    )
+
+
+def _table(path: Path) -> dict[str, object]:
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        table = tomllib.loads(content.decode())
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    tool = table.get("tool", {}).get("c360", {})
+    return dict(tool)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

@@ -1,0 +1,381 @@
+"""What a user can say: identifiers, sources, enrichments, projections and their attributes, as frozen facts.
+
+Checked here as far as one declaration can be checked alone; what several add up to is `c360.plan`. Nothing here reads a
+setting, opens a connection or knows a topic of ours.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from uuid import UUID
+
+from c360.codecs.record import FieldInfo, FieldRef, Record, fields_of
+from c360.errors import DeclarationError
+from c360.identity.namespace import Namespace
+from c360.profile.attribute import Attribute, Kind, ValueType
+
+T = TypeVar("T")
+When = Mapping[str, str | int | bool]
+Where = Callable[[Any], bool]
+SourceKind = Literal["events", "rows"]
+
+PLAIN_TYPES: Mapping[type, ValueType] = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    Decimal: "decimal",
+    datetime: "datetime",
+    date: "date",
+    str: "text",
+    UUID: "text",
+    bytes: "text",
+}
+
+
+# ------------------------------------------------------------------------------------------------------ enrichments
+@dataclass(frozen=True)
+class Enrichment:
+    """A value computed in govern for each record of a type and stored beside it; usable in attributes like a field."""
+
+    record: type[Record]
+    name: str
+    function: Callable[[Any], Any]
+    type: ValueType
+
+    def __call__(self, record: Record) -> Any:
+        return self.function(record)
+
+
+# ---------------------------------------------------------------------------------------------------------- sources
+@dataclass(frozen=True)
+class SourceType:
+    """One record type of a source: which payloads are of it, and what its subject, id and time are."""
+
+    record: type[Record]
+    when: When | None
+    subject: tuple[str, ...]  # fields, the first that is present names the subject; () = the raw key
+    event_id: str | None
+    at: str | None
+    key: tuple[str, ...] = ()  # primary key, rows only
+
+    @property
+    def name(self) -> str:
+        return self.record.__name__
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raw topic and the record types read from it."""
+
+    name: str
+    topic: str
+    kind: SourceKind
+    types: tuple[SourceType, ...]
+    key: Namespace | None  # what a raw key is, if the source says so
+    unmatched: Literal["dlq", "ignore"]
+    window: timedelta
+    enrichments: tuple[Enrichment, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------- attributes
+@dataclass(frozen=True)
+class Input:
+    """Where an attribute takes values from: a record type, and a field of it, an enrichment, or the record itself."""
+
+    record: type[Record]
+    name: str | None
+    enriched: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.record.__name__}.{self.name}" if self.name else self.record.__name__
+
+
+@dataclass(frozen=True)
+class AttributeDeclaration:
+    """An attribute as written; the projection gives it its name."""
+
+    kind: Kind
+    inputs: tuple[Input, ...]
+    where: Where | None
+    within: timedelta | None
+    n: int = 3
+    limit: int = 1000
+    scale: int = 2
+
+
+def _input(kind: str, of: Any) -> Input:
+    if isinstance(of, FieldRef):
+        return Input(of.record, of.name)
+    if isinstance(of, Enrichment):
+        return Input(of.record, of.name, enriched=True)
+    if isinstance(of, type) and issubclass(of, Record):
+        if kind not in ("count", "flag"):
+            raise DeclarationError(f"{kind}({of.__name__}) needs a field: write {kind}({of.__name__}.some_field)")
+        return Input(of, None)
+    raise DeclarationError(
+        f"{kind}(…) takes fields of record types, such as {kind}(Order.amount), or enrichments; not {type(of).__name__}"
+    )
+
+
+def _attribute(
+    kind: Kind, of: tuple[Any, ...], where: Where | None, within: timedelta | None, **options: int
+) -> Any:
+    if not of:
+        raise DeclarationError(f"{kind}() needs at least one field or record type: {kind}(Order) or {kind}(Order.amount)")
+    if where is not None and not callable(where):
+        raise DeclarationError(f"{kind}(where=…) takes a condition on fields (Order.amount > 100) or a function of the record")
+    if within is not None and (within <= timedelta(0) or within % timedelta(days=1)):
+        raise DeclarationError(f"{kind}(within=…) takes whole days, such as timedelta(days=30); it was {within}")
+    return AttributeDeclaration(kind, tuple(_input(kind, o) for o in of), where, within, **options)
+
+
+def count(*of: Any, where: Any = None, within: timedelta | None = None) -> int:
+    """How many records: `count(Order)`; or how many have the field: `count(Click.login)`."""
+    return typing.cast(int, _attribute("count", of, where, within))
+
+
+def flag(*of: Any, where: Any = None, within: timedelta | None = None) -> bool:
+    """Whether there is any: `flag(Order)`; or any with the field true: `flag(Click.consented)`."""
+    return typing.cast(bool, _attribute("flag", of, where, within))
+
+
+def total(*of: Any, where: Any = None, within: timedelta | None = None, scale: int = 2) -> Decimal:
+    """Exact sum of a number, each value rounded once, half even, to `scale` decimal places."""
+    return typing.cast(Decimal, _attribute("total", of, where, within, scale=scale))
+
+
+def average(*of: Any, where: Any = None, within: timedelta | None = None, scale: int = 2) -> Decimal | None:
+    """Exact average, rounded once, half even, to `scale` decimal places; None of nothing."""
+    return typing.cast("Decimal | None", _attribute("average", of, where, within, scale=scale))
+
+
+def minimum(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+    """The least value."""
+    return typing.cast("T | None", _attribute("minimum", of, where, within))
+
+
+def maximum(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+    """The greatest value."""
+    return typing.cast("T | None", _attribute("maximum", of, where, within))
+
+
+def first(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+    """The value of the earliest record; of one time, the least."""
+    return typing.cast("T | None", _attribute("first", of, where, within))
+
+
+def newest(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+    """The value of the latest record; of one time, the greatest."""
+    return typing.cast("T | None", _attribute("newest", of, where, within))
+
+
+def prefer(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+    """The newest value of the most trusted source that has one; sources in order of trust."""
+    return typing.cast("T | None", _attribute("prefer", of, where, within))
+
+
+def top(*of: T | None, n: int = 3, limit: int = 1000, where: Any = None, within: timedelta | None = None) -> list[T]:
+    """The `n` most frequent values, most frequent first. Of events exact up to `limit` different values, then a sample."""
+    return typing.cast("list[T]", _attribute("top", of, where, within, n=n, limit=limit))
+
+
+def distinct(*of: Any, limit: int = 1000, where: Any = None, within: timedelta | None = None) -> int:
+    """How many different values. Of events exact up to `limit`, then an estimate (relative error about 1/√limit)."""
+    return typing.cast(int, _attribute("distinct", of, where, within, limit=limit))
+
+
+def collect(*of: T | None, limit: int = 1000, where: Any = None, within: timedelta | None = None) -> list[T]:
+    """All different values, sorted. Of events at most `limit`, then a sample."""
+    return typing.cast("list[T]", _attribute("collect", of, where, within, limit=limit))
+
+
+# ------------------------------------------------------------------------------------------------------ projections
+class Projection:
+    """Base of a projection: class attributes say how fields of records fold into one profile per customer.
+
+    Instances exist only to compute `@derived` values and carry the attribute values as Python types.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+if TYPE_CHECKING:
+    derived = property
+else:
+
+    class derived(property):  # noqa: N801 - a decorator, used like property
+        """A value computed from the attributes of one profile, each time the profile is written. Pure and deterministic."""
+
+
+@dataclass(frozen=True)
+class ProjectionDeclaration:
+    """A named, versioned set of attributes."""
+
+    name: str
+    version: int
+    record: type[Projection]
+    attributes: tuple[Attribute, ...]
+    declarations: tuple[AttributeDeclaration, ...]  # parallel to attributes
+    derived: tuple[str, ...]
+
+    @property
+    def agent(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class UserAgent:
+    """A Faust agent of the app: `function` consumes a stream of the values of `topic`."""
+
+    name: str
+    topic: str
+    function: Callable[[Any], Any]
+
+
+@dataclass
+class Declarations:
+    """Everything one app says, in the order it was said."""
+
+    identifiers: dict[type, Namespace] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)  # by topic
+    enrichments: list[Enrichment] = field(default_factory=list)
+    projections: list[ProjectionDeclaration] = field(default_factory=list)
+    agents: list[UserAgent] = field(default_factory=list)
+
+
+# --------------------------------------------------------------------------------------------------- value types
+def without_none(annotation: Any) -> Any:
+    """The type T of `T | None` or `Optional[T]`; other annotations as they are."""
+    if typing.get_origin(annotation) in (typing.Union, UnionType):
+        kept = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return kept[0] if len(kept) == 1 else annotation
+    return annotation
+
+
+def value_type(annotation: Any) -> ValueType:
+    """How values of this annotation are folded and compared; lists, records and the like are "json"."""
+    kind = without_none(annotation)
+    if typing.get_origin(kind) is Literal:
+        kinds = {type(a) for a in typing.get_args(kind)}
+        return PLAIN_TYPES.get(kinds.pop(), "json") if len(kinds) == 1 else "json"
+    if isinstance(kind, type):
+        if issubclass(kind, Enum):
+            return "text"
+        for base in kind.__mro__:
+            if base in PLAIN_TYPES:
+                return PLAIN_TYPES[base]
+    return "json"
+
+
+def field_named(record: type[Record], name: str, said: str) -> FieldInfo:
+    """The field of a record type. Raises DeclarationError with the names that exist, `said` being what the user wrote."""
+    fields = {f.name: f for f in fields_of(record)}
+    if name not in fields:
+        raise DeclarationError(f"{said}: {record.__name__} has no field {name!r}; it has {', '.join(fields)}")
+    return fields[name]
+
+
+RESULT_TYPES: Mapping[Kind, tuple[Any, ...]] = {
+    "count": (int,),
+    "distinct": (int,),
+    "flag": (bool,),
+    "total": (Decimal,),
+    "average": (Decimal,),
+    "top": (list,),
+    "collect": (list,),
+}
+
+
+def _input_type(item: Input, enrichments: Iterable[Enrichment], said: str) -> ValueType:
+    if item.name is None:
+        return "bool"
+    if item.enriched:
+        return next(e.type for e in enrichments if e.record is item.record and e.name == item.name)
+    return value_type(field_named(item.record, item.name, said).annotation)
+
+
+def declare_projection(
+    name: str, version: int, record: type[Projection], enrichments: Sequence[Enrichment]
+) -> ProjectionDeclaration:
+    """Read the class body of a projection. Raises DeclarationError naming class and attribute."""
+    if not (isinstance(record, type) and issubclass(record, Projection)):
+        raise DeclarationError(f"@app.projection({name!r}) decorates a class that derives from c360.Projection")
+    if version < 1:
+        raise DeclarationError(f"{record.__name__}: version={version} is not a version; start with version=1")
+    annotations = _annotations(record)
+    attributes: list[Attribute] = []
+    declarations: list[AttributeDeclaration] = []
+    names = [n for n in vars(record) if isinstance(vars(record)[n], AttributeDeclaration)]
+    for attribute in names:
+        said = f"{record.__name__}.{attribute}"
+        declaration: AttributeDeclaration = vars(record)[attribute]
+        if attribute not in annotations:
+            raise DeclarationError(f"{said} has no annotation: write `{attribute}: int = count(…)` or what fits")
+        kinds = {_input_type(i, enrichments, said) for i in declaration.inputs}
+        if declaration.kind in ("count", "flag"):
+            kinds = {"bool"} if declaration.kind == "count" else kinds
+        if len(kinds) > 1 and declaration.kind not in ("flag",):
+            raise DeclarationError(
+                f"{said}: {declaration.kind}(…) takes values of one type, here are {', '.join(sorted(kinds))}"
+                f" from {', '.join(map(str, declaration.inputs))}"
+            )
+        _check_annotation(said, declaration, annotations[attribute])
+        attributes.append(
+            Attribute(
+                name=attribute,
+                kind=declaration.kind,
+                type=kinds.pop() if len(kinds) == 1 else "json",
+                n=declaration.n,
+                limit=declaration.limit,
+                within_days=declaration.within.days if declaration.within else 0,
+                scale=declaration.scale,
+            )
+        )
+        declarations.append(declaration)
+    for attribute in annotations:
+        if attribute not in names:
+            raise DeclarationError(
+                f"{record.__name__}.{attribute} says no rule: give it one, such as `= newest(Click.ts)`, or make it @derived"
+            )
+    if not attributes:
+        raise DeclarationError(f"{record.__name__} has no attributes: write for example `orders: int = count(Order)`")
+    computed = tuple(n for n, v in vars(record).items() if isinstance(v, derived))
+    return ProjectionDeclaration(name, version, record, tuple(attributes), tuple(declarations), computed)
+
+
+def _annotations(record: type[Projection]) -> dict[str, Any]:
+    """Annotations of the class body, resolved where the names can be found (a class inside a function may hide some)."""
+    own = inspect.get_annotations(record)
+    try:
+        resolved = inspect.get_annotations(record, eval_str=True)
+    except (NameError, AttributeError, TypeError):
+        return dict(own)
+    return dict(resolved)
+
+
+def _check_annotation(said: str, declaration: AttributeDeclaration, annotation: Any) -> None:
+    expected = RESULT_TYPES.get(declaration.kind)
+    if expected is None or isinstance(annotation, str):
+        return
+    kind = without_none(annotation)
+    kind = typing.get_origin(kind) or kind
+    if kind not in expected:
+        raise DeclarationError(
+            f"{said} is annotated {getattr(annotation, '__name__', annotation)}, but {declaration.kind}(…) gives"
+            f" {expected[0].__name__}"
+        )
+
+
+def with_enrichments(source: Source, enrichments: Sequence[Enrichment]) -> Source:
+    """The source with the enrichments of its record types."""
+    records = {t.record for t in source.types}
+    return replace(source, enrichments=tuple(e for e in enrichments if e.record in records))

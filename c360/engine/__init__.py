@@ -1,0 +1,1 @@
+"""The exactly-once batch engine: poll, process, commit, at its own pace. Knows partitions and transactions, no customers."""

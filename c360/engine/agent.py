@@ -1,0 +1,87 @@
+"""What the engine asks of an agent: its topics, and for each task a processor that turns batches into state and output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from c360.engine.transport import TP, Batch, Headers
+from c360.tables.store import Entry, Store
+
+
+class AnyTable(Protocol):
+    """What a task does with its tables at the ends of a transaction (`tables.table.Table`, `tables.ids.IdTable`)."""
+
+    prefix: bytes  # first byte of its changelog keys
+
+    def bind(self, store: Store) -> None: ...
+    def changes(self) -> list[Entry]: ...
+    def committed(self) -> None: ...
+    def rolled_back(self) -> None: ...
+    def restored(self, entries: dict[bytes, bytes | None], store: Store) -> Iterable[Entry]: ...
+
+
+class Outbox(Protocol):
+    """Where a processor puts what it says; all of it is in the transaction of the batch."""
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None = None,
+        headers: Headers | None = None,
+    ) -> None: ...
+
+
+class Processor(Protocol):
+    """One task of an agent. Called from one thread; changes its tables and nothing else outside itself."""
+
+    tables: Sequence[AnyTable]
+
+    def resume(self, notes: Mapping[str, Any]) -> None:
+        """Continue from what `notes` gave at the last commit; {} for a new task. Tables are restored and bound."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """Small facts kept with the input positions (JSON values)."""
+        ...
+
+    def process(self, batch: Batch, out: Outbox) -> None:
+        """Fold a batch of one input partition. A Misfit of a record is handled inside; other exceptions bisect the batch."""
+        ...
+
+    def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
+        """The one record of `batch` made `process` raise: put it aside so that the others go on."""
+        ...
+
+    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        """Before a commit: say what is due. `positions`: next offsets of the inputs; `now_ms`: for timers only."""
+        ...
+
+    def wants(self, now_ms: int) -> bool:
+        """Whether `finish` should be called although no record came: a timer is due, or there is more to say."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a processor may know of its place: the lead partition, the inputs that belong to it."""
+
+    lead: TP
+    inputs: tuple[TP, ...]
+
+
+class Agent(Protocol):
+    """A stage: its own consumer group, changelog and kind of processor."""
+
+    name: str
+    group: str
+    fingerprint: str
+
+    def lead_topics(self) -> Sequence[str]: ...
+    def task(self, lead: TP) -> Task: ...
+    def changelog(self, lead: TP) -> TP: ...
+    def store_name(self, lead: TP) -> str: ...
+    def processor(self, task: Task) -> Processor: ...

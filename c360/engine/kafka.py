@@ -1,0 +1,805 @@
+"""The transport on real brokers, through librdkafka: group membership, transactions, reading to an end, topics, groups.
+
+Knows what the client library gets wrong or leaves open, and nothing of what records mean. `kafka_settings` holds its
+settings, `kafka_errors` the remedies; nobody outside of these modules sees a client's exception.
+
+Facts from librdkafka 2.16 that shape this one:
+
+* `incremental_unassign` completes a pending revocation also when called outside of the callback: the member joins again
+  and its partitions go to others while it still works on them, with a generation that fences nobody. So partitions
+  leave the client only at the end of a revoke callback; until then they are paused, and positions move by seek.
+* A subscribe during a rebalance is put off and merged with what was subscribed before: unsubscribing and subscribing
+  again would then give nothing back. Unsubscribing therefore closes the client.
+* A member that lost its session has no member id, and its generation may be -1: in a transaction the broker takes
+  offsets with those from anybody. `group` refuses to hand them out.
+* `incremental_assign` makes the client forget that the assignment was lost: the callback is then the one for revoking.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+
+from confluent_kafka import Consumer as ConsumerClient
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka import Producer as ProducerClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but not declared as exported
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewTopic,
+    ResourceType,
+)
+
+from c360.engine.kafka_errors import OUT_OF_LOG, error_of, remedy, remedy_of
+from c360.engine.kafka_settings import ClientSettings
+from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
+from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator, TaskMigrated, UsageError
+
+log = logging.getLogger("c360.kafka")
+
+REQUEST_S: Final = 10.0  # a broker that has not answered by then is away
+OFFSETS_S: Final = 15.0  # to bring offsets into a transaction; as long as the transaction may take
+TRIED_S: Final = 0.5  # one look at committed offsets; closing a consumer waits for it
+MADE_S: Final = 30.0  # until a new topic is known to every broker
+READ_RECORDS: Final = 10_000
+LATEST, EARLIEST = -1, -2  # in place of a time, in requests for offsets
+
+_error, _topic, _partition, _offset = Message.error, Message.topic, Message.partition, Message.offset
+_key, _value, _timestamp = Message.key, Message.value, Message.timestamp
+
+
+class KafkaCluster:
+    """Clients for the brokers at `bootstrap`. `settings`: librdkafka's own names, each passed to the clients it is for.
+
+    Raises UsageError for a setting that exactly-once processing depends on.
+    """
+
+    def __init__(self, bootstrap: str, settings: Mapping[str, str] | None = None) -> None:
+        self.name = bootstrap
+        self._settings = ClientSettings(bootstrap, settings or {})
+
+    def consumer(self, group: str, *, instance: str | None = None) -> Consumer:
+        return KafkaConsumer(self._settings.consumer(group, instance))
+
+    def producer(self, transactional_id: str | None = None) -> Producer:
+        """Raises BrokerAway while the coordinator does not answer, Fenced if another process takes over meanwhile."""
+        return KafkaProducer(self._settings.producer(transactional_id))
+
+    def reader(self) -> Reader:
+        return KafkaReader(self._settings.reader(), self._settings.watermarks())
+
+    def admin(self) -> Admin:
+        return KafkaAdmin(self._settings.admin(), self._settings.watermarks())
+
+
+# ====================================================================================================== consumer
+class KafkaConsumer:
+    """A group member. All calls from one thread, except `committed`."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.ignored: Counter[str] = Counter()  # transient errors by name
+        self._config = dict(config)
+        self._client: ConsumerClient | None = _consumer(self._config)
+        self._subscribed = False
+        self._guard = threading.Lock()  # the client may not go while another thread is inside it
+        self._forget()
+
+    def _forget(self) -> None:
+        self._assigned: set[TP] = set()  # known to the client, paused or not
+        self._reading: set[TP] = set()  # delivered to the caller
+        self._paused: set[TP] = set()  # the client remembers it beyond the assignment
+        self._moves: dict[TP, int] = {}  # wanted positions the client does not have yet
+        self._in_callback = False
+        self._stale: set[TP] = set()  # moved or given up since the client handed out records
+        self._raised: BaseException | None = None  # by the listener
+
+    def subscribe(self, topics: Sequence[str], listener: Rebalance) -> None:
+        if self._client is None:
+            self._client = _consumer(self._config)
+        try:
+            self._client.subscribe(
+                list(topics),
+                on_assign=partial(self._on_assign, listener),
+                on_revoke=partial(self._on_revoke, listener),
+                on_lost=partial(self._on_lost, listener),
+            )
+        except KafkaException as raised:
+            raise remedy_of(raised, "subscribing") from None
+        self._subscribed = True
+
+    def unsubscribe(self) -> None:
+        self._close_client()
+        self._forget()
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Batch]:
+        client = self._live()
+        self._stale.clear()
+        if self._moves:
+            self._move()
+        try:
+            first = client.poll(min(timeout_s, 0.02) if self._moves else timeout_s)
+            messages = [] if first is None else [first]
+            if messages and max_records > 1:
+                messages += client.consume(max_records - 1, 0)
+        except KafkaException as raised:
+            raise remedy_of(raised, "polling") from None
+        if self._raised is not None:
+            error, self._raised = self._raised, None
+            raise error
+        if not messages:
+            return []
+        if any(map(_error, messages)):
+            messages = self._records(messages)
+        runs = _runs(messages)
+        deliver = self._reading - self._stale
+        return [_batch(tp, run) for tp, run in runs.items() if tp in deliver]
+
+    def _records(self, messages: list[Message]) -> list[Message]:
+        """Those that are records. Errors that time mends are counted, others raised."""
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+                continue
+            found = _remedy_at(error, message, "reading")
+            if not isinstance(found, BrokerAway):
+                raise found
+            if not self.ignored[error.name()]:
+                log.info("%s: %s", self._config["group.id"], found)
+            self.ignored[error.name()] += 1
+        return records
+
+    def fetch(self, positions: Mapping[TP, int]) -> None:
+        self._moves |= positions
+        self._reading -= positions.keys()
+        if self._in_callback:  # what the client has handed out already is of before; the next poll moves
+            self._stale |= positions.keys()
+        else:
+            self._move()
+
+    def _move(self) -> None:
+        """Bring the client to the wanted positions; one that is just starting or stopping is left for the next poll."""
+        client = self._live()
+        fresh = {tp: offset for tp, offset in self._moves.items() if tp not in self._assigned}
+        moved = set(fresh)
+        try:
+            for tp in self._moves.keys() - fresh.keys():
+                if _seek(client, tp, self._moves[tp]):
+                    moved.add(tp)
+            if paused := self._paused & moved:
+                client.resume([TopicPartition(*tp) for tp in paused])
+                self._paused -= paused
+            if fresh:
+                client.incremental_assign([TopicPartition(*tp, offset) for tp, offset in fresh.items()])
+                self._assigned |= fresh.keys()
+        except KafkaException as raised:
+            raise remedy_of(raised, "moving to a position") from None
+        for tp in moved:
+            del self._moves[tp]
+        self._reading |= moved
+
+    def unfetch(self, partitions: Sequence[TP]) -> None:
+        mine = self._assigned.intersection(partitions)
+        for tp in mine:
+            self._moves.pop(tp, None)
+        self._reading -= mine
+        self._stale |= mine
+        if fresh := mine - self._paused:
+            try:
+                self._live().pause([TopicPartition(*tp) for tp in fresh])
+            except KafkaException as raised:
+                raise remedy_of(raised, "stopping to read") from None
+            self._paused |= fresh
+
+    def committed(self, partitions: Sequence[TP], timeout_s: float) -> dict[TP, int | None]:
+        deadline = time.monotonic() + timeout_s
+        if not partitions:
+            return {}
+        while True:
+            wanted = [TopicPartition(*tp) for tp in partitions]
+            try:
+                with self._guard:
+                    found = self._live().committed(wanted, timeout=max(0.01, min(TRIED_S, deadline - time.monotonic())))
+                for part in found:
+                    if part.error:
+                        raise KafkaException(part.error)
+                return {TP(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in found}
+            except KafkaException as raised:
+                error = remedy_of(raised, f"committed offsets of {self._config['group.id']}")
+                if not isinstance(error, BrokerAway) or time.monotonic() >= deadline:
+                    raise error from None
+            time.sleep(0.01)  # let `close` in
+
+    def group(self) -> bytes:
+        metadata = self._membership()
+        if metadata is None:
+            raise TaskMigrated(f"{self._config['group.id']}: this consumer is not a member of its group")
+        return metadata
+
+    def _membership(self) -> bytes | None:
+        """As the client says it; None without a generation or a member id: lost, or not joined yet."""
+        metadata = self._live().consumer_group_metadata()
+        assert isinstance(metadata, bytes)
+        assert metadata.startswith(b"CGMDv2:"), "confluent-kafka writes group metadata in another format now"
+        (generation,) = struct.unpack_from("=i", metadata, 7)
+        _, member, _ = metadata[11:].split(b"\0", 2)
+        return metadata if generation > 0 and member else None
+
+    def close(self) -> None:
+        self._close_client()
+        self._forget()
+
+    def _close_client(self) -> None:
+        if self._client is None:
+            return
+        if self._subscribed:  # nobody is told; callbacks only let go
+            self._in_callback, self._raised = True, None
+        with self._guard:
+            client, self._client = self._client, None
+            self._closing = client
+            try:
+                client.close()
+            except KafkaException as raised:
+                raise remedy_of(raised, "leaving the group") from None
+            finally:
+                self._subscribed = False
+
+    def _live(self) -> ConsumerClient:
+        if self._client is None:
+            raise TaskMigrated(f"{self._config['group.id']}: this consumer has left its group")
+        return self._client
+
+    # ------------------------------------------------------------------------------------------------- callbacks
+    def _on_assign(self, listener: Rebalance, client: ConsumerClient, parts: list[TopicPartition]) -> None:
+        client.incremental_assign([])  # without a call the binding would assign, and read from who knows where
+        if parts:
+            self._tell(listener.assigned, parts)
+
+    def _on_revoke(self, listener: Rebalance, client: ConsumerClient, parts: list[TopicPartition]) -> None:
+        # An assign of ours between the loss and this call makes the client forget that it was a loss.
+        member = self._client is None or self._membership() is not None
+        self._let_go(listener.revoked if member else listener.lost, client, parts)
+
+    def _on_lost(self, listener: Rebalance, client: ConsumerClient, parts: list[TopicPartition]) -> None:
+        self._let_go(listener.lost, client, parts)
+
+    def _let_go(
+        self, tell: Callable[[Sequence[TP]], None], client: ConsumerClient, parts: list[TopicPartition]
+    ) -> None:
+        self._tell(tell, parts)
+        taken = {TP(p.topic, p.partition) for p in parts}
+        self._reading -= taken
+        # Now is the time also for partitions that were only paused.
+        gone = self._assigned - self._reading - (self._moves.keys() - taken)
+        for tp in gone & taken:
+            self._moves.pop(tp, None)
+        self._assigned -= gone
+        self._stale |= gone
+        client.incremental_unassign([TopicPartition(*tp) for tp in gone])  # also of none: it answers the broker
+
+    def _tell(self, tell: Callable[[Sequence[TP]], None], parts: list[TopicPartition]) -> None:
+        if self._client is None:
+            return
+        self._in_callback = True
+        try:
+            tell([TP(p.topic, p.partition) for p in parts])
+        except BaseException as error:  # the binding would leave the rebalance half done; `poll` raises it
+            self._raised = self._raised or error
+        finally:
+            self._in_callback = False
+
+
+def _consumer(config: Mapping[str, Any]) -> ConsumerClient:
+    try:
+        return ConsumerClient(dict(config), logger=log)
+    except KafkaException as raised:
+        raise UsageError(f"a Kafka setting is wrong: {error_of(raised).str()}") from None
+
+
+def _seek(client: ConsumerClient, tp: TP, offset: int) -> bool:
+    """Move a partition that is read, dropping what is buffered of it. False: not now, it is starting or stopping."""
+    try:
+        client.seek(TopicPartition(*tp, offset))
+    except KafkaException as raised:
+        if error_of(raised).code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
+            return False
+        raise
+    return True
+
+
+def _remedy_at(error: KafkaError, message: Message, doing: str) -> C360Error:
+    """The remedy of an error that came as a message; of one about a position, with its name."""
+    if error.code() in OUT_OF_LOG:
+        return NeedsOperator(
+            f"{message.topic()}/{message.partition()}: offset {message.offset()} is not in the log (any more):"
+            " retention has cut it, or the topic was made anew. `c360 doctor` says what is there"
+        )
+    return remedy(error, doing)
+
+
+def _runs(messages: list[Message]) -> dict[TP, list[Message]]:
+    """Messages by partition, in order. Columns by `map` over the client's methods: 0.1 µs per record."""
+    partitions, topics = list(map(_partition, messages)), list(map(_topic, messages))
+    if len(set(partitions)) == 1 and len(set(topics)) == 1:
+        return {_tp(topics[0], partitions[0]): messages}
+    runs: dict[TP, list[Message]] = {}
+    start = 0
+    for (topic, partition), same in groupby(zip(topics, partitions, strict=True)):
+        stop = start + len(list(same))
+        runs.setdefault(_tp(topic, partition), []).extend(messages[start:stop])
+        start = stop
+    return runs
+
+
+def _tp(topic: str | None, partition: int | None) -> TP:
+    assert topic is not None
+    assert partition is not None
+    return TP(topic, partition)
+
+
+def _batch(tp: TP, run: list[Message]) -> Batch:
+    offsets: list[int] = list(map(_offset, run))  # type: ignore[arg-type]  # records have one
+    times = [time_ms for _, time_ms in map(_timestamp, run)]
+    return Batch(tp, offsets, list(map(_key, run)), list(map(_value, run)), times, partial(_headers, run))
+
+
+def _headers(run: list[Message], index: int) -> Headers:
+    found: Any = run[index].headers() or []
+    return [(name, value or b"") for name, value in found]
+
+
+# ====================================================================================================== producer
+class KafkaProducer:
+    """One producer, one thread. With a transactional id, its predecessor is fenced before the constructor returns."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._transactional = "transactional.id" in config
+        self._id = config.get("transactional.id", "producer")
+        self._failed: KafkaError | None = None  # first delivery that failed, non-transactional
+        try:
+            self._client: ProducerClient | None = ProducerClient(dict(config), logger=log)
+        except KafkaException as raised:
+            raise UsageError(f"a Kafka setting is wrong: {error_of(raised).str()}") from None
+        if self._transactional:
+            try:
+                self._client.init_transactions(REQUEST_S)
+            except KafkaException as raised:
+                error = remedy_of(raised, f"{self._id}: taking over its transactions")
+                self.close()
+                raise error from None
+
+    def begin(self) -> None:
+        self._call("beginning a transaction", ProducerClient.begin_transaction)
+
+    def produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None = None,
+        headers: Headers | None = None,
+        delivered: Callable[[int], None] | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        client = self._live()
+        to = -1 if partition is None else partition
+        report: Callable[[KafkaError | None, Message], None] | None = None
+        if delivered is not None:
+            report = partial(self._delivered, delivered)
+        elif not self._transactional:
+            report = self._reported
+        while True:
+            try:
+                if report is None and headers is None and timestamp is None:
+                    client.produce(topic, value, key, to)
+                else:
+                    named: Any = headers or None  # the binding's type leaves lists of pairs out
+                    client.produce(topic, value, key, to, on_delivery=report, timestamp=timestamp or 0, headers=named)
+                return
+            except BufferError:
+                self._call("waiting for room in the send queue", ProducerClient.poll, 0.05)
+            except KafkaException as raised:
+                raise self._remedy(raised, f"producing to {topic}") from None
+
+    def send_offsets(self, offsets: Mapping[TP, int], group: Any) -> None:
+        wanted = [TopicPartition(*tp, offset) for tp, offset in offsets.items()]
+        deadline = time.monotonic() + OFFSETS_S
+        while True:
+            try:
+                self._live().send_offsets_to_transaction(wanted, group, OFFSETS_S)
+                return
+            except KafkaException as raised:
+                if not error_of(raised).retriable() or time.monotonic() > deadline:
+                    raise self._remedy(raised, f"{self._id}: sending offsets") from None
+
+    def commit(self) -> None:
+        self._call(f"{self._id}: commit", ProducerClient.commit_transaction, -1, deciding=True)
+
+    def abort(self) -> None:
+        self._call(f"{self._id}: abort", ProducerClient.abort_transaction, -1, deciding=True)
+
+    def flush(self) -> None:
+        while self._call("waiting for acknowledgements", ProducerClient.flush, 0.2):
+            pass  # in slices, so that Ctrl-C works
+        if self._failed is not None:
+            error, self._failed = self._failed, None
+            raise EngineFatal(f"records were not written: {error.str()} ({error.name()})")
+
+    def close(self) -> None:
+        """Drop what is queued. An open transaction stays open until a successor or the coordinator aborts it."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            try:
+                client.purge()
+            except KafkaException as raised:
+                log.debug("%s: %s", self._id, raised)
+
+    def _call(self, doing: str, method: Callable[..., Any], *args: object, deciding: bool = False) -> Any:
+        try:
+            return method(self._live(), *args)
+        except KafkaException as raised:
+            raise self._remedy(raised, doing, deciding=deciding) from None
+
+    def _live(self) -> ProducerClient:
+        assert self._client is not None, "this producer is closed"
+        return self._client
+
+    def _remedy(self, raised: KafkaException, doing: str, *, deciding: bool = False) -> C360Error:
+        if error_of(raised).code() == KafkaError._FATAL:  # what it was is raised by the next poll
+            try:
+                self._live().poll(0)
+            except KafkaException as cause:
+                raised = cause
+        return remedy_of(raised, doing, deciding=deciding)
+
+    def _reported(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and self._failed is None:
+            self._failed = error
+
+    def _delivered(self, tell: Callable[[int], None], error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            offset = message.offset()
+            assert offset is not None
+            tell(offset)
+        elif not self._transactional:  # in a transaction the commit says so; after an abort it is expected
+            self._reported(error, message)
+
+
+# ======================================================================================================== reader
+class KafkaReader:
+    """Reads what it is told to, committed records only."""
+
+    def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
+        self._config = config
+        self._client: ConsumerClient | None = None
+        self._watermarks = _Watermarks(watermarks)
+
+    def ends(self, partitions: Sequence[TP]) -> dict[TP, int]:
+        return self._watermarks.offsets(partitions, LATEST)
+
+    def starts(self, partitions: Sequence[TP]) -> dict[TP, int]:
+        return self._watermarks.offsets(partitions, EARLIEST)
+
+    def read(self, positions: Mapping[TP, int], ends: Mapping[TP, int] | None = None) -> Iterator[list[Batch]]:
+        """As promised by the protocol. Raises NeedsOperator for a position before the first retained offset."""
+        ends = self.ends(list(positions)) if ends is None else ends
+        todo = {tp: offset for tp, offset in positions.items() if offset < ends[tp]}
+        for tp, start in self.starts(list(todo)).items():
+            if todo[tp] < start:
+                raise NeedsOperator(
+                    f"{tp.topic}/{tp.partition}: offset {todo[tp]} is not in the log any more, which begins at {start}"
+                )
+        return self._read(todo, ends) if todo else iter(())
+
+    def _read(self, todo: dict[TP, int], ends: Mapping[TP, int]) -> Iterator[list[Batch]]:
+        client = self._client = self._client or _consumer(self._config)
+        left = set(todo)
+        yielded = time.monotonic()
+        try:
+            client.assign([TopicPartition(*tp, offset) for tp, offset in todo.items()])
+            while left:
+                first = client.poll(0.1)
+                messages = [] if first is None else [first, *client.consume(READ_RECORDS - 1, 0.005)]
+                batches = self._ended(messages, ends, left)
+                if batches or time.monotonic() - yielded >= 0.1:
+                    yield batches
+                    yielded = time.monotonic()
+        except KafkaException as raised:
+            raise remedy_of(raised, "reading") from None
+        finally:
+            if self._client is not None:
+                client.unassign()
+
+    def _ended(self, messages: list[Message], ends: Mapping[TP, int], left: set[TP]) -> list[Batch]:
+        """Batches of records before the ends; partitions that have reached theirs are taken out of `left`."""
+        finished = set()
+        if any(map(_error, messages)):
+            records = []
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    records.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    tp = _tp(message.topic(), message.partition())
+                    if (message.offset() or 0) >= ends[tp]:
+                        finished.add(tp)
+                elif not isinstance(found := _remedy_at(error, message, "reading"), BrokerAway):
+                    raise found
+            messages = records
+        batches = []
+        for tp, run in _runs(messages).items() if messages else ():
+            if tp not in left:
+                continue
+            batch, end = _batch(tp, run), ends[tp]
+            if batch.offsets[-1] >= end - 1:
+                finished.add(tp)
+                batch = batch.slice(0, sum(1 for offset in batch.offsets if offset < end))
+            if batch.offsets:
+                batches.append(batch)
+        left -= finished
+        return batches
+
+    def close(self) -> None:
+        self._watermarks.close()
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()
+
+
+class _Watermarks:
+    """Offsets by time, of the log as it is: a client that does not hide what is not committed.
+
+    A consumer, as an admin client that has just been made takes up to 3 s for its first answer; this one takes 5 ms.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self._client: ConsumerClient | None = None
+
+    def offsets(self, partitions: Sequence[TP], at: int) -> dict[TP, int]:
+        """First offsets at or after a time in ms, or LATEST or EARLIEST; -1 where there is none. One request per broker.
+
+        Raises BrokerAway also for a topic that does not exist.
+        """
+        if not partitions:
+            return {}
+        client = self._client = self._client or _consumer(self._config)
+        doing = f"offsets of {', '.join(sorted({tp.topic for tp in partitions}))}"
+        try:
+            found = client.offsets_for_times([TopicPartition(*tp, at) for tp in partitions], timeout=REQUEST_S)
+        except KafkaException as raised:
+            raise remedy_of(raised, doing) from None
+        for part in found:
+            if part.error:
+                raise remedy(part.error, doing)
+        return {TP(part.topic, part.partition): part.offset for part in found}
+
+    def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()
+
+
+# ========================================================================================================= admin
+class KafkaAdmin:
+    """Topics and groups. The client is kept: a temporary one is gone before its futures resolve."""
+
+    def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
+        self._client: AdminClient = AdminClient(dict(config), logger=log)
+        self._watermarks = _Watermarks(watermarks)
+
+    def topics(self) -> dict[str, int]:
+        return {name: len(leaders) for name, leaders in self._leaders()[0].items()}
+
+    def _leaders(self) -> tuple[dict[str, list[int]], int]:
+        """Per topic the leader of each partition (-1: none now), and how many brokers there are."""
+        try:  # of all topics: asking for one that does not exist could create it
+            metadata = self._client.list_topics(timeout=REQUEST_S)
+        except KafkaException as raised:
+            raise remedy_of(raised, "asking for topics") from None
+        topics = {n: [p.leader for p in t.partitions.values()] for n, t in metadata.topics.items() if not t.error}
+        return topics, len(metadata.brokers)
+
+    def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        found = self._describe(names)
+        return {
+            name: {k: str(entry.value) for k, entry in entries.items() if entry.value is not None}
+            for name, entries in found.items()
+        }
+
+    def _describe(self, names: Sequence[str]) -> dict[str, dict[str, ConfigEntry]]:
+        if not names:
+            return {}
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        futures = self._client.describe_configs(resources, request_timeout=REQUEST_S)
+        found: dict[str, dict[str, ConfigEntry]] = {}
+        for resource, future in futures.items():
+            try:
+                found[resource.name] = future.result()
+            except KafkaException as raised:
+                if error_of(raised).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise remedy_of(raised, f"settings of {resource.name}") from None
+        return found
+
+    def create(self, topics: Sequence[TopicSpec]) -> None:
+        if not topics:
+            return
+        existing, brokers = self._leaders()
+        copies = min(3, brokers)
+        safe = {"min.insync.replicas": "2"} if copies == 3 else {}
+        missing = {t.name: t for t in topics if t.name not in existing}
+        new = [NewTopic(t.name, t.partitions, copies, config={**safe, **t.config}) for t in missing.values()]
+        if new:
+            futures = self._client.create_topics(new, request_timeout=REQUEST_S)
+            self._results(futures, "creating", fine={KafkaError.TOPIC_ALREADY_EXISTS})
+        wanted = {t.name: t.partitions if t.name in missing else len(existing[t.name]) for t in topics}
+        _until(lambda: self._ready(wanted), f"{', '.join(wanted)}: created, but not every broker knows yet")
+
+    def _ready(self, wanted: Mapping[str, int]) -> bool:
+        leaders = self._leaders()[0]
+        if not all(len(leaders.get(name, ())) >= n and min(leaders[name]) >= 0 for name, n in wanted.items()):
+            return False
+        if len(self._describe(list(wanted))) < len(wanted):
+            return False
+        every = [TP(name, p) for name, n in wanted.items() for p in range(n)]
+        try:
+            self._watermarks.offsets(every, LATEST)
+        except BrokerAway:
+            return False
+        return True
+
+    def delete(self, names: Sequence[str]) -> None:
+        if not names:
+            return
+        futures = self._client.delete_topics(list(names), request_timeout=REQUEST_S)
+        self._results(futures, "deleting", fine={KafkaError.UNKNOWN_TOPIC_OR_PART})
+        _until(lambda: not self.topics().keys() & set(names), f"{', '.join(names)}: deleted, but still listed")
+
+    def group_members(self, group: str) -> int:
+        futures = self._client.describe_consumer_groups([group], request_timeout=REQUEST_S)
+        found = self._results(futures, "members of", fine={KafkaError.GROUP_ID_NOT_FOUND})
+        return len(found[group].members) if group in found else 0
+
+    def group_offsets(self, group: str) -> dict[TP, int]:
+        # Of a transaction that is still open, not yet; asking for stable ones only would answer with holes instead.
+        asked = [ConsumerGroupTopicPartitions(group)]
+        futures = self._client.list_consumer_group_offsets(asked, request_timeout=REQUEST_S)
+        found = self._results(futures, "offsets of", fine={KafkaError.GROUP_ID_NOT_FOUND})
+        parts = found[group].topic_partitions if group in found else []
+        return {TP(p.topic, p.partition): p.offset for p in parts if p.offset >= 0}
+
+    def set_group_offsets(self, group: str, offsets: Mapping[TP, int]) -> None:
+        if members := self.group_members(group):
+            raise _active(group, members)
+        if not offsets:
+            return
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*tp, offset) for tp, offset in offsets.items()])
+        futures = self._client.alter_consumer_group_offsets([asked], request_timeout=REQUEST_S)
+        try:
+            parts = futures[group].result().topic_partitions
+        except KafkaException as raised:
+            parts = [TopicPartition(group, 0)]
+            parts[0].error = error_of(raised)
+        for part in parts:
+            if part.error:
+                if part.error.code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP):
+                    raise _active(group, 1)
+                raise remedy(part.error, f"moving {group} in {part.topic}/{part.partition}")
+
+    def delete_group(self, group: str) -> None:
+        futures = self._client.delete_consumer_groups([group], request_timeout=REQUEST_S)
+        try:
+            futures[group].result()
+        except KafkaException as raised:
+            code = error_of(raised).code()
+            if code == KafkaError.NON_EMPTY_GROUP:
+                raise _active(group, self.group_members(group)) from None
+            if code != KafkaError.GROUP_ID_NOT_FOUND:
+                raise remedy_of(raised, f"deleting the group {group}") from None
+
+    def offsets_for_time(self, partitions: Sequence[TP], time_ms: int) -> dict[TP, int]:
+        found = self._watermarks.offsets(partitions, time_ms)
+        return {**found, **self._watermarks.offsets([tp for tp, offset in found.items() if offset < 0], LATEST)}
+
+    def delete_records(self, before: Mapping[TP, int]) -> None:
+        """Kafka refuses this for topics that are only compacted; those may delete for as long as it takes."""
+        refused = self._delete_records(before)
+        if not refused:
+            return
+        names = sorted({tp.topic for tp in refused})
+        allow = {"cleanup.policy": "compact,delete", "retention.ms": "-1", "retention.bytes": "-1"}
+        restore = {
+            name: {
+                key: str(entry.value)
+                for key, entry in entries.items()
+                if key in allow and ConfigSource(entry.source) is ConfigSource.DYNAMIC_TOPIC_CONFIG
+            }
+            for name, entries in self._describe(names).items()
+        }
+        try:
+            self._alter({name: dict(allow) for name in names})
+            _until(
+                lambda: not self._delete_records({tp: before[tp] for tp in refused}),
+                f"{', '.join(names)}: the broker does not let its records go",
+            )
+        finally:
+            self._alter({name: {key: restore[name].get(key) for key in allow} for name in names})
+
+    def _delete_records(self, before: Mapping[TP, int]) -> list[TP]:
+        """Returns the partitions whose topic's policy forbids it."""
+        if not before:
+            return []
+        parts = [TopicPartition(*tp, offset) for tp, offset in before.items()]
+        refused = []
+        for part, future in self._client.delete_records(parts, request_timeout=REQUEST_S).items():
+            try:
+                future.result()
+            except KafkaException as raised:
+                if error_of(raised).code() != KafkaError.POLICY_VIOLATION:
+                    raise remedy_of(raised, f"deleting records of {part.topic}/{part.partition}") from None
+                refused.append(TP(part.topic, part.partition))
+        return refused
+
+    def _alter(self, settings: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Set topic settings; None gives one back to the broker's default."""
+        resources = [
+            ConfigResource(
+                ResourceType.TOPIC,
+                name,
+                incremental_configs=[
+                    ConfigEntry(
+                        key,
+                        value,
+                        incremental_operation=AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET,
+                    )
+                    for key, value in entries.items()
+                ],
+            )
+            for name, entries in settings.items()
+        ]
+        self._results(self._client.incremental_alter_configs(resources, request_timeout=REQUEST_S), "settings of")
+
+    def _results(self, futures: Mapping[Any, Any], doing: str, fine: Collection[int] = ()) -> dict[Any, Any]:
+        """What each future gave, without those that failed with a code that is fine."""
+        found = {}
+        for name, future in futures.items():
+            try:
+                found[name] = future.result()
+            except KafkaException as raised:
+                if error_of(raised).code() not in fine:
+                    raise remedy_of(raised, f"{doing} {name}") from None
+        return found
+
+    def close(self) -> None:
+        self._watermarks.close()
+        del self._client
+
+
+def _active(group: str, members: int) -> NeedsOperator:
+    return NeedsOperator(f"the group {group} has {members} members: stop its workers first")
+
+
+def _until(done: Callable[[], bool], otherwise: str) -> None:
+    """Metadata spreads in its own time: ask again until it is there. Raises BrokerAway when it takes too long."""
+    deadline = time.monotonic() + MADE_S
+    while not done():
+        if time.monotonic() > deadline:
+            raise BrokerAway(otherwise)
+        time.sleep(0.02)

@@ -1,0 +1,626 @@
+"""One agent on one consumer: poll, process, commit, at our own pace, exactly once.
+
+    1 poll      records of owned partitions; rebalance callbacks run here and nowhere else
+    2 filter    records of tasks that are not running, or below a task's next offset
+    3 process   the agent's processor turns a batch into dirty table entries and output
+    4 send      the first output begins a transaction; output is produced as it comes
+    5 commit    changelog records and positions of each moved task → offsets to the transaction → commit
+    6 disk      one write per task: the same entries and positions; only after 5
+    7 clean     dirty becomes clean; base positions are the next ones
+
+A task's life:
+
+    RESTORING ──restored──► RUNNING ──revoked, lost──► gone
+        ▲                      │
+        └──store failed, outcome unknown──┘
+
+Errors are handled in one place, `_recover`, by their class (`c360.errors`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from c360.clock import Clock
+from c360.engine.agent import Agent, Processor, Task
+from c360.engine.metrics import LoopMetrics
+from c360.engine.restore import Progress, restore
+from c360.engine.state import TaskState, encode_positions, partitions_of
+from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer
+from c360.errors import (
+    BrokerAway,
+    C360Error,
+    NeedsOperator,
+    OutcomeUnknown,
+    TaskCorrupted,
+    TaskMigrated,
+    TransactionAborted,
+)
+from c360.tables.store import Stores
+
+log = logging.getLogger("c360.engine")
+
+RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
+STORE_TRIES = 3
+AWAY_S = 1.0
+
+
+class Phase(Enum):
+    RESTORING = "restoring"
+    RUNNING = "running"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How a loop paces itself."""
+
+    batch_records: int = 1000
+    commit_s: float = 0.1  # at the latest so long after the first uncommitted record
+    commit_records: int = 20_000  # or after so many records: bounds memory between commits
+    committed_timeout_s: float = 60.0
+    adopt: bool = False  # take the changelog's positions where the group's differ
+
+
+@dataclass(eq=False)
+class RunningTask:
+    """A task and where it stands. `base` is committed, `next` is processed."""
+
+    task: Task
+    phase: Phase = Phase.RESTORING
+    state: TaskState | None = None
+    processor: Processor | None = None
+    base: dict[TP, int] = field(default_factory=dict)
+    next: dict[TP, int] = field(default_factory=dict)
+    committed: set[TP] = field(default_factory=set)  # inputs the group has an offset for
+    notes: dict[str, Any] = field(default_factory=dict)  # of the last commit
+    store_failures: int = 0
+    limit: dict[TP, tuple[int, int]] = field(default_factory=dict)  # input -> (batch size, up to offset): being bisected
+    condemned: dict[TP, tuple[int, BaseException]] = field(default_factory=dict)  # input -> (offset, why it is put aside)
+
+    def moved(self) -> dict[TP, int]:
+        return {tp: n for tp, n in self.next.items() if n != self.base[tp]}
+
+
+class _BatchFailed(Exception):
+    """A processor raised something that is no remedy: the user's code or ours. Bisect."""
+
+    def __init__(self, task: RunningTask, batch: Batch, error: Exception) -> None:
+        super().__init__(str(error))
+        self.task, self.batch, self.error = task, batch, error
+
+
+class InlineExecutor(Executor):
+    """Runs what is submitted at once: the test driver's way to restore, step by step."""
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001 - Executor's own signature
+        future: Future[object] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # handed to whoever asks for the result
+            future.set_exception(error)
+        return future
+
+
+class Loop:
+    """Drives one agent. `turn` is one round of the loop; `run` turns until told to stop."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        cluster: Cluster,
+        stores: Stores,
+        *,
+        slot: str,
+        clock: Clock,
+        settings: LoopSettings | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.agent = agent
+        self.cluster = cluster
+        self.stores = stores
+        self.transactional_id = f"{agent.group}.{slot}"
+        self.clock = clock
+        self.settings = settings or LoopSettings()
+        self.metrics = LoopMetrics(agent.name)
+        self.tasks: dict[TP, RunningTask] = {}  # by lead partition
+        self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
+        self.in_transaction = False
+        self.uncommitted = 0  # records processed since the last commit
+        self.first_uncommitted = 0.0
+        self.recommitted = time.monotonic()
+        self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
+        self.restored: deque[tuple[list[RunningTask], Future[bool]]] = deque()
+        self.progress: list[Progress] = []
+        self.executor = executor or ThreadPoolExecutor(1, thread_name_prefix=f"restore-{agent.name}")
+        self.producer: Producer | None = None
+        self.consumer: Consumer = cluster.consumer(agent.group)
+        self.subscribed: tuple[str, ...] = ()
+        self.closing = False
+        self.waiting_for = ""
+
+    # ================================================================================================== the loop
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Turn until `stopped`, then commit and leave. Raises what no retry in this process can mend."""
+        try:
+            while not stopped():
+                self.turn(0.05)
+            self.commit_or_abort()
+        finally:
+            self.close()
+
+    def turn(self, timeout_s: float) -> int:
+        """One round; returns how many records it processed. Waits at most `timeout_s` for records."""
+        try:
+            if self.producer is None:
+                self.producer = self.cluster.producer(self.transactional_id)
+                self.waiting_for = ""
+            self._subscribe()
+            self._adopt_restored()
+            # 1 poll: do not wait long for more while something is uncommitted
+            batches = self.consumer.poll(self.settings.batch_records, 0.002 if self.uncommitted else timeout_s)
+            if self.trouble is not None:
+                raise self.trouble
+            # 2 to 4
+            done = sum(self._process(batch) for batch in batches)
+            # 5 to 7
+            if self._commit_due(idle=not done):
+                self.commit()
+            return done
+        except _BatchFailed as failed:
+            self._bisect(failed)
+        except C360Error as error:
+            self._recover(error)
+        return 0
+
+    def close(self) -> None:
+        """Leave the group and let go of everything. Uncommitted work is aborted, nothing is lost."""
+        self.closing = True
+        if self.in_transaction:
+            self._abort_quietly()
+        self.consumer.close()
+        if self.producer is not None:
+            self.producer.close()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+        for task in list(self.tasks.values()):
+            self._drop(task)
+
+    # ================================================================================================ 2 to 4: work
+    def _process(self, batch: Batch) -> int:
+        task = self.owners.get(batch.tp)
+        if task is None:
+            return 0
+        expected = task.next[batch.tp]
+        if batch.offsets[0] < expected:
+            skip = sum(1 for o in batch.offsets if o < expected)
+            batch = batch.slice(skip, len(batch))
+            if not batch.offsets:
+                return 0
+        if batch.tp in task.limit or batch.tp in task.condemned:
+            return self._process_carefully(task, batch)
+        self._process_whole(task, batch)
+        return len(batch)
+
+    def _process_whole(self, task: RunningTask, batch: Batch) -> None:
+        assert task.processor is not None
+        if not self.uncommitted:
+            self.first_uncommitted = time.monotonic()
+        begun = time.thread_time()
+        try:
+            task.processor.process(batch, self)
+        except C360Error:
+            raise
+        except Exception as error:
+            raise _BatchFailed(task, batch, error) from error
+        task.next[batch.tp] = batch.offsets[-1] + 1
+        self.uncommitted += len(batch)
+        self.metrics.processed(len(batch), time.thread_time() - begun)
+
+    def _process_carefully(self, task: RunningTask, batch: Batch) -> int:
+        """After a failure: small pieces with a commit after each, and the one record that fails alone put aside."""
+        assert task.processor is not None
+        done = 0
+        while done < len(batch):
+            rest = batch.slice(done, len(batch))
+            size, until = task.limit.get(batch.tp, (len(rest), -1))
+            offset, error = task.condemned.get(batch.tp, (-1, None))
+            if rest.offsets[0] == offset and error is not None:
+                piece = rest.slice(0, 1)
+                task.processor.divert(piece, error, self)
+                task.next[batch.tp] = offset + 1
+                self.uncommitted += 1
+                del task.condemned[batch.tp]
+            else:
+                piece = rest.slice(0, size)
+                if offset in piece.offsets:
+                    piece = piece.slice(0, piece.offsets.index(offset))
+                self._process_whole(task, piece)
+            self.commit()
+            done += len(piece)
+            if piece.offsets[-1] >= until:
+                task.limit.pop(batch.tp, None)
+        return done
+
+    def _bisect(self, failed: _BatchFailed) -> None:
+        task, batch = failed.task, failed.batch
+        if len(batch) == 1:
+            log.warning("%s: record %s/%d@%d raised %s; it is put aside", self.agent.name, *batch.tp, batch.offsets[0],
+                        type(failed.error).__name__)  # fmt: skip
+            task.condemned[batch.tp] = (batch.offsets[0], failed.error)
+        else:
+            task.limit[batch.tp] = (max(1, len(batch) // 2), batch.offsets[-1])
+        self._recover(TransactionAborted("a batch failed"))
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None = None,
+        headers: Headers | None = None,
+    ) -> None:
+        """4: output of a processor, in the transaction of its input."""
+        if not self.in_transaction:
+            self._begin()
+        assert self.producer is not None
+        self.producer.produce(topic, key, value, partition, headers)
+
+    def _begin(self) -> None:
+        assert self.producer is not None
+        self.producer.begin()
+        self.in_transaction = True
+
+    # ============================================================================================== 5 to 7: commit
+    def _commit_due(self, *, idle: bool) -> bool:
+        if self.uncommitted:
+            return (
+                idle
+                or self.uncommitted >= self.settings.commit_records
+                or time.monotonic() - self.first_uncommitted >= self.settings.commit_s
+            )
+        if time.monotonic() - self.recommitted > RECOMMIT_S:
+            return True
+        now = self.clock()
+        return any(t.processor.wants(now) for t in self._running() if t.processor is not None)
+
+    def commit(self) -> None:
+        """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
+        begun = time.monotonic()
+        everything = begun - self.recommitted > RECOMMIT_S
+        producer = self.producer
+        assert producer is not None
+        changed = []
+        offsets: dict[TP, int] = {}
+        now = self.clock()
+        for task in self._running():
+            state, processor = task.state, task.processor
+            assert state is not None
+            assert processor is not None
+            moved = task.moved()
+            if not (moved or everything or processor.wants(now) or self.in_transaction):
+                continue
+            processor.finish(task.next, now, self)
+            changes = state.changes()
+            notes = processor.notes()
+            if not (moved or everything or any(entries for _, entries in changes)):
+                continue
+            # Every transaction carries an owned position, or a zombie's timer could write: without news, the old ones.
+            moving = moved or {tp: task.next[tp] for tp in task.next}
+            offsets |= moving
+            task.committed |= moving.keys()
+            # 5a the changelog: what changed, and the positions it belongs to, last
+            positions = encode_positions(
+                {tp: n for tp, n in task.next.items() if tp in task.committed}, self.agent.fingerprint, notes
+            )
+            changed.append((task, changes, positions, notes, self._log(task, changes, positions)))
+        if not changed:
+            return
+        # 5b positions, fenced by the group's generation as it is now
+        producer.send_offsets(offsets, self.consumer.group())
+        # 5c one decision for all of it
+        producer.commit()
+        self.in_transaction = False
+        # 6, 7
+        for task, changes, positions, notes, logged in changed:
+            assert task.state is not None
+            task.base, task.notes = dict(task.next), notes
+            try:
+                task.state.written(changes, positions, logged[-1] + 1)
+                task.store_failures = 0
+            except TaskCorrupted as error:
+                self._corrupted(task, error)
+        if everything:
+            self.recommitted = begun
+        self.metrics.committed(self.uncommitted, time.monotonic() - begun)
+        self.uncommitted = 0
+
+    def _log(self, task: RunningTask, changes: Sequence[tuple[object, list[tuple[bytes, bytes | None]]]],
+             positions: bytes) -> list[int]:  # fmt: skip
+        """Produce the changelog records of a task; the returned list gets the offset of the last one when it is known."""
+        if not self.in_transaction:
+            self._begin()
+        assert self.producer is not None
+        topic, partition = self.agent.changelog(task.task.lead)
+        produce = self.producer.produce
+        for _, entries in changes:
+            for key, value in entries:
+                produce(topic, key, value, partition)
+        at: list[int] = []
+        produce(topic, b"\x00positions", positions, partition, None, at.append)
+        return at
+
+    def commit_or_abort(self) -> bool:
+        """Commit what is processed, before partitions or the process go away. False: it was aborted instead."""
+        try:
+            if self.uncommitted or self.in_transaction:
+                self.commit()
+            return True
+        except C360Error as error:
+            self.trouble = self.trouble or error
+            return False
+
+    # ============================================================================================ group membership
+    def _subscribe(self) -> None:
+        """Follow the lead topics that exist; govern's raw topics may be created any time."""
+        if self.subscribed and time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + 5.0
+        wanted = tuple(self.agent.lead_topics())
+        if wanted != self.subscribed and wanted:
+            self.consumer.subscribe(wanted, self)
+            self.subscribed = wanted
+
+    _look_again = 0.0
+
+    def assigned(self, partitions: Sequence[TP]) -> None:
+        """Callback of poll: register and return; restoring happens beside the loop."""
+        fresh = []
+        for lead in partitions:
+            task = RunningTask(self.agent.task(lead))
+            self.tasks[lead] = task
+            fresh.append(task)
+        self._restore(fresh)
+
+    def revoked(self, partitions: Sequence[TP]) -> None:
+        """Callback of poll: commit everything, then give the partitions up."""
+        self.commit_or_abort()
+        self._give_up(partitions)
+
+    def lost(self, partitions: Sequence[TP]) -> None:
+        """Callback of poll: another member has them already; nothing of ours may be committed."""
+        self.trouble = self.trouble or TransactionAborted("partitions were lost")
+        self._give_up(partitions)
+
+    def _give_up(self, partitions: Sequence[TP]) -> None:
+        for lead in partitions:
+            task = self.tasks.pop(lead, None)
+            if task is not None:
+                self._drop(task)
+
+    def _drop(self, task: RunningTask) -> None:
+        task.phase = Phase.GONE
+        self.tasks.pop(task.task.lead, None)
+        for tp in task.task.inputs:
+            self.owners.pop(tp, None)
+        self.consumer.unfetch(task.task.inputs)
+        if task.state is not None:
+            task.state.store.close()
+            task.state = None
+
+    def _running(self) -> list[RunningTask]:
+        return [t for t in self.tasks.values() if t.phase is Phase.RUNNING]
+
+    # ==================================================================================================== restore
+    def _restore(self, tasks: list[RunningTask]) -> None:
+        if not tasks:
+            return
+        for task in tasks:
+            task.phase = Phase.RESTORING
+            for tp in task.task.inputs:
+                self.owners.pop(tp, None)
+        progress = Progress()
+        self.progress.append(progress)
+        self.restored.append((tasks, self.executor.submit(self._restore_now, tasks, progress)))
+
+    def _restore_now(self, tasks: list[RunningTask], progress: Progress) -> bool:
+        """In the restore thread: wait for the last owner's transaction, then follow the changelogs to their ends."""
+        inputs = [tp for t in tasks for tp in t.task.inputs]
+        committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
+        states: dict[TP, TaskState] = {}
+        for task in tasks:
+            if task.phase is Phase.GONE:
+                continue
+            processor = self.agent.processor(task.task)
+            store = self.stores.open(self.agent.store_name(task.task.lead))
+            task.processor = processor
+            task.state = TaskState(store, processor.tables, self.clock)
+            states[self.agent.changelog(task.task.lead)] = task.state
+        reader = self.cluster.reader()
+        try:
+            gone = partial(self._all_gone, tasks)
+            if not states or not restore(reader, states, progress, gone):
+                return False
+            starts = reader.starts(inputs)
+        finally:
+            reader.close()
+        for task in tasks:
+            if task.state is not None:
+                self._settle(task, committed, starts)
+        return True
+
+    def _all_gone(self, tasks: list[RunningTask]) -> bool:
+        return self.closing or all(t.phase is Phase.GONE for t in tasks)
+
+    def _settle(self, task: RunningTask, committed: Mapping[TP, int | None], starts: Mapping[TP, int]) -> None:
+        """Where a restored task goes on. The changelog knows; the group's offsets must agree with it."""
+        assert task.state is not None
+        assert task.processor is not None
+        found = task.state.positions
+        if found.fingerprint and found.fingerprint != self.agent.fingerprint:
+            raise NeedsOperator(
+                f"{self.agent.name}: its attributes are not those its stored state was made with. Give it a new version,"
+                f" or fold again from the start: c360 reset {self.agent.name} --to-earliest --execute"
+            )
+        positions = partitions_of(found.positions)
+        for tp in task.task.inputs:
+            group, own = committed[tp], positions.get(tp)
+            if group != own and not (self.settings.adopt and own is not None):
+                raise NeedsOperator(
+                    f"{self.agent.name}: the group {self.agent.group} stands at {_or_nothing(group)} in"
+                    f" {tp.topic}/{tp.partition}, its state at {_or_nothing(own)}. Offsets were reset or have expired."
+                    f" To fold again from the start: c360 reset {self.agent.name} --to-earliest --execute;"
+                    " to go on from the state: c360 worker --adopt"
+                )
+            start = starts[tp] if own is None else own
+            if start < starts[tp]:
+                raise NeedsOperator(
+                    f"{self.agent.name}: {tp.topic}/{tp.partition} was read up to {start}, but begins at {starts[tp]} now:"
+                    " retention has cut records that were never read."
+                    f" To accept the gap: c360 reset {self.agent.name} --to-earliest --execute"
+                )
+            task.base[tp] = start
+            if own is not None:
+                task.committed.add(tp)
+        task.next = dict(task.base)
+        task.notes = found.notes
+        task.processor.resume(task.notes)
+
+    def _adopt_restored(self) -> None:
+        """Tasks whose restore has ended begin to run."""
+        while self.restored and self.restored[0][1].done():
+            tasks, future = self.restored.popleft()
+            try:
+                future.result()
+            except BrokerAway:
+                self._restore([t for t in tasks if t.phase is Phase.RESTORING])
+                raise
+            except TaskCorrupted as error:
+                alive = [t for t in tasks if t.phase is Phase.RESTORING]
+                for task in alive:
+                    self._forget_store(task, error)
+                self._restore(alive)
+                continue
+            for task in tasks:
+                if task.phase is Phase.GONE:
+                    if task.state is not None:
+                        task.state.store.close()
+                    continue
+                task.phase = Phase.RUNNING
+                self.owners.update(dict.fromkeys(task.task.inputs, task))
+                self.consumer.fetch(task.base)
+            self.metrics.restored(self.progress[-1] if self.progress else Progress())
+
+    def _corrupted(self, task: RunningTask, error: TaskCorrupted) -> None:
+        """6 failed: what is committed is safe in the changelog; the disk is made again from it."""
+        log.error("%s: %s; restoring the task from its changelog", self.agent.name, error)
+        self._forget_store(task, error)
+        self.consumer.unfetch(task.task.inputs)
+        self._restore([task])
+
+    def _forget_store(self, task: RunningTask, error: TaskCorrupted) -> None:
+        task.store_failures += 1
+        if task.state is not None:
+            task.state.store.destroy()
+            task.state = None
+        if task.store_failures >= STORE_TRIES:
+            raise NeedsOperator(
+                f"{self.agent.name}: the local state failed {STORE_TRIES} times ({error})."
+                " Nothing is lost: it is in Kafka. Check free space and the health of C360_STATE_DIR, then start again"
+            )
+
+    # ==================================================================================================== remedies
+    def _recover(self, error: C360Error) -> None:
+        """One remedy per class. What is not here (Fenced, NeedsOperator, EngineFatal …) ends the process."""
+        self.trouble = None
+        self.metrics.recovered(type(error).__name__)
+        match error:
+            case TransactionAborted():
+                log.info("%s: transaction aborted (%s); rewinding", self.agent.name, error)
+                self._abort_and_rewind()
+            case TaskMigrated():
+                log.info("%s: no longer a member (%s); joining again", self.agent.name, error)
+                self._abort_quietly()
+                for task in list(self.tasks.values()):
+                    self._drop(task)
+                self.consumer.unsubscribe()
+                self.subscribed = ()
+                self._look_again = 0.0
+            case OutcomeUnknown():
+                log.warning("%s: the outcome of a commit is unknown (%s); asking the log", self.agent.name, error)
+                assert self.producer is not None
+                self.producer.close()
+                self.producer = None
+                self._forget_transaction()
+                # The new producer settles the old one's transaction; only then do the changelogs have the answer.
+                self.producer = self._new_producer()
+                tasks = self._running()
+                for task in tasks:
+                    assert task.state is not None
+                    self.consumer.unfetch(task.task.inputs)
+                    task.state.store.close()
+                    task.state = None
+                    task.base, task.next, task.committed = {}, {}, set()
+                self._restore(tasks)
+            case BrokerAway():
+                if self.waiting_for != str(error):
+                    self.waiting_for = str(error)
+                    log.warning("%s: %s; waiting", self.agent.name, error)
+                if self.in_transaction:
+                    self._abort_and_rewind()
+                time.sleep(AWAY_S)
+            case TaskCorrupted():
+                # A read failed in the middle of a batch: which store is not known, so all are made again.
+                self._abort_quietly()
+                for task in self._running():
+                    self._corrupted(task, error)
+            case _:
+                self._abort_quietly()
+                raise error
+
+    def _new_producer(self) -> Producer:
+        while True:
+            try:
+                return self.cluster.producer(self.transactional_id)
+            except BrokerAway as error:
+                if self.closing:
+                    raise
+                log.warning("%s: %s; waiting", self.agent.name, error)
+                time.sleep(AWAY_S)
+
+    def _abort_and_rewind(self) -> None:
+        if self.in_transaction:
+            assert self.producer is not None
+            self.producer.abort()
+        self._forget_transaction()
+        for task in self._running():
+            assert task.state is not None
+            assert task.processor is not None
+            task.state.rolled_back()
+            task.next = dict(task.base)
+            task.processor.resume(task.notes)
+            self.consumer.fetch(task.base)
+
+    def _abort_quietly(self) -> None:
+        """Abort if it can be done; if not, the next producer of this id will."""
+        if self.in_transaction and self.producer is not None:
+            try:
+                self.producer.abort()
+            except C360Error as error:
+                log.info("%s: abort failed: %s", self.agent.name, error)
+        self._forget_transaction()
+
+    def _forget_transaction(self) -> None:
+        self.in_transaction = False
+        self.uncommitted = 0
+
+
+def _or_nothing(offset: int | None) -> str:
+    return "no offset" if offset is None else str(offset)

@@ -1,0 +1,50 @@
+"""Bring the stores of tasks to the end of their changelogs. Runs beside the loop, never inside a rebalance callback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from c360.engine.state import TaskState
+from c360.engine.transport import TP, Reader
+
+
+@dataclass
+class Progress:
+    """How far a restore is, for metrics and logs."""
+
+    records: int = 0
+    seconds: float = 0.0
+    left: int = 0
+
+
+def restore(
+    reader: Reader, states: Mapping[TP, TaskState], progress: Progress, stopped: Callable[[], bool]
+) -> bool:
+    """Read each changelog from where its store stands to its high watermark. False if `stopped` said so first.
+
+    A store ahead of its changelog, or behind what the changelog still holds, belongs to another life of it and begins
+    again from nothing.
+    """
+    begun = time.monotonic()
+    logs: Sequence[TP] = list(states)
+    ends, starts = reader.ends(logs), reader.starts(logs)
+    for log, state in states.items():
+        state.open()
+        if state.next > ends[log] or (0 < state.next < starts[log]):
+            state.forget()
+    positions = {log: max(state.next, starts[log]) for log, state in states.items()}
+    progress.left = sum(max(0, ends[log] - positions[log]) for log in logs)
+    for batches in reader.read(positions, ends):
+        if stopped():
+            return False
+        for batch in batches:
+            states[batch.tp].apply(batch)
+            progress.records += len(batch)
+            progress.left = max(0, progress.left - len(batch))
+        progress.seconds = time.monotonic() - begun
+    progress.left = 0
+    for state in states.values():
+        state.bind()
+    return True

@@ -1,0 +1,72 @@
+"""One error class per remedy.
+
+The class says who has to act and how; the message says what to do next, with the names the user wrote. No message
+carries a value out of a record: what a customer sent never reaches a log.
+"""
+
+from __future__ import annotations
+
+
+class C360Error(Exception):
+    """Everything c360 raises on purpose. The command line prints the message and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class DeclarationError(C360Error):
+    """Fix the app: a declaration is wrong. Names the class and field, what is wrong, and what to write instead."""
+
+    exit_code = 2
+
+
+class UsageError(C360Error):
+    """Fix the command or a setting: a flag, a `C360_*` variable or a name that does not exist."""
+
+    exit_code = 2
+
+
+class Misfit(C360Error):
+    """Divert the record: it goes to the dead-letter topic with `reason` (a stable word) and a sentence for people.
+
+    The sentence names fields and types, never values.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BrokerAway(C360Error):
+    """Wait and try again: the broker does not answer, or a coordinator is moving."""
+
+
+class TransactionAborted(C360Error):
+    """Abort and rewind: the transaction cannot commit, the producer lives; owned partitions go back to their positions."""
+
+
+class TaskMigrated(C360Error):
+    """Rejoin: this member is no longer in the group. Abort, drop all tasks, subscribe again."""
+
+
+class OutcomeUnknown(C360Error):
+    """New producer: a commit or abort timed out. Never reuse the old one; re-read committed positions and rewind."""
+
+
+class TaskCorrupted(C360Error):
+    """Restore: a local store failed after a commit. Delete it and read the changelog again."""
+
+
+class Fenced(C360Error):
+    """Stop: another process has this slot, and this one is a zombie. Nothing of it may be written any more."""
+
+    exit_code = 3
+
+
+class NeedsOperator(C360Error):
+    """Stop: positions, drift or a half-done reset need a person's decision. The message names the command."""
+
+    exit_code = 4
+
+
+class EngineFatal(C360Error):
+    """Stop: the client reported a fatal error that no retry in this process can mend."""

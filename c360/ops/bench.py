@@ -1,0 +1,210 @@
+"""What c360 costs on this machine: CPU per event of each stage, restore, latency, and beside them the null limit.
+
+Every figure is of one process against one broker. Stages run one after the other over the same records, each between
+its first and its last commit; CPU is the process's own (`time.process_time`), broker and generator apart. On a shared
+machine believe ratios to the null limit of the same run, not absolute figures.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from c360.agents.wire import CAUSE
+from c360.assembly import Worker
+from c360.engine.transport import TP, Cluster
+from c360.ops.load import RawRecord, load
+from c360.ops.traffic import traffic
+from c360.plan import Plan
+from c360.serving.metrics import lag_of
+from c360.tables.rocks import RocksStores
+
+Say = Callable[[str], None]
+LATENCY_RATE = 2_000.0
+LATENCY_S = 10.0
+DEADLINE_S = 900.0
+
+
+def run_bench(cluster: Cluster, plan: Plan, events: int, say: Say) -> dict[str, Any]:
+    """The figures of `c360 bench --json`; units are in the names. The cluster should have no data of this app."""
+    now_ms = time.time_ns() // 1_000_000
+    say(f"loading {events} raw records")
+    counts = load(traffic(events, seed=now_ms % 1_000_000_007, start_ms=now_ms), cluster, partitions=4)
+    result: dict[str, Any] = {"events": sum(counts.values()), "broker": cluster.name}
+    with tempfile.TemporaryDirectory(prefix="c360-bench-") as directory:
+        null = _null(cluster, plan, counts)
+        result["null"] = null
+        say(f"null limit: {null['cpu_us_per_event']} µs CPU per event")
+        for agent in plan.agents:
+            measured = _stage(cluster, plan, agent.name, Path(directory) / "state")
+            result[agent.name] = measured
+            say(f"{agent.name}: {measured['cpu_us_per_event']} µs CPU per event, {measured['events_per_s']} events/s")
+        result["restore"] = _restore(cluster, plan, Path(directory) / "fresh")
+        say(f"restore: {result['restore']['records_per_s']} records/s")
+        result["latency_ms"] = _latency(cluster, plan, Path(directory) / "fresh")
+        say(f"latency: {result['latency_ms']}")
+    return result
+
+
+class _Clocked:
+    """CPU and wall time between entering and leaving."""
+
+    def __enter__(self) -> _Clocked:
+        self.cpu, self.wall = time.process_time(), time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu, self.wall = time.process_time() - self.cpu, time.monotonic() - self.wall
+
+    def per(self, events: int) -> dict[str, Any]:
+        return {
+            "events": events,
+            "cpu_us_per_event": round(self.cpu / events * 1e6, 2),
+            "events_per_s": round(events / self.wall),
+            "seconds": round(self.wall, 2),
+        }
+
+
+def _until(done: Callable[[], bool], worker: Worker | None = None) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not done():
+        if worker is not None and worker.error is not None:
+            raise worker.error
+        assert time.monotonic() < deadline, "the benchmark did not come to its end in time"
+        time.sleep(0.02)
+
+
+def _worker(cluster: Cluster, plan: Plan, state: Path, only: Iterable[str] = ()) -> Worker:
+    worker = Worker(plan, cluster, RocksStores(state), "bench", only=tuple(only))
+    worker.prepare()
+    return worker
+
+
+def _stage(cluster: Cluster, plan: Plan, agent: str, state: Path) -> dict[str, Any]:
+    """One agent over all of its input, from ready to the last commit."""
+    worker = _worker(cluster, plan, state, [agent])
+    loop = worker.loops[0]
+    planned = plan.agent(agent)
+    admin, reader = cluster.admin(), cluster.reader()
+    existing = admin.topics()
+    ends = reader.ends([TP(t, p) for t in planned.reads for p in range(existing[t])])
+    with _Clocked() as clocked:
+        worker.start()
+        _until(lambda: all(admin.group_offsets(planned.group).get(tp, 0) >= end for tp, end in ends.items()), worker)
+    worker.stop()
+    worker.join()
+    reader.close()
+    measured = clocked.per(loop.metrics.records)
+    measured["commits"] = loop.metrics.commits
+    measured["processor_us_per_event"] = round(loop.metrics.process_cpu_s / loop.metrics.records * 1e6, 2)
+    return measured
+
+
+def _null(cluster: Cluster, plan: Plan, counts: dict[str, int]) -> dict[str, Any]:
+    """Consume and produce the same bytes in transactions of 100 ms: what any design on this client has to pay."""
+    from c360.engine.transport import TopicSpec
+
+    topic = max(counts, key=lambda t: counts[t])
+    admin, reader = cluster.admin(), cluster.reader()
+    count = admin.topics()[topic]
+    output = f"{plan.app}-null-{time.time_ns()}"
+    admin.create([TopicSpec(output, count)])
+    partitions = [TP(topic, p) for p in range(count)]
+    starts, ends = reader.starts(partitions), reader.ends(partitions)
+    consumer, producer = cluster.consumer(output), cluster.producer(output)
+    consumer.fetch(starts)
+    positions = dict(starts)
+    events = 0
+    with _Clocked() as clocked:
+        producer.begin()
+        committed = time.monotonic()
+        while any(positions[tp] < end for tp, end in ends.items()):
+            for batch in consumer.poll(1000, 0.05):
+                produce = producer.produce
+                for key, value in zip(batch.keys, batch.values, strict=True):
+                    produce(output, key, value, batch.tp.partition)
+                positions[batch.tp] = batch.offsets[-1] + 1
+                events += len(batch)
+            if time.monotonic() - committed >= 0.1:
+                producer.send_offsets(positions, consumer.group())
+                producer.commit()
+                producer.begin()
+                committed = time.monotonic()
+        producer.commit()
+    consumer.close()
+    producer.close()
+    reader.close()
+    admin.delete([output])
+    return clocked.per(events)
+
+
+def _restore(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
+    """Start with an empty disk; count changelog records until every task runs."""
+    worker = _worker(cluster, plan, state)
+    begun = time.monotonic()
+    worker.start()
+    _until(lambda: all(loop.metrics.restores for loop in worker.loops), worker)
+    seconds = time.monotonic() - begun
+    worker.stop()
+    worker.join()
+    records = sum(loop.metrics.restored_records for loop in worker.loops)
+    busy = sum(loop.metrics.restore_s for loop in worker.loops)
+    return {"records": records, "records_per_s": round(records / busy) if busy else 0, "ready_s": round(seconds, 2)}
+
+
+def _latency(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
+    """Raw append to a read_committed reader of the projection, ms, at a steady rate through both hops."""
+    worker = _worker(cluster, plan, state)
+    worker.start()
+    reader = cluster.reader()
+    _until(lambda: bool(worker.loops) and all(loop.metrics.restores for loop in worker.loops), worker)
+    _until(lambda: not any(lag_of(worker.loops, reader).values()), worker)
+    output = plan.projected(plan.projections[0])
+    partitions = [TP(output, p) for p in range(plan.partitions)]
+    positions = reader.ends(partitions)
+    stop = threading.Event()
+    delays: list[float] = []
+
+    def watch() -> None:
+        consumer = cluster.consumer(f"{plan.app}-latency-{time.time_ns()}")
+        consumer.fetch(positions)
+        while not stop.is_set():
+            for batch in consumer.poll(1000, 0.05):
+                now = time.time_ns() / 1e6
+                for i in range(len(batch)):
+                    cause = dict(batch.headers(i)).get(CAUSE)
+                    if cause is not None:
+                        delays.append(now - int(cause))
+        consumer.close()
+
+    watcher = threading.Thread(target=watch, name="latency")
+    watcher.start()
+    now_ms = time.time_ns() // 1_000_000
+    records = traffic(int(LATENCY_RATE * LATENCY_S), seed=now_ms % 1_000_003, start_ms=now_ms)
+    load(_stamped(records), cluster, partitions=4, rate=LATENCY_RATE)
+    _until(lambda: not any(lag_of(worker.loops, reader).values()), worker)
+    stop.set()
+    watcher.join()
+    worker.stop()
+    worker.join()
+    reader.close()
+    steady = sorted(delays[len(delays) // 3 :])
+    if not steady:
+        return {"p50": None, "p99": None, "samples": 0}
+    return {
+        "p50": round(statistics.median(steady), 1),
+        "p99": round(steady[int(len(steady) * 0.99)], 1),
+        "samples": len(steady),
+        "events_per_s": LATENCY_RATE,
+    }
+
+
+def _stamped(records: Iterator[RawRecord]) -> Iterator[RawRecord]:
+    """Raw records with the time at which they are sent as their timestamp."""
+    for record in records:
+        yield RawRecord(record.topic, record.key, record.value, time.time_ns() // 1_000_000, record.headers)

@@ -1,0 +1,211 @@
+"""The demo: a shop's traffic through the ordinary worker, on the in-memory log or on any broker, and a check at the end."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import c360
+from c360.agents.govern import Govern
+from c360.app import App
+from c360.assembly import Worker
+from c360.engine.transport import TP, Cluster
+from c360.errors import C360Error, UsageError
+from c360.ops import topics
+from c360.ops.load import RawRecord, load
+from c360.ops.traffic import traffic
+from c360.ops.verify import verify
+from c360.plan import Plan
+from c360.serving.metrics import lag_of
+from c360.tables.store import Stores
+
+SETTLE_S = 600.0
+SHOWN = 6
+
+
+def shop() -> App:
+    """The ordinary example app, from the checkout or from the installed package."""
+    checkout = Path(c360.__file__).parent.parent
+    for name, base in (("examples.shop.app", checkout), ("c360._examples.shop.app", None)):
+        if base is not None:
+            if not (base / "examples" / "shop").is_dir():
+                continue
+            if str(base) not in sys.path:
+                sys.path.insert(0, str(base))
+        app: App = importlib.import_module(name).app
+        return app
+    raise UsageError("the example shop is not installed beside c360")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `c360 demo --once --json` prints. `differences`: against the separate recomputation by `c360 verify`."""
+
+    events: int
+    profiles: int
+    duplicates: int
+    misfits: int
+    seconds: float
+    differences: int
+    broker: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The demo at one moment."""
+
+    sent: int
+    folded: int
+    profiles: int
+    lag: int
+    examples: list[dict[str, Any]]
+    seconds: float
+
+
+class Demo:
+    """Traffic, worker and a reader of profiles. `run_once` returns when everything is folded and checked."""
+
+    def __init__(self, plan: Plan, cluster: Cluster, stores: Stores, *, slot: str) -> None:
+        self.plan, self.cluster = plan, cluster
+        self.worker = Worker(plan, cluster, stores, slot)
+        self.sent = 0
+        self.profiles: dict[bytes, bytes] = {}
+        self.positions: dict[TP, int] = {}
+        self.begun = time.monotonic()
+        self.reader = cluster.reader()
+        self.feed_error: BaseException | None = None
+
+    def run_once(self, events: int, seed: int, start_ms: int, show: Callable[[Glance], None]) -> Summary:
+        """Send `events` records, wait until all is folded, recompute and compare."""
+        # Raw topics first, with the app's partition count, so that agents find them at once.
+        records = traffic(events, seed=seed, start_ms=start_ms)
+        self._start(records, None)
+        deadline = time.monotonic() + SETTLE_S
+        while not self._settled():
+            self._check(deadline)
+            show(self.glance())
+            time.sleep(0.1)
+        seconds = time.monotonic() - self.begun
+        show(self.glance())
+        self._stop()
+        report = verify(self.plan, self.cluster, [a.name for a in self.plan.agents])
+        govern = self._govern()
+        return Summary(
+            events=self.sent,
+            profiles=len(self.profiles),
+            duplicates=sum(c.duplicates for c in govern.counters.values()),
+            misfits=sum(sum(c.misfits.values()) for c in govern.counters.values()),
+            seconds=round(seconds, 2),
+            differences=report.differences,
+            broker=self.cluster.name,
+        )
+
+    def run(self, rate: float, seed: int, start_ms: int, show: Callable[[Glance], None]) -> None:
+        """Send records at a rate until interrupted."""
+        self._start(itertools.chain.from_iterable(self._rounds(seed, start_ms)), rate)
+        try:
+            while True:
+                self._check(float("inf"))
+                show(self.glance())
+                time.sleep(0.5)
+        finally:
+            self._stop()
+
+    @staticmethod
+    def _rounds(seed: int, start_ms: int) -> Iterator[Iterator[RawRecord]]:
+        for n in itertools.count():
+            yield traffic(10_000, seed=seed + n, start_ms=start_ms + n * 600_000)
+
+    # ------------------------------------------------------------------------------------------------------- parts
+    def _start(self, records: Iterator[RawRecord], rate: float | None) -> None:
+        def feed() -> None:
+            try:
+                load(self._counted(records), self.cluster, partitions=4, rate=rate)
+            except BaseException as error:  # shown by the demo's thread
+                self.feed_error = error
+            finally:
+                self.fed.set()
+
+        self.fed = threading.Event()
+        self.feeding = True
+        self.feeder = threading.Thread(target=feed, name="traffic", daemon=True)
+        self.feeder.start()
+        self.worker.prepare()
+        topics.apply(self.plan, self.worker.admin)
+        self.worker.start()
+
+    def _counted(self, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
+        for record in records:
+            if not self.feeding:
+                return
+            self.sent += 1
+            yield record
+
+    def _stop(self) -> None:
+        self.feeding = False
+        self.worker.stop()
+        self.worker.join()
+
+    def _check(self, deadline: float) -> None:
+        if self.feed_error is not None:
+            raise self.feed_error
+        if self.worker.error is not None:
+            raise self.worker.error
+        if time.monotonic() > deadline:
+            raise C360Error("the demo did not come to rest in time; run it again with C360 logs: c360 worker")
+
+    def _settled(self) -> bool:
+        """All records sent, read and committed: the groups' offsets are at the ends of their inputs."""
+        if not self.fed.is_set() or not self.worker.loops:
+            return False
+        admin = self.worker.admin
+        existing = admin.topics()
+        for agent in self.plan.agents:
+            inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
+            ends = self.reader.ends(inputs)
+            done = admin.group_offsets(agent.group)
+            if any(done.get(tp, 0) < end for tp, end in ends.items()):
+                return False
+        return True
+
+    def _govern(self) -> Govern:
+        return next(a for loop in self.worker.loops if isinstance(a := loop.agent, Govern))
+
+    def glance(self) -> Glance:
+        """Read what the projection wrote since the last look."""
+        topic = self.plan.projected(self.plan.projections[0])
+        partitions = [TP(topic, p) for p in range(self.plan.partitions)]
+        if not self.positions:
+            self.positions = self.reader.starts(partitions)
+        for batches in self.reader.read(self.positions):
+            for batch in batches:
+                self.positions[batch.tp] = batch.offsets[-1] + 1
+                for key, value in zip(batch.keys, batch.values, strict=True):
+                    assert key is not None
+                    if value is None:
+                        self.profiles.pop(key, None)
+                    else:
+                        self.profiles[key] = value
+        newest = list(self.profiles)[-SHOWN:]
+        lag = lag_of(self.worker.loops, self.reader)
+        folded = sum(loop.metrics.records for loop in self.worker.loops if isinstance(loop.agent, Govern))
+        return Glance(
+            self.sent,
+            folded,
+            len(self.profiles),
+            sum(lag.values()),
+            [orjson.loads(self.profiles[k]) for k in newest],
+            time.monotonic() - self.begun,
+        )

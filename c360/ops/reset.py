@@ -1,0 +1,152 @@
+"""Rewind an agent safely: its tables, changelogs and positions begin again; nobody counts twice.
+
+In numbered steps, in an order in which a crash leaves a state that workers refuse to start from and that the same
+command finishes:
+
+1. refuse while the group has members, or while something downstream has read what would be written again;
+2. truncate the changelogs: no record of before is left, and a worker finds them empty while the group has offsets;
+3. write the first records of the new life: `reset` (voids every local store), for a projection the digests of its
+   output topic, then `positions`;
+4. move the group's offsets. Now positions and offsets agree, and a worker may start.
+
+A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
+that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from c360.agents.projection import PROFILES, ProfileCodec, ProfileState, digest_of
+from c360.declare import ProjectionDeclaration
+from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
+from c360.engine.transport import TP, Admin, Cluster, Reader
+from c360.errors import NeedsOperator, UsageError
+from c360.plan import Plan, PlannedAgent
+from c360.profile.fold import Folding
+
+
+@dataclass(frozen=True)
+class ResetPlan:
+    """What a reset would do: per input from → to, what is cleared, and what stands in its way."""
+
+    agent: str
+    group: str
+    moves: dict[TP, tuple[int | None, int]]
+    ends: dict[TP, int]
+    clears: tuple[str, ...]
+    records: int
+    notes: tuple[str, ...]
+
+
+def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
+    """Look at what `--to-earliest` would do. Raises UsageError for an unknown agent, NeedsOperator when it is refused."""
+    try:
+        agent = plan.agent(agent_name)
+    except KeyError:
+        raise UsageError(
+            f"there is no agent {agent_name!r} in {plan.app!r}; it has {', '.join(a.name for a in plan.agents)}"
+        ) from None
+    admin = cluster.admin()
+    existing = admin.topics()
+    members = admin.group_members(agent.group)
+    if members:
+        raise NeedsOperator(
+            f"{agent_name} is running: its group {agent.group} has {members} members. Stop its workers first"
+        )
+    if agent_name == "govern":
+        _refuse_with_readers(plan, admin)
+    inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
+    reader = cluster.reader()
+    try:
+        starts, ends = reader.starts(inputs), reader.ends(inputs)
+    finally:
+        reader.close()
+    now = admin.group_offsets(agent.group)
+    moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
+    cut = sorted({tp.topic for tp in inputs if starts[tp] > 0})
+    notes = [f"{topic}: retention has cut its beginning; data is complete only from there" for topic in cut]
+    derived = [*(plan.governed(s) for s in plan.sources), plan.dlq] if agent_name == "govern" else []
+    clears = [*agent.changelogs, *derived]
+    return ResetPlan(
+        agent_name,
+        agent.group,
+        moves,
+        ends,
+        tuple(t for t in clears if t in existing),
+        sum(ends[tp] - starts[tp] for tp in inputs),
+        tuple(notes),
+    )
+
+
+def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
+    for agent in plan.agents:
+        if agent.name != "govern" and any(n > 0 for n in admin.group_offsets(agent.group).values()):
+            raise NeedsOperator(
+                f"{agent.name} has read what govern wrote and would see every record twice. Build beside instead: a new"
+                f" App name over the same raw topics; or give {agent.name} up and delete its group {agent.group} first"
+            )
+
+
+def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
+    """Do it. May be repeated after a crash at any point."""
+    agent = plan.agent(reset.agent)
+    admin, reader = cluster.admin(), cluster.reader()
+    try:
+        # 2 truncate
+        cleared = [TP(t, p) for t in reset.clears for p in range(admin.topics()[t])]
+        admin.delete_records(reader.ends(cleared))
+        # 3 the first records of the new life
+        projection = next((p for p in plan.projections if p.agent == reset.agent), None)
+        producer = cluster.producer()
+        incarnation = encode_reset(time.time_ns() // 1000)
+        positions = {tp: to for tp, (_, to) in reset.moves.items()}
+        digests = _digests(plan, projection, admin, reader) if projection is not None else {}
+        for log in (tp for tp in cleared if tp.topic in agent.changelogs):
+            own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
+            notes = {}
+            if projection is not None:
+                notes["catch_up"] = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
+            producer.produce(log.topic, RESET, incarnation, log.partition)
+            for key, state in digests.get(log.partition, {}).items():
+                producer.produce(log.topic, key, state, log.partition)
+            producer.produce(log.topic, POSITIONS, encode_positions(own, agent.fingerprint, notes), log.partition)
+        producer.flush()
+        producer.close()
+        # 4 the group
+        admin.set_group_offsets(agent.group, positions)
+    finally:
+        reader.close()
+
+
+def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
+    """Whether an input is of the task that this changelog partition holds."""
+    if tp.partition != log.partition:
+        return False
+    if agent.name != "govern":
+        return True
+    source = next(s for s in plan.sources if plan.govern_changelog(s) == log.topic)
+    return tp.topic in (source.topic, plan.replay(source), plan.truncates(source))
+
+
+def _digests(
+    plan: Plan, projection: ProjectionDeclaration, admin: Admin, reader: Reader
+) -> Mapping[int, Mapping[bytes, bytes]]:
+    """By partition: states without records, but with the digest of what the output topic holds for their profile."""
+    folding = Folding(projection.attributes)
+    codec = ProfileCodec(folding)
+    topic = plan.projected(projection)
+    found: dict[int, dict[bytes, bytes]] = {}
+    partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
+    for batches in reader.read(reader.starts(partitions)):
+        for batch in batches:
+            held = found.setdefault(batch.tp.partition, {})
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                assert key is not None
+                if value is None:
+                    held.pop(PROFILES + key, None)
+                else:
+                    held[PROFILES + key] = codec.encode(ProfileState(folding.empty(), digest_of(value)))
+    return found

@@ -1,0 +1,60 @@
+"""Topics of a plan against those of a broker: what is missing, what differs; create, never delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from c360.engine.transport import Admin, TopicSpec
+from c360.plan import Plan, PlannedTopic
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One topic that is not as planned."""
+
+    topic: str
+    problem: str  # "missing", "partitions", "config"
+    message: str
+
+
+def partitions_of(topic: PlannedTopic, existing: Mapping[str, int]) -> int | None:
+    """How many partitions a planned topic has to have; None while its raw topic does not exist."""
+    return topic.partitions if topic.like is None else existing.get(topic.like)
+
+
+def check(plan: Plan, admin: Admin) -> list[Finding]:
+    """Everything that differs, raw topics included (they are the user's: only their absence is a finding)."""
+    existing = admin.topics()
+    owned = [t.name for t in plan.topics if t.owned and t.name in existing]
+    configs = admin.topic_configs(owned)
+    findings = []
+    for topic in plan.topics:
+        wanted = partitions_of(topic, existing)
+        if topic.name not in existing:
+            of = f" ({wanted} partitions)" if wanted else "" if topic.owned else " (a raw topic: make it, or `c360 load` data)"
+            findings.append(Finding(topic.name, "missing", f"{topic.name} does not exist{of}"))
+            continue
+        if not topic.owned:
+            continue
+        if wanted is not None and existing[topic.name] != wanted:
+            findings.append(
+                Finding(topic.name, "partitions", f"{topic.name} has {existing[topic.name]} partitions, planned are {wanted}")
+            )
+        actual = configs.get(topic.name, {})
+        for name, value in topic.config.items():
+            if name in actual and actual[name] != value:
+                findings.append(Finding(topic.name, "config", f"{topic.name}: {name} is {actual[name]}, planned is {value}"))
+    return findings
+
+
+def apply(plan: Plan, admin: Admin) -> list[str]:
+    """Create the topics of ours that are missing and can be; returns their names."""
+    existing = admin.topics()
+    specs = []
+    for topic in plan.topics:
+        count = partitions_of(topic, existing)
+        if topic.owned and topic.name not in existing and count is not None:
+            specs.append(TopicSpec(topic.name, count, topic.config))
+    admin.create(specs)
+    return [s.name for s in specs]

@@ -1,0 +1,1 @@
+"""Windows into a running worker: health, readiness, metrics. They look in and change nothing."""

@@ -1,0 +1,122 @@
+"""Metrics of a worker in Prometheus text format. Names, labels and meanings: `docs/operations.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from c360.agents.govern import Govern
+from c360.agents.projection import ProjectionAgent
+from c360.engine.loop import Loop, Phase
+from c360.engine.transport import TP, Reader
+
+Labels = Mapping[str, str]
+
+
+@dataclass
+class Page:
+    """Metric families in the order they were first named."""
+
+    families: dict[str, tuple[str, str, list[tuple[Labels, float]]]] = field(default_factory=dict)
+
+    def add(self, name: str, kind: str, help_text: str, labels: Labels, value: float) -> None:
+        self.families.setdefault(name, (kind, help_text, []))[2].append((labels, value))
+
+    def text(self) -> str:
+        lines = []
+        for name, (kind, help_text, samples) in self.families.items():
+            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
+            for labels, value in samples:
+                said = ",".join(f'{k}="{_escape(v)}"' for k, v in labels.items())
+                lines.append(f"{name}{{{said}}} {value:g}" if said else f"{name} {value:g}")
+        return "\n".join(lines) + "\n"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def lag_of(loops: Iterable[Loop], reader: Reader) -> dict[str, int]:
+    """Records that each agent still has to read: ends of its inputs minus its positions, running tasks only."""
+    out = {}
+    for loop in loops:
+        positions: dict[TP, int] = {}
+        for task in list(loop.tasks.values()):
+            if task.phase is Phase.RUNNING:
+                positions |= task.next
+        ends = reader.ends(list(positions))
+        out[loop.agent.name] = sum(max(0, ends[tp] - n) for tp, n in positions.items())
+    return out
+
+
+def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int) -> str:
+    """The text of /metrics."""
+    page = Page()
+    for loop in loops:
+        _loop(page, loop)
+        name = loop.agent.name
+        if name in lag:
+            page.add("c360_lag_records", "gauge", "Records not yet read, all inputs.", {"agent": name}, lag[name])
+        if isinstance(loop.agent, Govern):
+            _govern(page, loop.agent)
+        elif isinstance(loop.agent, ProjectionAgent):
+            _projection(page, loop.agent, lag.get(name, 0), now_ms)
+    return page.text()
+
+
+def _loop(page: Page, loop: Loop) -> None:
+    metrics = loop.metrics
+    agent = {"agent": loop.agent.name}
+    page.add("c360_records_total", "counter", "Records processed.", agent, metrics.records)
+    page.add(
+        "c360_process_cpu_seconds_total", "counter", "CPU time in processors.", agent, round(metrics.process_cpu_s, 6)
+    )
+    page.add("c360_commits_total", "counter", "Transactions committed.", agent, metrics.commits)
+    page.add("c360_commit_seconds_total", "counter", "Time in commits.", agent, round(metrics.commit_s, 6))
+    page.add("c360_commit_seconds_max", "gauge", "Longest commit so far.", agent, round(metrics.commit_s_max, 6))
+    page.add("c360_restored_records_total", "counter", "Changelog records restored.", agent, metrics.restored_records)
+    page.add(
+        "c360_restore_left_records", "gauge", "Changelog records still to restore.", agent,
+        sum(p.left for p in loop.progress),
+    )  # fmt: skip
+    for error, count in sorted(metrics.recoveries.items()):
+        page.add("c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count)
+    tasks = list(loop.tasks.values())
+    for phase in (Phase.RESTORING, Phase.RUNNING):
+        count = sum(t.phase is phase for t in tasks)
+        page.add("c360_tasks", "gauge", "Tasks of this process by phase.", {**agent, "phase": phase.value}, count)
+    size = 0
+    for task in tasks:
+        state = task.state
+        if task.phase is Phase.RUNNING and state is not None:
+            size += state.store.size_bytes()
+    page.add("c360_state_bytes", "gauge", "Local state of running tasks.", agent, size)
+
+
+def _govern(page: Page, agent: Govern) -> None:
+    for source, counters in agent.counters.items():
+        labels = {"source": source}
+        for name, text, value in (
+            ("governed", "Governed records written.", counters.governed),
+            ("retracted", "Rows taken back.", counters.retracted),
+            ("duplicates", "Repeats dropped.", counters.duplicates),
+            ("stale", "Row states dropped that were not newer than the held one.", counters.stale),
+            ("ignored", "Records that no type claims or that say nothing.", counters.ignored),
+        ):
+            page.add(f"c360_{name}_total", "counter", text, labels, value)
+        for reason, count in sorted(counters.misfits.items()):
+            page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
+
+
+def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> None:
+    labels = {"agent": agent.name}
+    counters = agent.counters
+    for name, text, value in (
+        ("folded", "Governed records folded.", counters.folded),
+        ("profiles_written", "Profile records written, tombstones included.", counters.written),
+        ("profiles_unchanged", "Changed profiles whose record is the same as before.", counters.unchanged),
+        ("profiles_removed", "Tombstones written.", counters.tombstones),
+    ):
+        page.add(f"c360_{name}_total", "counter", text, labels, value)
+    behind = max(0.0, (now_ms - counters.newest_cause) / 1000) if lag and counters.newest_cause else 0.0
+    page.add("c360_freshness_seconds", "gauge", "How old the newest folded raw record is; 0 without lag.", labels, behind)

@@ -1,0 +1,145 @@
+"""The store on RocksDB: one database per task, one block cache and write-buffer budget per process.
+
+The write-ahead log is off: after a crash RocksDB opens at an earlier batch, whole, and the engine replays the rest from
+the changelog, from the position that lies in that same batch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
+
+from c360.errors import NeedsOperator, TaskCorrupted
+from c360.tables.store import Entry
+
+BLOCK_CACHE_BYTES = 128 << 20
+WRITE_BUFFER_BYTES = 64 << 20
+
+
+class RocksStore:
+    """One task's database. Made by `RocksStores.open`."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.path = path
+        self.options = options
+        self.closed = False
+        try:
+            self.db = Rdict(str(path), options)
+        except Exception as error:  # rocksdict raises bare Exception with RocksDB's text
+            text = str(error)
+            if "lock" in text.lower():
+                raise NeedsOperator(
+                    f"the state in {path} is in use by another process; give each worker its own C360_STATE_DIR"
+                ) from error
+            if "Corruption" in text or "does not exist" in text or "missing" in text.lower():
+                raise TaskCorrupted(f"the state in {path} is damaged: {text}") from error
+            raise NeedsOperator(
+                f"the state in {path} cannot be opened: {text}. Check free space and permissions of C360_STATE_DIR"
+            ) from error
+        self.unlogged = WriteOptions()
+        self.unlogged.disable_wal = True
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        try:
+            found: list[bytes | None] = self.db.get(list(keys))
+        except Exception as error:
+            raise TaskCorrupted(f"reading {self.path} failed: {error}") from error
+        return found
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in entries:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        try:
+            self.db.write(batch, self.unlogged)
+        except Exception as error:
+            raise TaskCorrupted(f"writing {self.path} failed: {error}") from error
+
+    def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        cursor = self.db.iter()
+        cursor.seek(start)
+        while cursor.valid():
+            key: bytes = cursor.key()
+            if key >= stop:
+                return
+            yield key, cursor.value()
+            cursor.next()
+
+    def size_bytes(self) -> int:
+        if self.closed:
+            return 0
+        return sum(
+            int(self.db.property_int_value(name) or 0)
+            for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        )
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.db.close()
+
+    def destroy(self) -> None:
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class RocksStores:
+    """Opens databases under a directory, with shared memory budgets."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.cache = Cache(BLOCK_CACHE_BYTES)
+        self.buffers = WriteBufferManager(WRITE_BUFFER_BYTES, True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NeedsOperator(f"C360_STATE_DIR {directory} cannot be made: {error.strerror}") from error
+
+    def options(self) -> Options:
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_write_buffer_manager(self.buffers)
+        options.set_write_buffer_size(16 << 20)
+        options.set_max_write_buffer_number(3)
+        options.set_max_background_jobs(2)
+        options.set_keep_log_file_num(2)
+        options.set_max_open_files(256)
+        options.set_compression_type(DBCompressionType.lz4())
+        table = BlockBasedOptions()
+        table.set_bloom_filter(10, False)
+        table.set_block_size(8192)
+        table.set_block_cache(self.cache)
+        table.set_cache_index_and_filter_blocks(True)
+        options.set_block_based_table_factory(table)
+        return options
+
+    def open(self, name: str) -> RocksStore:
+        path = self.directory / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return RocksStore(path, self.options())
+        except TaskCorrupted:
+            # The changelog has it all: begin again from an empty directory.
+            shutil.rmtree(path, ignore_errors=True)
+            return RocksStore(path, self.options())
+        except OSError as error:
+            raise NeedsOperator(f"the state directory {path.parent} cannot be made: {error.strerror}") from error
+
+    def close(self) -> None:
+        pass
