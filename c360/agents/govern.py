@@ -33,7 +33,7 @@ from c360.agents.wire import (
     governed_type,
     misfit_record,
 )
-from c360.codecs.debezium import Change, DebeziumDecoder, complete
+from c360.codecs.debezium import Change, DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.record import Record, fields_of
 from c360.declare import Enrichment, Source, SourceType, without_none
@@ -288,7 +288,7 @@ class GovernTask:
             return
         record: Any = change.record
         if change.unchanged:
-            record = complete(change, self.decode_governed(old).record if old is not None else None)
+            record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
             if type(record) is Misfit:
                 raise record
         reader = self.reader

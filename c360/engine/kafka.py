@@ -253,7 +253,6 @@ class KafkaConsumer:
             self._in_callback, self._raised = True, None
         with self._guard:
             client, self._client = self._client, None
-            self._closing = client
             try:
                 client.close()
             except KafkaException as raised:
@@ -574,7 +573,7 @@ class _Watermarks:
         self._client: ConsumerClient | None = None
 
     def offsets(self, partitions: Sequence[TP], at: int) -> dict[TP, int]:
-        """First offsets at or after a time in ms, or LATEST or EARLIEST; -1 where there is none. One request per broker.
+        """First offsets at or after a time in ms, or LATEST, or EARLIEST; -1: there is none. One request per broker.
 
         Raises BrokerAway also for a topic that does not exist.
         """

@@ -24,6 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -38,13 +39,14 @@ from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Produce
 from c360.errors import (
     BrokerAway,
     C360Error,
+    Fenced,
     NeedsOperator,
     OutcomeUnknown,
     TaskCorrupted,
     TaskMigrated,
     TransactionAborted,
 )
-from c360.tables.store import Stores
+from c360.tables.store import Entry, Stores
 
 log = logging.getLogger("c360.engine")
 
@@ -83,11 +85,18 @@ class RunningTask:
     committed: set[TP] = field(default_factory=set)  # inputs the group has an offset for
     notes: dict[str, Any] = field(default_factory=dict)  # of the last commit
     store_failures: int = 0
-    limit: dict[TP, tuple[int, int]] = field(default_factory=dict)  # input -> (batch size, up to offset): being bisected
-    condemned: dict[TP, tuple[int, BaseException]] = field(default_factory=dict)  # input -> (offset, why it is put aside)
+    # By input. Being bisected: (batch size, up to offset); to be put aside: (offset, why).
+    limit: dict[TP, tuple[int, int]] = field(default_factory=dict)
+    condemned: dict[TP, tuple[int, BaseException]] = field(default_factory=dict)
 
     def moved(self) -> dict[TP, int]:
         return {tp: n for tp, n in self.next.items() if n != self.base[tp]}
+
+    def close(self) -> None:
+        """Let go of the store; what is on disk stays."""
+        if self.state is not None:
+            self.state.store.close()
+            self.state = None
 
 
 class _BatchFailed(Exception):
@@ -101,7 +110,7 @@ class _BatchFailed(Exception):
 class InlineExecutor(Executor):
     """Runs what is submitted at once: the test driver's way to restore, step by step."""
 
-    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001 - Executor's own signature
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # Executor's own signature
         future: Future[object] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -165,10 +174,10 @@ class Loop:
                 self.waiting_for = ""
             self._subscribe()
             self._adopt_restored()
+            self._raise_trouble()
             # 1 poll: do not wait long for more while something is uncommitted
             batches = self.consumer.poll(self.settings.batch_records, 0.002 if self.uncommitted else timeout_s)
-            if self.trouble is not None:
-                raise self.trouble
+            self._raise_trouble()
             # 2 to 4
             done = sum(self._process(batch) for batch in batches)
             # 5 to 7
@@ -184,14 +193,15 @@ class Loop:
     def close(self) -> None:
         """Leave the group and let go of everything. Uncommitted work is aborted, nothing is lost."""
         self.closing = True
-        if self.in_transaction:
-            self._abort_quietly()
+        if not isinstance(self.trouble, OutcomeUnknown):  # that one's producer is not to be used again
+            with suppress(Fenced):
+                self._abort_quietly()
         self.consumer.close()
         if self.producer is not None:
             self.producer.close()
-        self.executor.shutdown(wait=True, cancel_futures=True)
         for task in list(self.tasks.values()):
             self._drop(task)
+        self.executor.shutdown(wait=True)  # a restore that is under way notices `closing`
 
     # ================================================================================================ 2 to 4: work
     def _process(self, batch: Batch) -> int:
@@ -232,6 +242,8 @@ class Loop:
             rest = batch.slice(done, len(batch))
             size, until = task.limit.get(batch.tp, (len(rest), -1))
             offset, error = task.condemned.get(batch.tp, (-1, None))
+            if rest.offsets[0] > offset >= 0:
+                del task.condemned[batch.tp]  # it has left the log by itself
             if rest.offsets[0] == offset and error is not None:
                 piece = rest.slice(0, 1)
                 task.processor.divert(piece, error, self)
@@ -247,6 +259,8 @@ class Loop:
             done += len(piece)
             if piece.offsets[-1] >= until:
                 task.limit.pop(batch.tp, None)
+            if task.phase is not Phase.RUNNING:
+                break  # the commit is in the log, but not on the disk: it is being restored
         return done
 
     def _bisect(self, failed: _BatchFailed) -> None:
@@ -307,21 +321,24 @@ class Loop:
             moved = task.moved()
             if not (moved or everything or processor.wants(now) or self.in_transaction):
                 continue
+            silent = not self.in_transaction
             processor.finish(task.next, now, self)
+            said = silent and self.in_transaction
             changes = state.changes()
             notes = processor.notes()
-            if not (moved or everything or any(entries for _, entries in changes)):
+            if not (moved or everything or said or notes != task.notes or any(entries for _, entries in changes)):
                 continue
             # Every transaction carries an owned position, or a zombie's timer could write: without news, the old ones.
-            moving = moved or {tp: task.next[tp] for tp in task.next}
+            moving = moved if moved and not everything else task.next
             offsets |= moving
-            task.committed |= moving.keys()
             # 5a the changelog: what changed, and the positions it belongs to, last
+            known = task.committed | moving.keys()
             positions = encode_positions(
-                {tp: n for tp, n in task.next.items() if tp in task.committed}, self.agent.fingerprint, notes
+                {tp: n for tp, n in task.next.items() if tp in known}, self.agent.fingerprint, notes
             )
-            changed.append((task, changes, positions, notes, self._log(task, changes, positions)))
+            changed.append((task, changes, positions, notes, known, self._log(task, changes, positions)))
         if not changed:
+            assert not self.in_transaction, "what was said belongs to no position"
             return
         # 5b positions, fenced by the group's generation as it is now
         producer.send_offsets(offsets, self.consumer.group())
@@ -329,9 +346,9 @@ class Loop:
         producer.commit()
         self.in_transaction = False
         # 6, 7
-        for task, changes, positions, notes, logged in changed:
+        for task, changes, positions, notes, known, logged in changed:
             assert task.state is not None
-            task.base, task.notes = dict(task.next), notes
+            task.base, task.notes, task.committed = dict(task.next), notes, known
             try:
                 task.state.written(changes, positions, logged[-1] + 1)
                 task.store_failures = 0
@@ -342,9 +359,8 @@ class Loop:
         self.metrics.committed(self.uncommitted, time.monotonic() - begun)
         self.uncommitted = 0
 
-    def _log(self, task: RunningTask, changes: Sequence[tuple[object, list[tuple[bytes, bytes | None]]]],
-             positions: bytes) -> list[int]:  # fmt: skip
-        """Produce the changelog records of a task; the returned list gets the offset of the last one when it is known."""
+    def _log(self, task: RunningTask, changes: Sequence[tuple[object, list[Entry]]], positions: bytes) -> list[int]:
+        """Produce the changelog records of a task; the returned list gets the offset of the last one, once known."""
         if not self.in_transaction:
             self._begin()
         assert self.producer is not None
@@ -357,14 +373,22 @@ class Loop:
         produce(topic, b"\x00positions", positions, partition, None, at.append)
         return at
 
+    def _raise_trouble(self) -> None:
+        """What a callback of the last poll met; also when that poll itself ended in an error."""
+        if self.trouble is not None:
+            error, self.trouble = self.trouble, None
+            raise error
+
     def commit_or_abort(self) -> bool:
         """Commit what is processed, before partitions or the process go away. False: it was aborted instead."""
+        if self.trouble is not None:
+            return False
         try:
             if self.uncommitted or self.in_transaction:
                 self.commit()
             return True
         except C360Error as error:
-            self.trouble = self.trouble or error
+            self.trouble = error
             return False
 
     # ============================================================================================ group membership
@@ -406,14 +430,15 @@ class Loop:
                 self._drop(task)
 
     def _drop(self, task: RunningTask) -> None:
-        task.phase = Phase.GONE
+        restoring, task.phase = task.phase is Phase.RESTORING, Phase.GONE
         self.tasks.pop(task.task.lead, None)
         for tp in task.task.inputs:
             self.owners.pop(tp, None)
         self.consumer.unfetch(task.task.inputs)
-        if task.state is not None:
-            task.state.store.close()
-            task.state = None
+        if restoring:  # the store is in the hands of the restore thread, and may be opened there again
+            self.executor.submit(task.close)
+        else:
+            task.close()
 
     def _running(self) -> list[RunningTask]:
         return [t for t in self.tasks.values() if t.phase is Phase.RUNNING]
@@ -432,12 +457,15 @@ class Loop:
 
     def _restore_now(self, tasks: list[RunningTask], progress: Progress) -> bool:
         """In the restore thread: wait for the last owner's transaction, then follow the changelogs to their ends."""
+        if self._all_gone(tasks):
+            return False
         inputs = [tp for t in tasks for tp in t.task.inputs]
         committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
         states: dict[TP, TaskState] = {}
         for task in tasks:
             if task.phase is Phase.GONE:
                 continue
+            task.close()  # of an attempt that found the broker away
             processor = self.agent.processor(task.task)
             store = self.stores.open(self.agent.store_name(task.task.lead))
             task.processor = processor
@@ -466,8 +494,9 @@ class Loop:
         found = task.state.positions
         if found.fingerprint and found.fingerprint != self.agent.fingerprint:
             raise NeedsOperator(
-                f"{self.agent.name}: its attributes are not those its stored state was made with. Give it a new version,"
-                f" or fold again from the start: c360 reset {self.agent.name} --to-earliest --execute"
+                f"{self.agent.name}: its attributes are not those its stored state was made with."
+                " Give it a new version, or fold again from the start:"
+                f" c360 reset {self.agent.name} --to-earliest --execute"
             )
         positions = partitions_of(found.positions)
         for tp in task.task.inputs:
@@ -482,21 +511,22 @@ class Loop:
             start = starts[tp] if own is None else own
             if start < starts[tp]:
                 raise NeedsOperator(
-                    f"{self.agent.name}: {tp.topic}/{tp.partition} was read up to {start}, but begins at {starts[tp]} now:"
-                    " retention has cut records that were never read."
+                    f"{self.agent.name}: {tp.topic}/{tp.partition} was read up to {start}, but begins at {starts[tp]}"
+                    " now: retention has cut records that were never read."
                     f" To accept the gap: c360 reset {self.agent.name} --to-earliest --execute"
                 )
             task.base[tp] = start
-            if own is not None:
-                task.committed.add(tp)
         task.next = dict(task.base)
-        task.notes = found.notes
-        task.processor.resume(task.notes)
+        task.committed = positions.keys() & task.base.keys()
+        task.processor.resume(found.notes)
+        task.notes = task.processor.notes()
 
     def _adopt_restored(self) -> None:
         """Tasks whose restore has ended begin to run."""
         while self.restored and self.restored[0][1].done():
             tasks, future = self.restored.popleft()
+            if all(t.phase is Phase.GONE for t in tasks):
+                continue  # whatever came of it
             try:
                 future.result()
             except BrokerAway:
@@ -510,8 +540,6 @@ class Loop:
                 continue
             for task in tasks:
                 if task.phase is Phase.GONE:
-                    if task.state is not None:
-                        task.state.store.close()
                     continue
                 task.phase = Phase.RUNNING
                 self.owners.update(dict.fromkeys(task.task.inputs, task))
@@ -539,7 +567,6 @@ class Loop:
     # ==================================================================================================== remedies
     def _recover(self, error: C360Error) -> None:
         """One remedy per class. What is not here (Fenced, NeedsOperator, EngineFatal …) ends the process."""
-        self.trouble = None
         self.metrics.recovered(type(error).__name__)
         match error:
             case TransactionAborted():
@@ -563,18 +590,14 @@ class Loop:
                 self.producer = self._new_producer()
                 tasks = self._running()
                 for task in tasks:
-                    assert task.state is not None
                     self.consumer.unfetch(task.task.inputs)
-                    task.state.store.close()
-                    task.state = None
-                    task.base, task.next, task.committed = {}, {}, set()
+                    task.close()
                 self._restore(tasks)
             case BrokerAway():
                 if self.waiting_for != str(error):
                     self.waiting_for = str(error)
                     log.warning("%s: %s; waiting", self.agent.name, error)
-                if self.in_transaction:
-                    self._abort_and_rewind()
+                self._abort_and_rewind()  # also without a transaction: the batch in hand may be half done
                 time.sleep(AWAY_S)
             case TaskCorrupted():
                 # A read failed in the middle of a batch: which store is not known, so all are made again.
@@ -582,7 +605,8 @@ class Loop:
                 for task in self._running():
                     self._corrupted(task, error)
             case _:
-                self._abort_quietly()
+                with suppress(Fenced):
+                    self._abort_quietly()
                 raise error
 
     def _new_producer(self) -> Producer:
@@ -598,7 +622,11 @@ class Loop:
     def _abort_and_rewind(self) -> None:
         if self.in_transaction:
             assert self.producer is not None
-            self.producer.abort()
+            try:
+                self.producer.abort()
+            except OutcomeUnknown as error:
+                self._recover(error)
+                return
         self._forget_transaction()
         for task in self._running():
             assert task.state is not None
@@ -609,12 +637,16 @@ class Loop:
             self.consumer.fetch(task.base)
 
     def _abort_quietly(self) -> None:
-        """Abort if it can be done; if not, the next producer of this id will."""
+        """Abort if it can be done; if not, the next producer of this id will. Raises Fenced."""
         if self.in_transaction and self.producer is not None:
             try:
                 self.producer.abort()
+            except Fenced:
+                raise  # the next producer of this id lives elsewhere already
             except C360Error as error:
                 log.info("%s: abort failed: %s", self.agent.name, error)
+                self.producer.close()
+                self.producer = None
         self._forget_transaction()
 
     def _forget_transaction(self) -> None:

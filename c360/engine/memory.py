@@ -248,7 +248,8 @@ class MemoryConsumer:
 
     def expire(self) -> None:
         """Under the lock: the coordinator has not heard of this member for too long."""
-        assert self._member is not None
+        if self._member is None:
+            return
         self._group.remove(self._member, self._cluster.topics)
         self._member = None
         self._seen = -1

@@ -19,9 +19,7 @@ class Progress:
     left: int = 0
 
 
-def restore(
-    reader: Reader, states: Mapping[TP, TaskState], progress: Progress, stopped: Callable[[], bool]
-) -> bool:
+def restore(reader: Reader, states: Mapping[TP, TaskState], progress: Progress, stopped: Callable[[], bool]) -> bool:
     """Read each changelog from where its store stands to its high watermark. False if `stopped` said so first.
 
     A store ahead of its changelog, or behind what the changelog still holds, belongs to another life of it and begins

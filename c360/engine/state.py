@@ -21,7 +21,7 @@ POSITIONS = b"\x00positions"
 RESET = b"\x00reset"
 LOCAL = b"\x00local"  # never in the changelog: how far the store has followed it
 
-AWAY_MS = 20 * 3_600_000  # less than delete.retention.ms (24 h): later, a deletion may be gone from the changelog unseen
+AWAY_MS = 20 * 3_600_000  # less than delete.retention.ms (24 h): later, a deletion may be gone from the log unseen
 
 
 class Positions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -106,16 +106,23 @@ class TaskState:
     # ---------------------------------------------------------------------------------------------------- restore
     def apply(self, batch: Batch) -> None:
         """Write a batch of the changelog, whole, with the position after it."""
+        if RESET in batch.keys:
+            batch = self._reset(batch)
         latest = dict(zip(batch.keys, batch.values, strict=True))
-        reset = latest.pop(RESET, None)
-        if reset is not None and (incarnation := decode_reset(reset).incarnation) != self.incarnation:
-            self.forget()
-            self.incarnation = incarnation
         positions = latest.pop(POSITIONS, None)
         if positions is not None:
             self.positions = decode_positions(positions)
         self.next = batch.offsets[-1] + 1
         self.store.write(self._entries_of(latest, positions))
+
+    def _reset(self, batch: Batch) -> Batch:
+        """Begin anew at the last reset in a batch: what is in the store, and what comes before it, is void."""
+        at = max(i for i, key in enumerate(batch.keys) if key == RESET)
+        reset = batch.values[at]
+        assert reset is not None
+        self.forget()
+        self.incarnation = decode_reset(reset).incarnation
+        return batch.slice(at, len(batch))
 
     def _entries_of(self, latest: dict[bytes | None, bytes | None], positions: bytes | None) -> Iterable[Entry]:
         by_table: dict[bytes, dict[bytes, bytes | None]] = {t.prefix: {} for t in self.tables}
@@ -144,9 +151,7 @@ class TaskState:
         for table in self.tables:
             table.committed()
 
-    def _committed_entries(
-        self, changes: Iterable[tuple[AnyTable, list[Entry]]], positions: bytes
-    ) -> Iterable[Entry]:
+    def _committed_entries(self, changes: Iterable[tuple[AnyTable, list[Entry]]], positions: bytes) -> Iterable[Entry]:
         for table, entries in changes:
             expand = getattr(table, "store_entries", None)
             yield from entries if expand is None else expand(entries)

@@ -1,0 +1,227 @@
+"""Row changes as Debezium's JSON envelopes, with or without their schemas inside.
+
+| event | is |
+|---|---|
+| `op` c, u, r | the row as it is now; `snapshot` for r |
+| `op` d | the row is gone. Only its key is read: under the default replica identity the rest of `before` is made up |
+| `op` t | the table is empty, up to the event's position |
+| tombstone, `op` m, transaction metadata | nothing for us (None) |
+
+A change of a primary key is a d of the old key and a c of the new one, at one position. Positions are texts that compare
+in source order: PostgreSQL lsn; MySQL and MariaDB binlog file, position and row.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+
+from c360.codecs.layout import EXACT, Layout, misfit_of
+from c360.codecs.record import Record, fields_of
+from c360.errors import Misfit
+
+UNCHANGED = b"__debezium_unavailable_value"
+UNCHANGED_VALUES = frozenset({b'"' + UNCHANGED + b'"', b'"' + base64.b64encode(UNCHANGED) + b'"'})
+_MARKS = tuple(v.strip(b'"') for v in UNCHANGED_VALUES)
+DECIMAL = "org.apache.kafka.connect.data.Decimal"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to one row."""
+
+    op: Literal["upsert", "delete", "truncate"]
+    row_id: str  # the primary key's value; of several fields a JSON list; "" for truncate
+    position: str
+    at_ms: int  # commit time of the source
+    record: Record | None  # upsert only; None while `unchanged` values are missing
+    unchanged: tuple[str, ...] = ()  # columns that were not sent, as they had not changed
+    snapshot: bool = False
+    after: bytes = b""  # with `unchanged`: what was sent
+
+
+class _Source(msgspec.Struct):
+    connector: str = ""
+    ts_ms: int | None = None
+    snapshot: str | bool | None = None
+    lsn: int | None = None
+    file: str | None = None
+    pos: int | None = None
+    row: int | None = None
+    commit_lsn: str | None = None
+    change_lsn: str | None = None
+    event_serial_no: int | None = None
+
+
+class _Envelope(msgspec.Struct):
+    op: str | None = None
+    before: msgspec.Raw = msgspec.Raw(b"null")
+    after: msgspec.Raw = msgspec.Raw(b"null")
+    source: _Source | None = None
+    ts_ms: int | None = None
+    status: str | None = None  # transaction metadata
+    payload: msgspec.Raw | None = None
+    schema: msgspec.Raw | None = None
+
+
+_envelope = msgspec.json.Decoder(_Envelope).decode
+_columns = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_plain = msgspec.json.Decoder().decode
+_compact = msgspec.json.Encoder().encode
+
+
+class DebeziumDecoder:
+    """Decodes the changes of one table whose rows are `record`s with the primary key fields `key`."""
+
+    def __init__(self, record: type[Record], key: Sequence[str]) -> None:
+        self.layout = Layout(record)
+        self.name = record.__name__
+        paths = {f.name: f.path for f in fields_of(record)}
+        self.key = [paths[k] for k in key]  # names of columns
+        self.scales: dict[bytes, dict[str, int]] = {}  # schema -> columns that are Decimal in bytes
+
+    def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[Change | Misfit | None]:
+        """One answer per event: the change; what is wrong with it; or None when it says nothing about rows."""
+        out: list[Change | Misfit | None] = []
+        for value, key in zip(values, keys, strict=True):
+            try:
+                out.append(None if value is None else self._change(value, key))
+            except Misfit as misfit:
+                out.append(misfit)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                out.append(misfit_of(error, f"the change event of {self.name}"))
+        return out
+
+    def _change(self, value: bytes, key: bytes | None) -> Change | None:
+        if not value:
+            raise Misfit("empty", f"the record has no value; a change event of {self.name} was expected")
+        event = _envelope(value)
+        scales: dict[str, int] = {}
+        if event.payload is not None:
+            scales = self._scales(event.schema)
+            if event.payload == b"null":
+                return None
+            event = _envelope(event.payload)
+        op = event.op
+        if op == "m" or (op is None and event.status is not None):
+            return None
+        if op not in ("c", "u", "r", "d", "t"):
+            raise Misfit("not-a-change", f"there is no op of Debezium in it; is {self.name}'s topic a CDC topic?")
+        position = self._position(event.source, last=op != "d")
+        assert event.source is not None
+        at_ms = event.source.ts_ms if event.source.ts_ms is not None else event.ts_ms
+        if at_ms is None:
+            raise Misfit("missing-field", f"the change event of {self.name} has no source.ts_ms")
+        if op == "t":
+            return Change("truncate", "", position, at_ms, None)
+        row_id = self._row_id(key, event)
+        if op == "d":
+            return Change("delete", row_id, position, at_ms, None)
+        if event.after == b"null":
+            raise Misfit("missing-field", f"the change event of {self.name} has no after")
+        after = bytes(event.after) if not scales else self._with_decimals(event.after, scales)
+        snapshot = op == "r"
+        if any(mark in after for mark in _MARKS):
+            unchanged = tuple(name for name, raw in _columns(after).items() if bytes(raw) in UNCHANGED_VALUES)
+            if unchanged:
+                return Change("upsert", row_id, position, at_ms, None, unchanged, snapshot, after)
+        return Change("upsert", row_id, position, at_ms, self.layout.read(after), (), snapshot)
+
+    def complete(self, change: Change, old: Record | None) -> Record | Misfit:
+        """The record of a change with `unchanged` columns, which are taken from the row as it was."""
+        if old is None:
+            return Misfit(
+                "unknown-row",
+                f"{self.name}: {', '.join(change.unchanged)} was not sent because it had not changed, and the row before is"
+                " not known here; let the connector read the table again (a snapshot)",
+            )
+        try:
+            record: Record = self.layout.complete(change.after, change.unchanged, old)
+        except Misfit as misfit:
+            return misfit
+        return record
+
+    # --------------------------------------------------------------------------------------------------------- keys
+    def _row_id(self, key: bytes | None, event: _Envelope) -> str:
+        """From the record's key; columns that are not in it from the row (of a delete: its key columns are true)."""
+        found: dict[str, Any] = {}
+        if key:
+            try:
+                sent = _plain(key)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                sent = key.decode(errors="replace") if len(self.key) == 1 and key[:1] not in b'{["' else None
+            if isinstance(sent, dict) and isinstance(sent.get("payload"), dict) and "schema" in sent:
+                sent = sent["payload"]
+            if isinstance(sent, dict):
+                found = sent
+        if any(found.get(column) is None for column in self.key):
+            row = event.after if event.after != b"null" else event.before
+            if row != b"null":
+                columns = _columns(row)
+                found = {**{c: _plain(columns[c]) for c in self.key if c in columns}, **found}
+        values = [found.get(column) for column in self.key]
+        if any(v is None for v in values):
+            raise Misfit("no-key", f"the primary key {', '.join(self.key)} of {self.name} is in neither key nor row")
+        if len(values) == 1 and isinstance(values[0], str | int):
+            return str(values[0])
+        return _compact(values).decode()
+
+    def _position(self, source: _Source | None, *, last: bool) -> str:
+        """Of a delete and an insert at one position the delete is first: that is how a change of a key is sent."""
+        rank = 1 if last else 0
+        if source is not None:
+            if source.lsn is not None:
+                return f"{source.lsn:020d}.{rank}"
+            if source.file is not None and source.pos is not None:
+                base, _, number = source.file.rpartition(".")
+                return f"{base}.{number.zfill(12)}:{source.pos:020d}:{source.row or 0:010d}.{rank}"
+            if source.commit_lsn is not None:
+                return f"{source.commit_lsn}:{source.change_lsn or ''}:{source.event_serial_no or 0:010d}.{rank}"
+        connector = source.connector if source is not None else "?"
+        raise Misfit(
+            "no-position",
+            f"the change event of {self.name} (connector {connector}) has no position in its source: lsn, or file and pos",
+        )
+
+    # ----------------------------------------------------------------------------------------------------- decimals
+    def _scales(self, schema: msgspec.Raw | None) -> dict[str, int]:
+        if schema is None:
+            return {}
+        text = bytes(schema)
+        if text not in self.scales:
+            if len(self.scales) > 64:
+                self.scales.clear()
+            self.scales[text] = _decimal_columns(_plain(text))
+        return self.scales[text]
+
+    def _with_decimals(self, after: msgspec.Raw, scales: dict[str, int]) -> bytes:
+        """The row with numbers in bytes (decimal.handling.mode=precise) written as numbers."""
+        columns = _columns(after)
+        for column, scale in scales.items():
+            raw = columns.get(column)
+            if raw is not None and bytes(raw) != b"null" and bytes(raw) not in UNCHANGED_VALUES:
+                try:
+                    units = int.from_bytes(base64.b64decode(_plain(raw), validate=True), "big", signed=True)
+                except (ValueError, TypeError):
+                    raise Misfit("wrong-type", f"{self.name}: {column} is not the bytes of a number, as its schema says") from None
+                columns[column] = msgspec.Raw(b'"%s"' % format(EXACT.scaleb(Decimal(units), -scale), "f").encode())
+        return _compact(columns)
+
+
+def _decimal_columns(schema: Any) -> dict[str, int]:
+    """Columns of `after` that a Connect schema calls Decimal, with their scale."""
+    fields = schema.get("fields", ()) if isinstance(schema, dict) else ()
+    for part in fields:
+        if isinstance(part, dict) and part.get("field") == "after":
+            return {
+                column["field"]: int(column.get("parameters", {}).get("scale", 0))
+                for column in part.get("fields", ())
+                if column.get("name") == DECIMAL
+            }
+    return {}
+

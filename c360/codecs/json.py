@@ -1,0 +1,94 @@
+"""Events as JSON: payloads of one topic to records of the types declared on it, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from c360.codecs.layout import Layout, misfit_of
+from c360.codecs.record import Record
+from c360.errors import Misfit
+
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A record type, and the values at paths of a payload that make the payload one of it. None: every payload is."""
+
+    record: type[Record]
+    when: Mapping[str, str | int | bool] | None
+
+
+class JsonDecoder:
+    """Decodes payloads as the first of `choices` that they match."""
+
+    def __init__(self, choices: Sequence[Choice], unmatched: Literal["dlq", "ignore"]) -> None:
+        self.layouts = [(_tests(choice.when), Layout(choice.record)) for choice in choices]
+        self.unmatched = unmatched
+        self.names = " or ".join(layout.name for _, layout in self.layouts)
+        paths = sorted({path for tests, _ in self.layouts for path, _ in tests})
+        self.probe = _Probe(paths) if paths else None
+
+    def decode(self, values: Sequence[bytes | None]) -> list[Record | Misfit | None]:
+        """One answer per payload: its record; what is wrong with it; or None when it is to be left out."""
+        if self.probe is None:
+            read = self.layouts[0][1].read
+            out: list[Record | Misfit | None] = []
+            for value in values:
+                try:
+                    out.append(read(value) if value else self._empty())
+                except Misfit as misfit:
+                    out.append(misfit)
+            return out
+        return [self._chosen(value) for value in values]
+
+    def _empty(self) -> Misfit:
+        return Misfit("empty", f"the record has no value; {self.names} was expected")
+
+    def _chosen(self, value: bytes | None) -> Record | Misfit | None:
+        if not value:
+            return self._empty()
+        assert self.probe is not None
+        try:
+            found = self.probe.look(value)
+            for tests, layout in self.layouts:
+                if all(found.get(path) == wanted and type(found[path]) is type(wanted) for path, wanted in tests):
+                    record: Record = layout.read(value)
+                    return record
+        except Misfit as misfit:
+            return misfit
+        if self.unmatched == "ignore":
+            return None
+        return Misfit("unmatched", f"the payload is none of {self.names}: no when=… fits; unmatched='ignore' leaves such out")
+
+
+def _tests(when: Mapping[str, str | int | bool] | None) -> list[tuple[str, str | int | bool]]:
+    return list((when or {}).items())
+
+
+class _Probe:
+    """Looks at a few places of a payload."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = [(path, path.split(".")) for path in paths]
+        names = sorted({parts[0] for _, parts in self.paths})
+        self.slots = {name: f"f{i}" for i, name in enumerate(names)}
+        fields: list[Any] = [(slot, Any, msgspec.field(name=name, default=None)) for name, slot in self.slots.items()]
+        self.decode = msgspec.json.Decoder(msgspec.defstruct("Probe", fields)).decode
+
+    def look(self, value: bytes) -> dict[str, Any]:
+        """What is at the paths. Raises Misfit when this is no JSON object."""
+        try:
+            found = self.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise misfit_of(error, "the payload") from None
+        out = {}
+        for path, parts in self.paths:
+            at = getattr(found, self.slots[parts[0]])
+            for part in parts[1:]:
+                at = at.get(part) if isinstance(at, dict) else None
+            out[path] = at
+        return out

@@ -1,0 +1,270 @@
+"""How a record type lies in a JSON payload: compiled once, then bytes in, record out, or a Misfit with its reason.
+
+A type whose fields are all under their own names is decoded straight into records. Any other is taken from the payload
+place by place. Messages name the user's class and field and never a value.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Callable, Container, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from operator import attrgetter
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from c360.codecs.record import FieldInfo, Record, fields_of, is_record
+from c360.errors import Misfit
+
+EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DIGITS_MAX = 400  # of a number, as `c360.profile.value` has it
+MICROS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # power of ten from a unit to microseconds
+Read = Callable[[Any], Any]
+Check = Callable[[Any], Any]  # the value, made right; raises Misfit
+
+_ABSENT: Any = object()
+_AT = re.compile(r" - at `(.*)`\Z")
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def misfit_of(error: Exception, said: str) -> Misfit:
+    """What was wrong with a payload of `said` (a class, or a class and field), from what the decoder raised."""
+    if isinstance(error, RecursionError):
+        return Misfit("too-deep", f"{said}: values are nested too deep to be read")
+    if isinstance(error, UnicodeDecodeError):
+        return Misfit("not-utf8", f"{said}: the text is not UTF-8")
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return Misfit("not-json", f"{said}: this is not JSON")
+    found = _AT.search(text)
+    where = said if found is None else said + found[1].removeprefix("$").replace("[...]", "[]")
+    text = text if found is None else text[: found.start()]
+    if text.startswith("Expected `object`") and found is None and "." not in said:
+        return Misfit("not-an-object", f"{said}: the payload is JSON, but no object")
+    if text.startswith("Object missing required field"):
+        return Misfit("missing-field", f"{where}.{text.split('`')[1]} is missing")
+    if "timezone component" in text:
+        return Misfit("no-zone", f"{where}: the time has no zone; say which with field(zone=…)")
+    if "out of range" in text or text.startswith("Invalid RFC3339"):
+        return Misfit("out-of-range", f"{where}: the value is out of range or no valid time")
+    if text.startswith("Invalid enum value") or text.startswith("Invalid value"):
+        return Misfit("wrong-type", f"{where}: the value is none of those declared")
+    hint = "; a time as a number needs field(unit=…)" if "`datetime" in text and "got `int`" in text else ""
+    hint = "; days since 1970 need field(unit='days')" if "`date" in text and "got `int`" in text and not hint else hint
+    return Misfit("wrong-type", f"{where}: {text[:1].lower()}{text[1:]}{hint}")
+
+
+# ------------------------------------------------------------------------------------------------- checks of values
+def finite(said: str, value: Decimal) -> Decimal:
+    """Raises Misfit for NaN, infinite and absurdly long numbers."""
+    if not value.is_finite() or not -DIGITS_MAX <= value.adjusted() < DIGITS_MAX:
+        raise Misfit("out-of-range", f"{said} is not a finite number of up to {DIGITS_MAX} digits")
+    return value
+
+
+def _instant(said: str, value: datetime) -> datetime:
+    """Raises Misfit for a time that is in another millennium in UTC."""
+    if not 1 < value.year < 9999:
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            raise Misfit("out-of-range", f"{said} is a time outside of the years 1 to 9999 in UTC") from None
+    return value
+
+
+def _check_of(said: str, wire: Any) -> Check | None:
+    """What is still to be done with a decoded value that is not None; None: nothing."""
+    origin, args = typing.get_origin(wire), typing.get_args(wire)
+    if origin is Annotated:
+        return _check_of(said, args[0])
+    if wire is Decimal:
+        return lambda v: finite(said, v)
+    if wire is datetime:
+        return lambda v: _instant(said, v)
+    if is_record(wire):
+        checks = checks_of(wire)
+        return None if not checks else lambda v: _checked(v, checks)
+    if origin in (list, dict):
+        each = _check_of(said, args[-1])
+        if each is None:
+            return None
+        return lambda v: _each(v, each)
+    kinds = [a for a in args if a is not type(None)]
+    if args and set(kinds) == {str, int}:  # an identifier; databases like to number them
+        return lambda v: v if v.__class__ is str else str(v)
+    if args and len(kinds) == 1 and type(None) in args:
+        return _check_of(said, kinds[0])
+    return None
+
+
+def _each(values: Any, check: Check) -> Any:
+    pairs = enumerate(values) if isinstance(values, list) else list(values.items())
+    for at, value in pairs:
+        if value is not None:
+            values[at] = check(value)
+    return values
+
+
+def checks_of(record: type[Record]) -> list[tuple[str, Read, Check]]:
+    """The fields of a record type that need a look after decoding."""
+    found = ((f.name, _check_of(f"{record.__name__}.{f.name}", f.wire)) for f in fields_of(record))
+    return [(name, attrgetter(name), check) for name, check in found if check is not None]
+
+
+def _checked(record: Any, checks: list[tuple[str, Read, Check]]) -> Any:
+    for name, read, check in checks:
+        value = read(record)
+        if value is not None and (right := check(value)) is not value:
+            force_setattr(record, name, right)
+    return record
+
+
+# ---------------------------------------------------------------------------------------------------------- layouts
+def is_plain(record: type[Record]) -> bool:
+    """Whether all its values lie under their own names, as they are."""
+    return all(
+        f.path == f.name and f.scale is None and f.unit is None and f.zone is None
+        and all(map(is_plain, _records_in(f.wire)))
+        for f in fields_of(record)
+    )  # fmt: skip
+
+
+def _records_in(wire: Any) -> Iterator[type[Record]]:
+    if is_record(wire):
+        yield wire
+    for part in typing.get_args(wire):
+        yield from _records_in(part)
+
+
+class Layout:
+    """Reads records of one type from bytes."""
+
+    def __init__(self, record: type[Record]) -> None:
+        self.record = record
+        self.name = record.__name__
+        self.checks = checks_of(record)
+        self.straight: Read | None = msgspec.json.Decoder(record).decode if is_plain(record) else None
+        self.places = [(f, tuple(f.path.split(".")), _reader(f"{self.name}.{f.name}", f)) for f in fields_of(record)]
+
+    def read(self, data: Any) -> Any:
+        """The record of these bytes. Raises Misfit."""
+        try:
+            made = self.record(**self.values(data)) if self.straight is None else self.straight(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise misfit_of(error, self.name) from None
+        return _checked(made, self.checks) if self.checks else made
+
+    def values(self, data: Any, without: Container[str] = ()) -> dict[str, Any]:
+        """The values of all fields except those whose path begins with a name in `without`, by field name."""
+        opened: dict[tuple[str, ...], Any] = {(): _object(data)}
+        values = {}
+        for info, path, read in self.places:
+            if path[0] in without:
+                continue
+            raw = _find(opened, path)
+            if raw is _ABSENT:
+                if info.required and not info.optional:
+                    raise Misfit("missing-field", f"{self.name}.{info.name} is missing: there is nothing at {info.path}")
+                continue
+            values[info.name] = read(raw)
+        return values
+
+    def complete(self, data: Any, without: Container[str], rest: Record) -> Any:
+        """The record of these bytes, with the fields in `without` taken from another record. Raises Misfit."""
+        try:
+            values = self.values(data, without)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise misfit_of(error, self.name) from None
+        for info, path, _ in self.places:
+            if path[0] in without:
+                values[info.name] = getattr(rest, info.name)
+        return _checked(self.record(**values), self.checks)
+
+
+def _find(opened: dict[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
+    """The bytes at a path; objects on the way are opened once. Absent when there is no such place."""
+    above = _open(opened, path[:-1])
+    part = path[-1]
+    if isinstance(above, dict):
+        return above.get(part, _ABSENT)
+    if isinstance(above, list) and part.isdecimal() and int(part) < len(above):
+        return above[int(part)]
+    return _ABSENT
+
+
+def _open(opened: dict[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
+    if path not in opened:
+        raw = _find(opened, path)
+        first = b"" if raw is _ABSENT else bytes(raw)[:1]
+        opened[path] = _object(raw) if first == b"{" else _list(raw) if first == b"[" else None
+    return opened[path]
+
+
+def _reader(said: str, info: FieldInfo) -> Read:
+    """From the bytes of a field's value to the value. Raises Misfit."""
+    kind, convert = _conversion(said, info)
+    decode = msgspec.json.Decoder(kind | None if info.optional and kind is not Any else kind).decode
+
+    def read(raw: Any) -> Any:
+        try:
+            value = decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise misfit_of(error, said) from None
+        return value if convert is None or value is None else convert(value)
+
+    return read
+
+
+def _conversion(said: str, info: FieldInfo) -> tuple[Any, Check | None]:
+    """The type to decode a field as, and what makes its value of that."""
+    if info.scale is not None:
+        places = -info.scale
+        return Decimal, lambda v: EXACT.scaleb(finite(said, v), places)
+    if info.unit == "days":
+        return int, lambda v: _from_days(said, v)
+    if info.unit is not None:
+        shift = MICROS[info.unit]
+        return Decimal, lambda v: _from_number(said, v, shift)
+    if info.zone is not None:
+        zone = ZoneInfo(info.zone)
+        return datetime, lambda v: v if v.tzinfo is not None else v.replace(tzinfo=zone)
+    return _nested(info.wire)
+
+
+def _nested(wire: Any) -> tuple[Any, Check | None]:
+    """Bytes in place of nested records that are not plain, and what reads them."""
+    if all(map(is_plain, _records_in(wire))):
+        return wire, None
+    origin, args = typing.get_origin(wire), typing.get_args(wire)
+    if is_record(wire):
+        return msgspec.Raw, Layout(wire).read
+    kinds = [a for a in args if a is not type(None)]
+    inner, read = _nested(kinds[-1])
+    each: Any = read
+    if origin is list:
+        return list[inner], lambda v: [each(x) for x in v]  # type: ignore[valid-type]
+    if origin is dict:
+        return dict[args[0], inner], lambda v: {k: each(x) for k, x in v.items()}  # type: ignore[valid-type]
+    return inner | None, lambda v: None if v == b"null" else each(v)  # one type or None
+
+
+def _from_number(said: str, value: Decimal, shift: int) -> datetime:
+    try:
+        whole = EXACT.scaleb(finite(said, value), shift).to_integral_value("ROUND_FLOOR", EXACT)
+        return EPOCH + timedelta(microseconds=int(whole))
+    except OverflowError:
+        raise Misfit("out-of-range", f"{said} is a time outside of the years 1 to 9999") from None
+
+
+def _from_days(said: str, days: int) -> date:
+    try:
+        return EPOCH.date() + timedelta(days=days)
+    except OverflowError:
+        raise Misfit("out-of-range", f"{said} is a date outside of the years 1 to 9999") from None

@@ -1,0 +1,70 @@
+"""`c360 verify`: what the topics hold against what the oracle makes of the input, up to the committed positions.
+
+An agent that commits while it is looked at is looked at again; where it keeps moving, nothing is said of that task and
+the report is not complete. Nor is it where retention has cut the input, and while a reset is catching up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from c360.engine.state import Positions
+from c360.engine.transport import TP, Cluster
+from c360.errors import UsageError
+from c360.ops.verify.govern import GovernCheck
+from c360.ops.verify.log import Archive, DeadLetters, Log
+from c360.ops.verify.projection import ProjectionCheck
+from c360.ops.verify.report import Findings, Report
+from c360.plan import Plan
+
+__all__ = ["Findings", "Report", "verify"]
+
+LOOKS = 3  # times that tasks which move are looked at
+
+
+def verify(plan: Plan, cluster: Cluster, agents: Sequence[str], *, archive: Sequence[Path] = ()) -> Report:
+    """Recompute what these agents ("govern", "customer@1"; none named: all) must have written, and compare.
+
+    `archive`: JSON lines as for `c360 load` with raw records that retention has cut. They are placed by their key, in
+    order, from offset 0 on, so the topic must have been filled by plain producers; where that does not meet the log,
+    they are not used. Raises UsageError for an unknown agent, BrokerAway where a transaction stays open.
+    """
+    known = [a.name for a in plan.agents]
+    for name in agents:
+        if name not in known:
+            raise UsageError(f"there is no agent {name!r} in {plan.app!r}; it has {', '.join(known)}")
+    log = Log(cluster)
+    try:
+        dead = DeadLetters(log, plan.dlq)
+        archived = Archive(log, archive, [s.topic for s in plan.sources])
+        found = {}
+        for name in agents or known:
+            findings = Findings()
+            if name == "govern":
+                for source in plan.sources:
+                    check = GovernCheck(plan, source, log, dead, archived)
+                    findings.add(steady(log, log.partitions(plan.govern_changelog(source)), check.look))
+            else:
+                projection = next(p for p in plan.projections if p.agent == name)
+                changelog = f"{plan.projected(projection)}.changelog"
+                for tp in log.partitions(changelog):
+                    check_one = ProjectionCheck(plan, projection, log, dead, tp.partition)
+                    findings.add(steady(log, [tp], check_one.look))
+            found[name] = findings
+        return Report(found)
+    finally:
+        log.reader.close()
+
+
+def steady(log: Log, changelogs: list[TP], look: Callable[[Mapping[TP, Positions]], Findings]) -> Findings:
+    """Look at tasks while none of them commits: what `look` found between two equal readings of their positions."""
+    for _ in range(LOOKS):
+        before = {tp: log.last_positions(tp) for tp in changelogs}
+        found = look({tp: last[1] if last is not None else Positions() for tp, last in before.items()})
+        after = {tp: log.last_positions(tp) for tp in changelogs}
+        if [last and last[0] for last in before.values()] == [last and last[0] for last in after.values()]:
+            return found
+    moving = Findings(positions=found.positions, lag=found.lag)
+    moving.cannot_tell(f"{changelogs[0].topic}: it commits faster than it can be looked at; stop its workers first")
+    return moving

@@ -1,0 +1,381 @@
+"""Governed records and misfits of one raw partition, from the whole of its input.
+
+Events: everything that fits, less repeats of ids. Rows: what each change adds and takes back.
+
+A misfit that was replayed counts at the place of its raw record, as if it had fitted at once: that is where a rebuild
+with today's code would put it. Where the true moment shows (which of two records with one id came first; what a
+truncate found), several outputs are right, and `either` and `live` say so instead of `effects`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from c360.codecs.record import Record, fields_of
+from c360.declare import Enrichment, Source, SourceType, without_none
+from c360.identity.namespace import Namespace
+from c360.testing.oracle.envelope import Position, read_change, unsent
+from c360.testing.oracle.plain import parse, simple, written
+from c360.testing.oracle.profiles import as_json
+from c360.testing.oracle.values import (
+    NoFit,
+    at_path,
+    meaning,
+    record_from_governed,
+    record_from_payload,
+    values_from_payload,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+AHEAD = 5 * 60_000  # ms that an event's time may be after its append time
+LARGEST = 1_000_000  # bytes of a governed record; a larger one is a misfit
+LABEL = 512
+
+
+# --------------------------------------------------------------------------------------------------------- the input
+class Delivery(NamedTuple):
+    """A raw record as it lies in its topic, or as a replay brought it back. `time`: append time of the raw one, ms."""
+
+    key: bytes | None
+    value: bytes | None
+    time: int
+
+
+class Arrival(NamedTuple):
+    """A raw record with its replays, in the order they were tried."""
+
+    offset: int
+    deliveries: tuple[Delivery, ...]
+
+
+class Truncated(NamedTuple):
+    """A truncate that was spread to the task."""
+
+    position: Position
+
+
+# -------------------------------------------------------------------------------------------------------- the output
+class Content(NamedTuple):
+    """What a governed record says, but for its sign, cause and origin: what a retract repeats."""
+
+    subject: str
+    digest: str
+
+
+class Effect(NamedTuple):
+    """One governed record. `cause`: append time of the raw record behind it."""
+
+    sign: int
+    cause: int
+    content: Content
+
+
+@dataclass
+class Expected:
+    """What one raw partition must have led to."""
+
+    effects: dict[int, list[Effect]] = field(default_factory=dict)  # by raw offset
+    misfits: set[int] = field(default_factory=set)  # raw offsets
+    either: list[dict[int, Effect]] = field(default_factory=list)  # one or more of these, by raw offset
+    maybe: dict[int, Effect] = field(default_factory=dict)  # may be repeats of what retention has cut, by raw offset
+    maybe_misfits: set[int] = field(default_factory=set)  # raw offsets; order against truncates decides
+    live: Counter[Content] | None = None  # rows whose order against truncates or replays is not known: what is left
+
+    same: dict[Content, Content] = field(default_factory=dict)  # another content that may be there -> the one in `live`
+
+    def net(self) -> Counter[Content]:
+        """What is left when all is added and taken back."""
+        if self.live is not None:
+            return self.live
+        net: Counter[Content] = Counter()
+        for effect in (e for each in self.effects.values() for e in each):
+            net[effect.content] += effect.sign
+        return +net
+
+
+# ------------------------------------------------------------------------------------------------- parts of a record
+def label(namespace: Namespace, value: str) -> str:
+    canonical = namespace.normalize(value)
+    if canonical is None:
+        raise NoFit
+    text = f"{namespace.name}:{canonical}"
+    if len(text) > LABEL or "\x00" in text:
+        raise NoFit
+    return text
+
+
+def digest(*parts: Any) -> str:
+    return sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class TypeOracle:
+    """What the declarations say of records of one type.
+
+    The id of a row is govern's own name for its primary key; nothing reads it, so it is not compared.
+    """
+
+    def __init__(self, source: Source, declared: SourceType, identifiers: Mapping[type, Namespace]) -> None:
+        self.source, self.declared, self.identifiers = source, declared, identifiers
+        self.annotations = {f.name: f.annotation for f in fields_of(declared.record)}
+        self.enrichments = [e for e in source.enrichments if e.record is declared.record]
+
+    def subject(self, record: Record, key: bytes | None) -> str:
+        for name in self.declared.subject:
+            value = getattr(record, name)
+            if value is not None:
+                return label(self.identifiers[without_none(self.annotations[name])], value)
+        if self.source.key is None or key is None:
+            raise NoFit
+        return label(self.source.key, key.decode())
+
+    def time(self, record: Record, otherwise: int, append: int) -> int:
+        value = getattr(record, self.declared.at) if self.declared.at is not None else None
+        at = otherwise if value is None else (value - EPOCH) // MILLISECOND
+        return min(at, append + AHEAD) if append >= 0 else at
+
+    def effect(self, record: Record, event_id: str | None, at: int, key: bytes | None, append: int) -> Effect:
+        """The governed record of a record. Raises NoFit, or what a function of the user raises."""
+        subject = self.subject(record, key)
+        enriched = {e.name: as_json(value) for e in self.enrichments if (value := e.function(record)) is not None}
+        said = {"type": self.declared.name, "id": event_id, "at": at, "cause": append, "origin": [0, 0],
+                "enriched": enriched, "record": as_json(record)}  # fmt: skip
+        if len(written(said).encode()) > LARGEST:
+            raise NoFit
+        content = digest(
+            self.declared.name, event_id, at, 0, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
+        )
+        return Effect(1, append, Content(subject, content))
+
+
+def enriched_meaning(enriched: Mapping[str, Any], enrichments: Iterable[Enrichment]) -> Any:
+    """Enriched values in one form per meaning: a Decimal and a time may be written in several ways."""
+    types = {e.name: e.type for e in enrichments}
+    found = {}
+    for name, value in enriched.items():
+        if isinstance(value, str) and types.get(name) == "decimal":
+            value = Decimal(value)
+        elif isinstance(value, str) and types.get(name) == "datetime":
+            value = datetime.fromisoformat(value)
+        found[name] = meaning(value)
+    return sorted(found.items())
+
+
+def read_governed(source: Source, key: bytes, value: bytes) -> tuple[tuple[int, int], Effect]:
+    """Origin (raw partition, offset) and effect of an actual governed record. A broken one raises anything."""
+    said = parse(value)
+    declared = next(t for t in source.types if t.name == said["type"])
+    record = record_from_governed(declared.record, said["record"])
+    enrichments = [e for e in source.enrichments if e.record is declared.record]
+    content = digest(
+        said["type"],
+        said.get("id") if source.kind == "events" else None,
+        said["at"],
+        said.get("mask", 0),
+        said.get("life", 0),
+        enriched_meaning(simple(said.get("enriched", {})), enrichments),
+        meaning(record),
+    )
+    partition, offset = said["origin"]
+    return (partition, offset), Effect(said.get("sign", 1), said["cause"], Content(key.decode(), content))
+
+
+# ------------------------------------------------------------------------------------------------------------ events
+class Memory:
+    """Ids and when they were last admitted.
+
+    A repeat was admitted at a time within `window` of this one, not before the horizon = stream time - 2 × window.
+    Stream time is the greatest time so far; one record moves it by `window` at most.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.stream: int | None = None
+        self.admitted: dict[tuple[str, str], int] = {}
+
+    def is_new(self, key: tuple[str, str], time: int) -> bool:
+        if self.stream is None:
+            self.stream = time
+        self.stream = max(self.stream, min(time, self.stream + self.window))
+        before = self.admitted.get(key)
+        if before is not None and abs(time - before) <= self.window and before >= self.stream - 2 * self.window:
+            return False
+        self.admitted[key] = time
+        return True
+
+
+IGNORED = object()
+
+
+def claims(declared: SourceType, payload: Any) -> bool:
+    """Whether a payload is of a type, by its `when`."""
+    return all(
+        type(said := at_path(payload, path)) is type(wanted) and said == wanted
+        for path, wanted in (declared.when or {}).items()
+    )
+
+
+class Events:
+    """A source of events."""
+
+    def __init__(self, source: Source, identifiers: Mapping[type, Namespace]) -> None:
+        self.source = source
+        self.types = [TypeOracle(source, t, identifiers) for t in source.types]
+
+    def expected(self, arrivals: Iterable[Arrival], *, whole: bool = True) -> Expected:
+        """All that must come of these raw records, in offset order; `whole`: from the first of their partition on."""
+        out = Expected()
+        memory = Memory(self.source.window // MILLISECOND)
+        by_id: dict[tuple[str, str], dict[int, Effect]] = {}
+        unsure: set[tuple[str, str]] = set()
+        for offset, deliveries in arrivals:
+            for delivery in deliveries:
+                found = self._read(delivery)
+                if found is not None:
+                    break
+            else:
+                out.misfits.add(offset)
+                continue
+            if found is IGNORED:
+                continue
+            key, effect = found
+            if key is None:
+                out.effects[offset] = [effect]
+                continue
+            if not whole:
+                out.maybe[offset] = effect
+                continue
+            by_id.setdefault(key, {})[offset] = effect
+            if len(deliveries) > 1:
+                unsure.add(key)
+            if memory.is_new(key, deliveries[0].time):
+                out.effects[offset] = [effect]
+        for key in unsure:
+            out.either.append(by_id[key])
+            for offset in by_id[key]:
+                out.effects.pop(offset, None)
+        return out
+
+    def _read(self, delivery: Delivery) -> Any:
+        """(type and id, effect); IGNORED; None for a misfit."""
+        try:
+            payload = None if delivery.value is None else parse(delivery.value)
+            if not isinstance(payload, dict):
+                return None
+            kind = next((t for t in self.types if claims(t.declared, payload)), None)
+            if kind is None:
+                return IGNORED if self.source.unmatched == "ignore" else None
+            record = record_from_payload(kind.declared.record, payload)
+            said = getattr(record, kind.declared.event_id) if kind.declared.event_id else None
+            event_id = None if said is None else str(said)
+            at = kind.time(record, delivery.time, delivery.time)
+            effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
+        except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
+            return None
+        return (None if event_id is None else (kind.declared.name, event_id)), effect
+
+
+# -------------------------------------------------------------------------------------------------------------- rows
+class Row(NamedTuple):
+    """The last state of a row. `record` None: deleted."""
+
+    position: Position
+    content: Content | None
+    record: Record | None
+
+
+def same_row(held: Row, effect: Effect, record: Record) -> bool:
+    """Whether a row that was read again is as it was; its new position alone is not worth a record."""
+    if held.content is None or held.content.subject != effect.content.subject:
+        return False
+    return held.record == record
+
+
+class Rows:
+    """A source of rows of one table."""
+
+    def __init__(self, source: Source, identifiers: Mapping[type, Namespace]) -> None:
+        self.source, self.declared = source, source.types[0]
+        self.type = TypeOracle(source, self.declared, identifiers)
+
+    def expected(self, arrivals: Sequence[Arrival], truncates: Sequence[Truncated] = ()) -> Expected:
+        """All that must come of these raw records, given in offset order from the beginning of their partition.
+
+        A truncate of the past makes what is before its position stale, whenever that arrives. When it was read shows
+        on the way, in what was added and taken back; in misfits among the stale; and where a snapshot read a row after
+        the truncate as it was before: its old record may have been taken for the same.
+        """
+        late: dict[str, Row] = {}
+        out = self._expected(arrivals, None, late)
+        if not truncates:
+            return out
+        rows: dict[str, Row] = {}
+        misfits, out = out.misfits, self._expected(arrivals, max(t.position for t in truncates), rows)
+        out.maybe_misfits = misfits - out.misfits
+        for row_id, row in rows.items():
+            other = late.get(row_id)
+            if other is None or other.position != row.position or other.content is None or row.content is None:
+                continue
+            out.same[other.content] = row.content
+        return out
+
+    def _expected(self, arrivals: Iterable[Arrival], floor: Position | None, rows: dict[str, Row]) -> Expected:
+        """`rows` is filled with the last state of each."""
+        out = Expected()
+        replayed = False
+        for offset, deliveries in arrivals:
+            replayed = replayed or len(deliveries) > 1
+            for delivery in deliveries:
+                try:
+                    out.effects[offset] = self._apply(rows, floor, delivery)
+                    break
+                except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
+                    continue
+            else:
+                out.misfits.add(offset)
+        if floor is not None or replayed:
+            out.live = Counter(row.content for row in rows.values() if row.content is not None)
+            out.effects.clear()
+        return out
+
+    def truncate(self, arrival: Arrival) -> Truncated | None:
+        """What a raw record says of a truncate, if it is one."""
+        for delivery in arrival.deliveries:
+            try:
+                change = read_change(self.declared, delivery.key, delivery.value)
+            except Exception:  # a misfit is no truncate
+                continue
+            return Truncated(change.position) if change is not None and change.op == "truncate" else None
+        return None
+
+    def _apply(self, rows: dict[str, Row], floor: Position | None, delivery: Delivery) -> list[Effect]:
+        """The effects of one change; `rows` is brought up to date. Raises for a misfit."""
+        change = read_change(self.declared, delivery.key, delivery.value)
+        if change is None or change.op == "truncate":
+            return []
+        kind = self.declared.record
+        missing = unsent(kind, change.after)
+        sent = {} if change.op == "delete" else values_from_payload(kind, change.after, without=missing)
+        held = rows.get(change.row_id)
+        if (floor is not None and change.position <= floor) or (held is not None and change.position <= held.position):
+            return []
+        back = [] if held is None or held.content is None else [Effect(-1, delivery.time, held.content)]
+        if change.op == "delete":
+            rows[change.row_id] = Row(change.position, None, None)
+            return back
+        if missing and (held is None or held.record is None):
+            raise NoFit
+        record = kind(**sent, **{name: getattr(held.record, name) for name in missing} if held is not None else {})
+        at = self.type.time(record, change.at_ms, delivery.time)
+        effect = self.type.effect(record, None, at, delivery.key, delivery.time)
+        if change.snapshot and held is not None and same_row(held, effect, record):
+            rows[change.row_id] = held._replace(position=change.position)
+            return []
+        rows[change.row_id] = Row(change.position, effect.content, record)
+        return [*back, effect]

@@ -1,0 +1,178 @@
+"""A cluster and stores whose calls can fail, or be the last thing a process does, at any step.
+
+A step is a moment between two effects: "before commit", "after commit", "before write" … A plan is asked at each and
+returns the error to raise there, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Headers, Producer, Reader
+from c360.tables.store import Entry, Store, Stores
+
+Plan = Callable[[str], BaseException | None]
+
+
+class Crash(BaseException):
+    """The process ends here. No handler of the loop may catch it."""
+
+
+@dataclass
+class At:
+    """The plan that raises at the `n`-th step (from 0), once; of those named, if any are."""
+
+    n: int
+    error: Callable[[], BaseException]
+    named: frozenset[str] = frozenset()
+    met: list[str] = field(default_factory=list)
+    fired: bool = False
+
+    def __call__(self, step: str) -> BaseException | None:
+        if self.named and step not in self.named:
+            return None
+        self.met.append(step)
+        if self.fired or len(self.met) <= self.n:
+            return None
+        self.fired = True
+        return self.error()
+
+
+@dataclass
+class FaultyProducer:
+    inner: Producer
+    step: Callable[[str], None]
+
+    def begin(self) -> None:
+        self.step("before begin")
+        self.inner.begin()
+
+    def produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None = None,
+        headers: Headers | None = None,
+        delivered: Callable[[int], None] | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        self.step("before produce")
+        self.inner.produce(topic, key, value, partition, headers, delivered, timestamp)
+        self.step("after produce")
+
+    def send_offsets(self, offsets: Mapping[TP, int], group: Any) -> None:
+        self.step("before offsets")
+        self.inner.send_offsets(offsets, group)
+        self.step("after offsets")
+
+    def commit(self) -> None:
+        self.step("before commit")
+        self.inner.commit()
+        self.step("after commit")
+
+    def abort(self) -> None:
+        self.step("before abort")
+        self.inner.abort()
+        self.step("after abort")
+
+    def flush(self) -> None:
+        self.inner.flush()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@dataclass
+class FaultyReader:
+    inner: Reader
+    step: Callable[[str], None]
+
+    def ends(self, partitions: Sequence[TP]) -> dict[TP, int]:
+        self.step("before ends")
+        return self.inner.ends(partitions)
+
+    def starts(self, partitions: Sequence[TP]) -> dict[TP, int]:
+        self.step("before starts")
+        return self.inner.starts(partitions)
+
+    def read(self, positions: Mapping[TP, int], ends: Mapping[TP, int] | None = None) -> Iterator[list[Batch]]:
+        for batches in self.inner.read(positions, ends):
+            self.step("before read")
+            yield batches
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@dataclass
+class FaultyCluster:
+    inner: Cluster
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        self.name = self.inner.name
+
+    def step(self, name: str) -> None:
+        error = self.plan(name)
+        if error is not None:
+            raise error
+
+    def consumer(self, group: str, *, instance: str | None = None) -> Consumer:
+        return self.inner.consumer(group, instance=instance)
+
+    def producer(self, transactional_id: str | None = None) -> Producer:
+        self.step("before producer")
+        return FaultyProducer(self.inner.producer(transactional_id), self.step)
+
+    def reader(self) -> Reader:
+        return FaultyReader(self.inner.reader(), self.step)
+
+    def admin(self) -> Admin:
+        return self.inner.admin()
+
+
+@dataclass
+class FaultyStore:
+    inner: Store
+    step: Callable[[str], None]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.step("before get")
+        return self.inner.get_many(keys)
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        self.step("before write")
+        self.inner.write(entries)
+        self.step("after write")
+
+    def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self.inner.scan(start, stop)
+
+    def size_bytes(self) -> int:
+        return self.inner.size_bytes()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def destroy(self) -> None:
+        self.inner.destroy()
+
+
+@dataclass
+class FaultyStores:
+    inner: Stores
+    plan: Plan
+
+    def open(self, name: str) -> Store:
+        return FaultyStore(self.inner.open(name), self._step)
+
+    def _step(self, name: str) -> None:
+        error = self.plan(name)
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        self.inner.close()
