@@ -105,7 +105,7 @@ class Demo:
         return Summary(
             events=self.sent,
             profiles=len(self.profiles),
-            duplicates=sum(c.duplicates for c in govern.counters.values()),
+            duplicates=sum(c.duplicates + c.stale for c in govern.counters.values()),
             misfits=sum(sum(c.misfits.values()) for c in govern.counters.values()),
             seconds=round(seconds, 2),
             differences=report.differences,
@@ -167,16 +167,15 @@ class Demo:
             raise C360Error("the demo did not come to rest in time; run it again with C360 logs: c360 worker")
 
     def _settled(self) -> bool:
-        """All records sent, read and committed: the groups' offsets are at the ends of their inputs."""
+        """All records sent, read and committed: after the groups' offsets there is no record (there may be markers)."""
         if not self.fed.is_set() or not self.worker.loops:
             return False
         admin = self.worker.admin
         existing = admin.topics()
         for agent in self.plan.agents:
             inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
-            ends = self.reader.ends(inputs)
-            done = admin.group_offsets(agent.group)
-            if any(done.get(tp, 0) < end for tp, end in ends.items()):
+            positions = {**self.reader.starts(inputs), **admin.group_offsets(agent.group)}
+            if any(self.reader.read({tp: positions[tp] for tp in inputs})):
                 return False
         return True
 

@@ -270,7 +270,7 @@ def steps(draw: st.DrawFn) -> list[Step]:
     return happened
 
 
-@settings(max_examples=3000)
+@settings(max_examples=200)
 @given(projections(), steps())
 def test_the_engine_agrees_with_the_oracle_on_every_history(app: App, history: list[Step]) -> None:
     world = World(app)

@@ -50,7 +50,7 @@ def read_change(declared: SourceType, key: bytes | None, value: bytes | None) ->
     op, source = envelope.get("op"), envelope.get("source")
     if op == "m" or (op is None and envelope.get("status") is not None):
         return None
-    if op not in OPS or not isinstance(source, dict):
+    if not isinstance(op, str) or op not in OPS or not isinstance(source, dict):
         raise NoFit
     at_ms = envelope.get("ts_ms") if source.get("ts_ms") is None else source["ts_ms"]
     if not isinstance(at_ms, int):
