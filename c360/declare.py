@@ -212,7 +212,7 @@ if TYPE_CHECKING:
     derived = property
 else:
 
-    class derived(property):  # noqa: N801 - a decorator, used like property
+    class derived(property):
         """A value computed from the attributes of one profile, each time the profile is written. Pure and deterministic."""
 
 

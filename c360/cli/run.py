@@ -26,7 +26,8 @@ from c360.cli.common import (
 )
 from c360.engine.loop import LoopSettings
 from c360.errors import EngineFatal
-from c360.ops.load import RawRecord, load as load_records, read_lines
+from c360.ops.load import RawRecord, read_lines
+from c360.ops.load import load as load_records
 from c360.ops.slot import slot_in
 
 STOP_S = 30.0
@@ -88,7 +89,7 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
     running.run(beside=web)
 
 
-class stopping_on_signals:  # noqa: N801 - reads as a phrase: with stopping_on_signals(worker)
+class stopping_on_signals:
     """SIGTERM and SIGINT stop the worker; if it has not stopped after STOP_S seconds, the process ends with an error."""
 
     def __init__(self, running: Worker) -> None:

@@ -13,7 +13,6 @@ from c360.codecs.record import Record
 from c360.errors import Misfit
 
 
-
 @dataclass(frozen=True)
 class Choice:
     """A record type, and the values at paths of a payload that make the payload one of it. None: every payload is."""

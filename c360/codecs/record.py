@@ -164,7 +164,7 @@ _FIELDS: WeakKeyDictionary[type, dict[str, FieldInfo]] = WeakKeyDictionary()
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
-class RecordMeta(type(msgspec.Struct)):  # type: ignore[misc]  # the struct's own metaclass, exported only by its instances
+class RecordMeta(msgspec.StructMeta):
     """Checks the annotations when the class is made, so that a mistake is found where it stands."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:

@@ -12,6 +12,8 @@ Facts from librdkafka 2.16 that shape this one:
   again would then give nothing back. Unsubscribing therefore closes the client.
 * A member that lost its session has no member id, and its generation may be -1: in a transaction the broker takes
   offsets with those from anybody. `group` refuses to hand them out.
+* confluent-kafka 2.16 lets no second thread into a consumer that is polled all the time: `committed` called from the
+  restore thread did not come back for a minute. It has a client of its own that never joins.
 * `incremental_assign` makes the client forget that the assignment was lost: the callback is then the one for revoking.
 """
 
@@ -96,8 +98,9 @@ class KafkaConsumer:
         self.ignored: Counter[str] = Counter()  # transient errors by name
         self._config = dict(config)
         self._client: ConsumerClient | None = _consumer(self._config)
+        self._asking: ConsumerClient | None = None  # for `committed`, from whatever thread
         self._subscribed = False
-        self._guard = threading.Lock()  # the client may not go while another thread is inside it
+        self._guard = threading.Lock()  # clients may not go while another thread is inside of them
         self._forget()
 
     def _forget(self) -> None:
@@ -216,7 +219,7 @@ class KafkaConsumer:
             wanted = [TopicPartition(*tp) for tp in partitions]
             try:
                 with self._guard:
-                    found = self._live().committed(wanted, timeout=max(0.01, min(TRIED_S, deadline - time.monotonic())))
+                    found = self._asker().committed(wanted, timeout=max(0.01, min(TRIED_S, deadline - time.monotonic())))
                 for part in found:
                     if part.error:
                         raise KafkaException(part.error)
@@ -226,6 +229,13 @@ class KafkaConsumer:
                 if not isinstance(error, BrokerAway) or time.monotonic() >= deadline:
                     raise error from None
             time.sleep(0.01)  # let `close` in
+
+    def _asker(self) -> ConsumerClient:
+        """A client of the same group that never joins: the member's own lets no other thread in while one polls."""
+        self._live()
+        if self._asking is None:
+            self._asking = _consumer({k: v for k, v in self._config.items() if k != "group.instance.id"})
+        return self._asking
 
     def group(self) -> bytes:
         metadata = self._membership()
@@ -253,6 +263,9 @@ class KafkaConsumer:
             self._in_callback, self._raised = True, None
         with self._guard:
             client, self._client = self._client, None
+            if self._asking is not None:
+                self._asking.close()
+                self._asking = None
             try:
                 client.close()
             except KafkaException as raised:

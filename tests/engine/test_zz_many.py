@@ -84,8 +84,12 @@ class Simulation:
     def gone(self, loop: Loop) -> None:
         """Its process has ended: the session runs out, and so does the transaction."""
         self.expire(loop)
-        self.world.cluster.producer(loop.transactional_id)
+        self.time_out(loop)
         self.world.loops.remove(loop)
+
+    def time_out(self, loop: Loop) -> None:
+        """A transaction that nobody will end ends; the others would wait for it, in this one thread."""
+        self.world.cluster.producer(loop.transactional_id)
 
     def step(self) -> None:
         dice, slot = self.dice, self.dice.choice(SLOTS)
@@ -131,8 +135,8 @@ class Simulation:
             loop.commit_or_abort()
             loop.close()
         except (Crash, Fenced):
-            self.gone(loop)
-        del self.loops[slot]
+            pass
+        self.gone(self.loops.pop(slot))
 
     def turn(self, slot: str, loop: Loop) -> None:
         try:
@@ -140,6 +144,9 @@ class Simulation:
         except (Crash, Fenced) as end:  # fenced: a zombie met an unknown outcome, and took the slot back
             self.happened.add(type(end).__name__)
             self.gone(self.loops.pop(slot))
+        else:
+            if loop.producer is None:
+                self.time_out(loop)
 
     def wake(self, zombie: Loop) -> None:
         """It may read, and try; it may not write."""
@@ -149,6 +156,9 @@ class Simulation:
             self.happened.add(f"zombie: {type(end).__name__}")
             self.zombies.remove(zombie)
             self.gone(zombie)
+        else:
+            if zombie.producer is None:
+                self.time_out(zombie)
 
     def end(self) -> None:
         self.calm = True

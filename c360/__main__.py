@@ -1,0 +1,5 @@
+"""`python -m c360`."""
+
+from c360.cli import main
+
+main()
