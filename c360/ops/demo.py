@@ -22,6 +22,7 @@ from c360.engine.transport import TP, Cluster
 from c360.errors import C360Error, UsageError
 from c360.ops import topics
 from c360.ops.load import RawRecord, load
+from c360.ops.progress import at_rest
 from c360.ops.traffic import traffic
 from c360.ops.verify import verify
 from c360.plan import Plan
@@ -167,20 +168,10 @@ class Demo:
             raise C360Error("the demo did not come to rest in time; run it again with C360 logs: c360 worker")
 
     def _settled(self) -> bool:
-        """All records sent, read and committed: after the groups' offsets there is no record (there may be markers)."""
-        if not self.fed.is_set() or not self.worker.loops:
-            return False
-        admin = self.worker.admin
-        existing = admin.topics()
-        for agent in self.plan.agents:
-            inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
-            positions = {**self.reader.starts(inputs), **admin.group_offsets(agent.group)}
-            if any(self.reader.read({tp: positions[tp] for tp in inputs})):
-                return False
-        return True
+        return self.fed.is_set() and bool(self.worker.loops) and at_rest(self.plan, self.worker.admin, self.reader)
 
     def _govern(self) -> Govern:
-        return next(a for loop in self.worker.loops if isinstance(a := loop.agent, Govern))
+        return next(a for a in (loop.agent for loop in self.worker.loops) if isinstance(a, Govern))
 
     def glance(self) -> Glance:
         """Read what the projection wrote since the last look."""
