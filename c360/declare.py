@@ -269,7 +269,8 @@ def value_type(annotation: Any) -> ValueType:
         return PLAIN_TYPES.get(kinds.pop(), "json") if len(kinds) == 1 else "json"
     if isinstance(kind, type):
         if issubclass(kind, Enum):
-            return "text"
+            kinds = {type(member.value) for member in kind}
+            return PLAIN_TYPES.get(kinds.pop(), "json") if len(kinds) == 1 else "json"
         for base in kind.__mro__:
             if base in PLAIN_TYPES:
                 return PLAIN_TYPES[base]

@@ -20,10 +20,11 @@ import msgspec
 
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_record
 from c360.clock import DAY_MS
-from c360.codecs.record import Record, fields_of
-from c360.declare import Input, ProjectionDeclaration, Source
+from c360.codecs.record import FieldInfo, Record, fields_of
+from c360.declare import Input, ProjectionDeclaration, Source, value_type
 from c360.engine.agent import Outbox, Task
 from c360.engine.transport import TP, Batch
+from c360.errors import Misfit
 from c360.plan import Plan, windowed
 from c360.profile.attribute import Attribute, ValueType
 from c360.profile.fold import Folding, Fragment, Reader
@@ -58,7 +59,7 @@ def view_type(record: type[Record], inputs: Sequence[Input], *, whole: bool) -> 
     if whole:
         fields.append(("record", record))
     elif needed:
-        parts = [(n, infos[n].wire | None if infos[n].optional else infos[n].wire, None) for n in needed]
+        parts = [(n, _plain_wire(infos[n]), None) for n in needed]
         fields.append(("record", msgspec.defstruct(f"{record.__name__}Fields", parts)))
     enriched = sorted({i.name for i in inputs if i.name is not None and i.enriched})
     if enriched:
@@ -68,6 +69,15 @@ def view_type(record: type[Record], inputs: Sequence[Input], *, whole: bool) -> 
     return msgspec.defstruct(
         record.__name__, fields, bases=(View,), tag_field="type", tag=record.__name__, kw_only=True
     )
+
+
+def _plain_wire(info: FieldInfo) -> Any:
+    """What to decode a field as, so that it is text or plain JSON where an attribute wants that."""
+    kind = value_type(info.annotation)
+    if kind == "json":
+        return Any
+    wire = str if kind == "text" else info.wire
+    return wire | None if info.optional else wire
 
 
 def ignored_type(record: type[Record]) -> type[msgspec.Struct]:
@@ -85,8 +95,11 @@ def reader_of(item: Input, kind: ValueType, where: Callable[[Any], bool] | None)
             read = lambda view: None if (v := get(view)) is None else msgspec.convert(v, plain)  # noqa: E731
         else:
             read = get
-    else:
+    elif where is None or kind not in ("text", "json"):
         read = attrgetter(f"record.{item.name}")
+    else:  # of the user's record type, which has an Enum or a record where JSON has text or an object
+        field = attrgetter(f"record.{item.name}")
+        read = lambda view: v if (v := field(view)) is None or type(v) is str else msgspec.to_builtins(v)  # noqa: E731
     if where is None:
         return read
     inner = read
@@ -279,14 +292,18 @@ class ProjectionTask:
         profiles = self.profiles.load(set(keys))
         folds, empty, touched = source.folds, self.folding.empty, self.touched
         folded = 0
-        for key, view in zip(keys, views, strict=True):
+        for at, (key, view) in enumerate(zip(keys, views, strict=True)):
             fold = folds.get(type(view))
             if fold is None:
                 continue
             state = profiles[key]
             if state is None:
                 state = profiles[key] = ProfileState(empty())
-            fold(state.fragment, view, view.at, view.sign, view.mask)
+            try:
+                fold(state.fragment, view, view.at, view.sign, view.mask)
+            except Misfit as misfit:
+                self._put_aside(batch, at, misfit, out)
+                continue
             cause = view.cause
             if touched.get(key, -1) < cause:
                 touched[key] = cause
@@ -295,10 +312,13 @@ class ProjectionTask:
         self.counters.folded += folded
 
     def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
+        self._put_aside(batch, 0, error, out)
+
+    def _put_aside(self, batch: Batch, i: int, error: BaseException, out: Outbox) -> None:
         value = misfit_record(
-            self.agent, batch.tp, batch.offsets[0], batch.times[0], batch.keys[0], batch.values[0], batch.headers(0), error
+            self.agent, batch.tp, batch.offsets[i], batch.times[i], batch.keys[i], batch.values[i], batch.headers(i), error
         )
-        out.send(self.dlq, batch.keys[0], value)
+        out.send(self.dlq, batch.keys[i], value)
 
     def wants(self, now_ms: int) -> bool:
         if self.sweep is not None:

@@ -28,6 +28,7 @@ from c360.errors import Misfit
 UNCHANGED = b"__debezium_unavailable_value"
 UNCHANGED_VALUES = frozenset({b'"' + UNCHANGED + b'"', b'"' + base64.b64encode(UNCHANGED) + b'"'})
 _MARKS = tuple(v.strip(b'"') for v in UNCHANGED_VALUES)
+NOTHING, NULL = msgspec.Raw(b""), msgspec.Raw(b"null")
 DECIMAL = "org.apache.kafka.connect.data.Decimal"
 
 
@@ -50,6 +51,7 @@ class _Source(msgspec.Struct):
     ts_ms: int | None = None
     snapshot: str | bool | None = None
     lsn: int | None = None
+    sequence: str | None = None  # of PostgreSQL: JSON, [lsn of the last commit, lsn]
     file: str | None = None
     pos: int | None = None
     row: int | None = None
@@ -60,15 +62,19 @@ class _Source(msgspec.Struct):
 
 class _Envelope(msgspec.Struct):
     op: str | None = None
-    before: msgspec.Raw = msgspec.Raw(b"null")
-    after: msgspec.Raw = msgspec.Raw(b"null")
+    before: msgspec.Raw = NULL
+    after: msgspec.Raw = NULL
     source: _Source | None = None
     ts_ms: int | None = None
     status: str | None = None  # transaction metadata
-    payload: msgspec.Raw | None = None
-    schema: msgspec.Raw | None = None
+    payload: msgspec.Raw = NOTHING
+    schema: msgspec.Raw = NOTHING
 
 
+# At one position: a snapshot is read where the next change begins, and a changed key is a d, then a c.
+RANKS = {"r": 0, "d": 1}  # others 2
+
+_sequence = msgspec.json.Decoder(list[str | None]).decode
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _columns = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _plain = msgspec.json.Decoder().decode
@@ -82,6 +88,7 @@ class DebeziumDecoder:
         self.layout = Layout(record)
         self.name = record.__name__
         paths = {f.name: f.path for f in fields_of(record)}
+        self.read = {path.split(".")[0] for path in paths.values()}
         self.key = [paths[k] for k in key]  # names of columns
         self.scales: dict[bytes, dict[str, int]] = {}  # schema -> columns that are Decimal in bytes
 
@@ -93,7 +100,7 @@ class DebeziumDecoder:
                 out.append(None if value is None else self._change(value, key))
             except Misfit as misfit:
                 out.append(misfit)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
                 out.append(misfit_of(error, f"the change event of {self.name}"))
         return out
 
@@ -102,9 +109,9 @@ class DebeziumDecoder:
             raise Misfit("empty", f"the record has no value; a change event of {self.name} was expected")
         event = _envelope(value)
         scales: dict[str, int] = {}
-        if event.payload is not None:
+        if event.payload != NOTHING:
             scales = self._scales(event.schema)
-            if event.payload == b"null":
+            if event.payload == NULL:
                 return None
             event = _envelope(event.payload)
         op = event.op
@@ -112,7 +119,7 @@ class DebeziumDecoder:
             return None
         if op not in ("c", "u", "r", "d", "t"):
             raise Misfit("not-a-change", f"there is no op of Debezium in it; is {self.name}'s topic a CDC topic?")
-        position = self._position(event.source, last=op != "d")
+        position = self._position(event.source, RANKS.get(op, 2))
         assert event.source is not None
         at_ms = event.source.ts_ms if event.source.ts_ms is not None else event.ts_ms
         if at_ms is None:
@@ -122,12 +129,13 @@ class DebeziumDecoder:
         row_id = self._row_id(key, event)
         if op == "d":
             return Change("delete", row_id, position, at_ms, None)
-        if event.after == b"null":
+        if event.after == NULL:
             raise Misfit("missing-field", f"the change event of {self.name} has no after")
         after = bytes(event.after) if not scales else self._with_decimals(event.after, scales)
         snapshot = op == "r"
         if any(mark in after for mark in _MARKS):
-            unchanged = tuple(name for name, raw in _columns(after).items() if bytes(raw) in UNCHANGED_VALUES)
+            sent = _columns(after)
+            unchanged = tuple(c for c, raw in sent.items() if c in self.read and bytes(raw) in UNCHANGED_VALUES)
             if unchanged:
                 return Change("upsert", row_id, position, at_ms, None, unchanged, snapshot, after)
         return Change("upsert", row_id, position, at_ms, self.layout.read(after), (), snapshot)
@@ -160,8 +168,8 @@ class DebeziumDecoder:
             if isinstance(sent, dict):
                 found = sent
         if any(found.get(column) is None for column in self.key):
-            row = event.after if event.after != b"null" else event.before
-            if row != b"null":
+            row = event.after if event.after != NULL else event.before
+            if row != NULL:
                 columns = _columns(row)
                 found = {**{c: _plain(columns[c]) for c in self.key if c in columns}, **found}
         values = [found.get(column) for column in self.key]
@@ -171,12 +179,13 @@ class DebeziumDecoder:
             return str(values[0])
         return _compact(values).decode()
 
-    def _position(self, source: _Source | None, *, last: bool) -> str:
-        """Of a delete and an insert at one position the delete is first: that is how a change of a key is sent."""
-        rank = 1 if last else 0
+    def _position(self, source: _Source | None, rank: int) -> str:
         if source is not None:
-            if source.lsn is not None:
-                return f"{source.lsn:020d}.{rank}"
+            lsn = source.lsn
+            if lsn is None and source.connector == "postgresql" and source.sequence:  # rows of an incremental snapshot
+                lsn = int(_sequence(source.sequence)[-1] or 0)
+            if lsn is not None:
+                return f"{lsn:020d}.{rank}"
             if source.file is not None and source.pos is not None:
                 base, _, number = source.file.rpartition(".")
                 return f"{base}.{number.zfill(12)}:{source.pos:020d}:{source.row or 0:010d}.{rank}"
@@ -189,10 +198,10 @@ class DebeziumDecoder:
         )
 
     # ----------------------------------------------------------------------------------------------------- decimals
-    def _scales(self, schema: msgspec.Raw | None) -> dict[str, int]:
-        if schema is None:
-            return {}
+    def _scales(self, schema: msgspec.Raw) -> dict[str, int]:
         text = bytes(schema)
+        if text in (b"", b"null"):
+            return {}
         if text not in self.scales:
             if len(self.scales) > 64:
                 self.scales.clear()

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.structs import force_setattr
 
-from c360.codecs.record import FieldInfo, Record, fields_of, is_record
+from c360.codecs.record import FieldInfo, Record, fields_of, is_record, is_union
 from c360.errors import Misfit
 
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -96,10 +96,12 @@ def _check_of(said: str, wire: Any) -> Check | None:
         if each is None:
             return None
         return lambda v: _each(v, each)
+    if not is_union(wire):
+        return None
     kinds = [a for a in args if a is not type(None)]
-    if args and set(kinds) == {str, int}:  # an identifier; databases like to number them
+    if set(kinds) == {str, int}:  # an identifier; databases like to number them
         return lambda v: v if v.__class__ is str else str(v)
-    if args and len(kinds) == 1 and type(None) in args:
+    if len(kinds) == 1:
         return _check_of(said, kinds[0])
     return None
 
@@ -252,7 +254,7 @@ def _nested(wire: Any) -> tuple[Any, Check | None]:
         return list[inner], lambda v: [each(x) for x in v]  # type: ignore[valid-type]
     if origin is dict:
         return dict[args[0], inner], lambda v: {k: each(x) for k, x in v.items()}  # type: ignore[valid-type]
-    return inner | None, lambda v: None if v == b"null" else each(v)  # one type or None
+    return inner | None, lambda v: None if bytes(v) == b"null" else each(v)  # one type or None
 
 
 def _from_number(said: str, value: Decimal, shift: int) -> datetime:

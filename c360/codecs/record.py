@@ -197,7 +197,7 @@ def _read_fields(owner: str, namespace: dict[str, Any], names: Mapping[str, Any]
         place = namespace.pop(name, _ABSENT)
         if not isinstance(place, Place):
             place = Place(None, None, None, None, place)
-        optional = type(None) in typing.get_args(annotation) if _is_union(annotation) else annotation is Any
+        optional = type(None) in typing.get_args(annotation) if is_union(annotation) else annotation is Any
         default = None if place.default is _ABSENT and optional else place.default
         info = FieldInfo(
             name, annotation, _wire(said, annotation), optional, default is _ABSENT, place.path or name,
@@ -220,7 +220,7 @@ def _resolved(said: str, written: Any, names: Mapping[str, Any]) -> Any:
         raise DeclarationError(f"{said}: the annotation {written!r} cannot be found here: {error}; define it above") from None
 
 
-def _is_union(annotation: Any) -> bool:
+def is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (typing.Union, UnionType)
 
 
@@ -229,7 +229,7 @@ def _wire(said: str, annotation: Any) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or annotation is None or annotation is type(None) or origin is Literal:
         return annotation
-    if _is_union(annotation):
+    if is_union(annotation):
         wire: Any = _wire(said, args[0])
         for other in args[1:]:
             wire = wire | _wire(said, other)
@@ -252,7 +252,7 @@ def _wire(said: str, annotation: Any) -> Any:
 
 
 def _check_place(said: str, info: FieldInfo) -> None:
-    kinds = typing.get_args(info.annotation) if _is_union(info.annotation) else (info.annotation,)
+    kinds = typing.get_args(info.annotation) if is_union(info.annotation) else (info.annotation,)
     if info.scale is not None and (Decimal not in kinds or not 0 <= info.scale <= SCALE_MAX):
         raise DeclarationError(f"{said}: scale={info.scale} is for Decimal fields and from 0 to {SCALE_MAX}")
     if info.unit is not None and (info.unit not in UNITS or UNITS[info.unit] not in kinds):

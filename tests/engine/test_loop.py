@@ -176,7 +176,7 @@ def test_a_store_behind_what_the_changelog_still_holds_begins_from_nothing(world
     before = world.ends(world.logs)
     work(world, MemoryStores())
     memory(world).compact(world.toy.log)
-    world.cluster.admin().delete_records({log: n + 2 for log, n in before.items()})
+    world.admin.delete_records({log: n + 2 for log, n in before.items()})
     store = stores.open(world.toy.store_name(world.leads[0]))
     store.write([(COUNTS + b"phantom", b"1")])
     store.close()
@@ -528,7 +528,7 @@ def test_positions_that_the_group_and_the_changelog_disagree_about_need_an_opera
 ) -> None:
     work(world, stores)
     tp = world.tps[1]
-    world.cluster.admin().set_group_offsets(world.toy.group, {tp: to})
+    world.admin.set_group_offsets(world.toy.group, {tp: to})
     refuses(world, stores, f"stands at {to} in toy.in/1, its state at 3", "c360 reset toy", "--adopt")
     refuses(world, MemoryStores(), f"stands at {to} in toy.in/1, its state at 3")
     world.feed_all()
@@ -542,13 +542,13 @@ def test_positions_that_the_group_and_the_changelog_disagree_about_need_an_opera
 
 def test_group_offsets_that_have_expired_need_an_operator(world: World, stores: Stores) -> None:
     work(world, stores)
-    world.cluster.admin().delete_group(world.toy.group)
+    world.admin.delete_group(world.toy.group)
     refuses(world, stores, "stands at no offset", "--adopt")
 
 
 def test_a_changelog_that_is_gone_needs_an_operator_even_to_adopt(world: World, stores: Stores) -> None:
     work(world, stores)
-    world.cluster.admin().delete_records(world.ends(world.logs))
+    world.admin.delete_records(world.ends(world.logs))
     refuses(world, MemoryStores(), "its state at no offset")
     refuses(world, MemoryStores(), "its state at no offset", settings=LoopSettings(adopt=True))
 
@@ -562,13 +562,13 @@ def test_another_fold_than_the_state_was_made_with_needs_an_operator(world: Worl
 def test_records_that_retention_has_cut_unread_need_an_operator(world: World, stores: Stores) -> None:
     work(world, stores)
     world.feed_all(2)
-    world.cluster.admin().delete_records({world.tps[0]: 5})
+    world.admin.delete_records({world.tps[0]: 5})
     refuses(world, stores, "toy.in/0 was read up to 3, but begins at 5")
 
 
 def test_a_new_group_starts_where_the_log_does(world: World) -> None:
     world.feed_all(2)
-    world.cluster.admin().delete_records({world.tps[0]: 3})
+    world.admin.delete_records({world.tps[0]: 3})
     loop = world.loop(MemoryStores())
     world.until(world.idle, loop)
     assert world.said()[b"a-0"] == [1, 2]
@@ -660,6 +660,6 @@ def test_a_stopped_loop_has_committed_what_it_had_and_left_its_group(world: Worl
         return loop.uncommitted > 0 or next(turns) > 90
 
     loop.run(stopped)
-    assert world.cluster.admin().group_members(world.toy.group) == 0
+    assert world.admin.group_members(world.toy.group) == 0
     world.check()
     loop.close()  # twice is fine

@@ -16,7 +16,7 @@ from c360.engine.agent import AnyTable, Outbox, Task
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.state import LOCAL, POSITIONS, RESET, decode_local, decode_positions, encode_positions, encode_reset
 from c360.engine.transport import TP, Batch, Cluster, TopicSpec
-from c360.tables.store import Entry, Store, Stores
+from c360.tables.store import Store, Stores
 from c360.tables.table import Table
 
 DEADLINE_S = 30.0
@@ -135,10 +135,9 @@ class World:
     def __post_init__(self) -> None:
         toy, n = self.toy, self.partitions
         compact = {"cleanup.policy": "compact"}
-        admin = self.cluster.admin()
+        self.admin, self.reader = self.cluster.admin(), self.cluster.reader()
         plain = [toy.lead, toy.out, toy_dlq(toy), *map(toy.topic, toy.inputs)]
-        admin.create([*(TopicSpec(name, n) for name in plain), TopicSpec(toy.log, n, compact)])
-        admin.close()
+        self.admin.create([*(TopicSpec(name, n) for name in plain), TopicSpec(toy.log, n, compact)])
         self.leads = [TP(toy.lead, p) for p in range(n)]
         self.logs = [TP(toy.log, p) for p in range(n)]
         self.tps = [TP(toy.topic(t), p) for t in toy.inputs for p in range(n)]
@@ -183,17 +182,17 @@ class World:
         for loop in self.loops:
             loop.close()
         self.producer.close()
+        self.reader.close()
+        self.admin.close()
 
     # ------------------------------------------------------------------------------------------------- what there is
     def read(self, topic: str) -> list[tuple[int, bytes | None, bytes | None]]:
         """Committed records (partition, key, value) of a topic, whole."""
-        reader = self.cluster.reader()
         tps = [TP(topic, p) for p in range(self.partitions)]
         found = []
-        for batches in reader.read(reader.starts(tps)):
+        for batches in self.reader.read(self.reader.starts(tps)):
             for b in batches:
                 found += [(b.tp.partition, k, v) for k, v in zip(b.keys, b.values, strict=True)]
-        reader.close()
         return found
 
     def said(self) -> dict[bytes, list[int]]:
@@ -206,18 +205,10 @@ class World:
         return said
 
     def ends(self, tps: Sequence[TP]) -> dict[TP, int]:
-        reader = self.cluster.reader()
-        try:
-            return reader.ends(tps)
-        finally:
-            reader.close()
+        return self.reader.ends(tps)
 
     def group(self) -> dict[TP, int]:
-        admin = self.cluster.admin()
-        try:
-            return admin.group_offsets(self.toy.group)
-        finally:
-            admin.close()
+        return self.admin.group_offsets(self.toy.group)
 
     def logged(self) -> tuple[dict[bytes, int], dict[TP, int]]:
         """What the changelog says: counts by key, and input positions."""
@@ -256,16 +247,14 @@ class World:
 
     def reset(self, incarnation: int) -> None:
         """As `c360 reset` does it: an empty changelog that begins anew, and the group at the start."""
-        admin = self.cluster.admin()
-        admin.delete_records(self.ends([*self.logs, *(TP(self.toy.out, p) for p in range(self.partitions))]))
+        self.admin.delete_records(self.ends([*self.logs, *(TP(self.toy.out, p) for p in range(self.partitions))]))
         for log in self.logs:
             own = {tp: 0 for tp in self.tps if tp.partition == log.partition}
             self.producer.produce(log.topic, RESET, encode_reset(incarnation), log.partition)
             positions = encode_positions(own, self.toy.fingerprint, {})
             self.producer.produce(log.topic, POSITIONS, positions, log.partition)
         self.producer.flush()
-        admin.set_group_offsets(self.toy.group, dict.fromkeys(self.tps, 0))
-        admin.close()
+        self.admin.set_group_offsets(self.toy.group, dict.fromkeys(self.tps, 0))
 
 
 def content(store: Store) -> tuple[dict[bytes, int], int]:
@@ -273,6 +262,3 @@ def content(store: Store) -> tuple[dict[bytes, int], int]:
     counts = {key[1:]: int(value) for key, value in store.scan(COUNTS, b"\x02")}
     (local,) = store.get_many([LOCAL])
     return counts, 0 if local is None else decode_local(local).next
-
-
-__all__ = ["COUNTS", "LOCAL", "OFTEN", "POISON", "REMIND", "REMIND_MS", "Clock", "Entry", "Toy", "World", "content"]

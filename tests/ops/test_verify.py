@@ -258,7 +258,6 @@ def test_cut_input_is_not_complete_until_the_archive_fills_it(world: World, tmp_
     assert not world.verify("govern", archive=[partial]).complete
 
 
-@pytest.mark.xfail(strict=True, reason="catch_up waits for the log's end, and a commit marker is no record")
 def test_a_projection_that_catches_up_after_a_reset_is_not_complete_until_it_has(world: World) -> None:
     world.stop()
     planned = reset.plan_reset(world.plan, world.cluster, "customer@3")
