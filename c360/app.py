@@ -115,7 +115,7 @@ class App:
         """
         if format != "json":
             raise DeclarationError(
-                f"@app.source({topic!r}, format={format!r}): only format=\"json\" is built yet;"
+                f'@app.source({topic!r}, format={format!r}): only format="json" is built yet;'
                 ' CloudEvents and Segment calls are JSON and can be read with when={"type": …} and field("data.…")'
             )
 
@@ -146,7 +146,9 @@ class App:
         with the row's own time; without it, the database's commit time.
         """
         if format != "debezium":
-            raise DeclarationError(f'@app.cdc({topic!r}, format={format!r}): only format="debezium" (JSON) is built yet')
+            raise DeclarationError(
+                f'@app.cdc({topic!r}, format={format!r}): only format="debezium" (JSON) is built yet'
+            )
 
         def declare(record: type[R]) -> type[R]:
             said = f"@app.cdc({topic!r}) {record.__name__}"
@@ -196,7 +198,9 @@ class App:
         if key is None:
             return None
         if key not in self._said.identifiers:
-            raise DeclarationError(f"{said}: key={key.__name__} is no identifier; decorate it with @app.identifier above")
+            raise DeclarationError(
+                f"{said}: key={key.__name__} is no identifier; decorate it with @app.identifier above"
+            )
         return self._said.identifiers[key]
 
     def _add_source(self, said: str, source: Source) -> None:
@@ -259,8 +263,17 @@ class App:
 
         A change of its attributes needs a new version number.
         """
-        if not re.match(r"[a-z][a-z0-9_]{0,39}\Z", name) or name in ("govern", "governed", "tasks", "days", "dlq", "replay"):
-            raise DeclarationError(f"@app.projection({name!r}): a name is lower case letters, digits and _, not one of ours")
+        if not re.match(r"[a-z][a-z0-9_]{0,39}\Z", name) or name in (
+            "govern",
+            "governed",
+            "tasks",
+            "days",
+            "dlq",
+            "replay",
+        ):
+            raise DeclarationError(
+                f"@app.projection({name!r}): a name is lower case letters, digits and _, not one of ours"
+            )
 
         def declare(record: type[P]) -> type[P]:
             declared = declare_projection(name, version, record, self._said.enrichments)
@@ -283,8 +296,9 @@ class App:
         """
 
         def declare(function: Callable[[Any], T]) -> Callable[[Any], T]:
-            called = name or getattr(function, "__name__", "agent")
-            if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+            called = name or str(getattr(function, "__name__", "agent"))
+            written: Any = function
+            if not (inspect.iscoroutinefunction(written) or inspect.isasyncgenfunction(written)):
                 raise DeclarationError(f"@app.agent({topic!r}) {called}: write `async def {called}(stream): ...`")
             if any(a.name == called for a in self._said.agents):
                 raise DeclarationError(f"@app.agent({topic!r}) {called}: this name is taken; give name=…")

@@ -125,13 +125,15 @@ def _input(kind: str, of: Any) -> Input:
     )
 
 
-def _attribute(
-    kind: Kind, of: tuple[Any, ...], where: Where | None, within: timedelta | None, **options: int
-) -> Any:
+def _attribute(kind: Kind, of: tuple[Any, ...], where: Where | None, within: timedelta | None, **options: int) -> Any:
     if not of:
-        raise DeclarationError(f"{kind}() needs at least one field or record type: {kind}(Order) or {kind}(Order.amount)")
+        raise DeclarationError(
+            f"{kind}() needs at least one field or record type: {kind}(Order) or {kind}(Order.amount)"
+        )
     if where is not None and not callable(where):
-        raise DeclarationError(f"{kind}(where=…) takes a condition on fields (Order.amount > 100) or a function of the record")
+        raise DeclarationError(
+            f"{kind}(where=…) takes a condition on fields (Order.amount > 100) or a function of the record"
+        )
     if within is not None and (within <= timedelta(0) or within % timedelta(days=1)):
         raise DeclarationError(f"{kind}(within=…) takes whole days, such as timedelta(days=30); it was {within}")
     return AttributeDeclaration(kind, tuple(_input(kind, o) for o in of), where, within, **options)

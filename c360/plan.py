@@ -162,12 +162,8 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
                     )
     bare = Plan(app, partitions, dict(said.identifiers), sources, tuple(said.projections), (), (), ())
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
-    user_agents = tuple(
-        UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents
-    )
-    plan = Plan(
-        app, partitions, bare.identifiers, sources, bare.projections, user_agents, _topics(bare), _agents(bare)
-    )
+    user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
+    plan = Plan(app, partitions, bare.identifiers, sources, bare.projections, user_agents, _topics(bare), _agents(bare))
     names = [t.name for t in plan.topics]
     for name in names:
         if names.count(name) > 1:

@@ -37,7 +37,7 @@ from c360.codecs.debezium import Change, DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.record import Record, fields_of
 from c360.declare import Enrichment, Source, SourceType, without_none
-from c360.engine.agent import Outbox, Task
+from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
 from c360.errors import C360Error, Misfit, NeedsOperator
 from c360.identity.namespace import Namespace
@@ -88,7 +88,7 @@ class RecordReader:
         enrichments: Sequence[Enrichment],
     ) -> None:
         self.name = declared.name
-        self.governed = governed_type(declared.record)
+        self.governed: Any = governed_type(declared.record)
         fields = {f.name: f for f in fields_of(declared.record)}
         self.subjects = [
             (attrgetter(name), identifiers[without_none(fields[name].annotation)]) for name in declared.subject
@@ -113,7 +113,9 @@ class RecordReader:
         try:
             return self.key.label(raw_key.decode())
         except UnicodeDecodeError:
-            raise Misfit("no-subject", f"the key is not UTF-8, and {self.name} takes its subject from the key") from None
+            raise Misfit(
+                "no-subject", f"the key is not UTF-8, and {self.name} takes its subject from the key"
+            ) from None
 
     def time(self, record: Record, fallback: int, append: int) -> int:
         """Event time, ms; not later than a little after the append time, so that no wrong clock wins for ever."""
@@ -129,7 +131,9 @@ class RecordReader:
                 value = function(record)
                 encode(value)
             except Exception as error:
-                raise Misfit("enrichment-failed", f"@app.enrich({self.name}) {name} raised {type(error).__name__}") from error
+                raise Misfit(
+                    "enrichment-failed", f"@app.enrich({self.name}) {name} raised {type(error).__name__}"
+                ) from error
             if value is not None:
                 values[name] = value
         return values
@@ -138,9 +142,7 @@ class RecordReader:
 class GovernTask:
     """One raw partition: its ids or rows, and the misfits that may be replayed."""
 
-    def __init__(
-        self, plan: Plan, source: Source, task: Task, raw_partitions: int, counters: GovernCounters
-    ) -> None:
+    def __init__(self, plan: Plan, source: Source, task: Task, raw_partitions: int, counters: GovernCounters) -> None:
         self.source = source
         self.raw = task.lead
         self.raw_partitions = raw_partitions
@@ -211,7 +213,7 @@ class GovernTask:
                 self.counters.ignored += 1
                 continue
             try:
-                if type(record) is Misfit:
+                if isinstance(record, Misfit):
                     raise record
                 reader = readers[type(record)]
                 time = times[i]
@@ -232,7 +234,9 @@ class GovernTask:
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
-            fresh.append((i, None if event_id is None else id_key(f"{reader.name}\0{event_id}"), subject.encode(), value))
+            fresh.append(
+                (i, None if event_id is None else id_key(f"{reader.name}\0{event_id}"), subject.encode(), value)
+            )
         known = [(f[1], times[f[0]]) for f in fresh if f[1] is not None]
         answers = iter(self.ids.admit([k for k, _ in known], [t for _, t in known])) if known else iter(())
         send, output = out.send, self.output
@@ -257,7 +261,7 @@ class GovernTask:
                 self.counters.ignored += 1
                 continue
             try:
-                if type(change) is Misfit:
+                if isinstance(change, Misfit):
                     raise change
                 if change.op == "truncate":
                     self._spread(change, arrivals, i, out)
@@ -289,7 +293,7 @@ class GovernTask:
         record: Any = change.record
         if change.unchanged:
             record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
-            if type(record) is Misfit:
+            if isinstance(record, Misfit):
                 raise record
         reader = self.reader
         subject = reader.subject(record, arrivals.batch.keys[i])
@@ -433,6 +437,6 @@ class Govern:
     def store_name(self, lead: TP) -> str:
         return f"{self.group}/{self.by_topic[lead.topic].name}-{lead.partition}"
 
-    def processor(self, task: Task) -> GovernTask:
+    def processor(self, task: Task) -> Processor:
         source = self.by_topic[task.lead.topic]
         return GovernTask(self.plan, source, task, self.topics()[source.topic], self.counters[source.name])

@@ -14,7 +14,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from hashlib import blake2b
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -22,7 +22,7 @@ from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_record
 from c360.clock import DAY_MS
 from c360.codecs.record import FieldInfo, Record, fields_of
 from c360.declare import Input, ProjectionDeclaration, Source, value_type
-from c360.engine.agent import Outbox, Task
+from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
 from c360.plan import Plan, windowed
@@ -66,9 +66,9 @@ def view_type(record: type[Record], inputs: Sequence[Input], *, whole: bool) -> 
         parts = [(n, Any, None) for n in enriched]
         fields.append(("enriched", msgspec.defstruct(f"{record.__name__}Enriched", parts), msgspec.field(
             default_factory=msgspec.defstruct("Nothing", parts))))  # fmt: skip
-    return msgspec.defstruct(
-        record.__name__, fields, bases=(View,), tag_field="type", tag=record.__name__, kw_only=True
-    )
+    name = record.__name__
+    made = msgspec.defstruct(name, fields, bases=(View,), tag_field="type", tag=name, kw_only=True)
+    return cast(type[View], made)
 
 
 def _plain_wire(info: FieldInfo) -> Any:
@@ -125,9 +125,7 @@ def source_fold(source: Source, projection: ProjectionDeclaration, folding: Fold
             if item.record is declared.record
         ]
         if used:
-            view: Any = view_type(
-                declared.record, [u[2] for u in used], whole=any(u[3] is not None for u in used)
-            )
+            view: Any = view_type(declared.record, [u[2] for u in used], whole=any(u[3] is not None for u in used))
             readers = [
                 Reader(index, rank, reader_of(item, projection.attributes[index].type, where))
                 for index, rank, item, where in used
@@ -288,7 +286,7 @@ class ProjectionTask:
             return
         source = self.sources[batch.tp.topic]
         keys: list[bytes] = batch.keys  # type: ignore[assignment]  # governed records always have a key: their subject
-        views = list(map(source.decode, batch.values))
+        views = list(map(source.decode, batch.values))  # type: ignore[arg-type]  # and always a value
         profiles = self.profiles.load(set(keys))
         folds, empty, touched = source.folds, self.folding.empty, self.touched
         folded = 0
@@ -316,7 +314,14 @@ class ProjectionTask:
 
     def _put_aside(self, batch: Batch, i: int, error: BaseException, out: Outbox) -> None:
         value = misfit_record(
-            self.agent, batch.tp, batch.offsets[i], batch.times[i], batch.keys[i], batch.values[i], batch.headers(i), error
+            self.agent,
+            batch.tp,
+            batch.offsets[i],
+            batch.times[i],
+            batch.keys[i],
+            batch.values[i],
+            batch.headers(i),
+            error,
         )
         out.send(self.dlq, batch.keys[i], value)
 
@@ -470,5 +475,5 @@ class ProjectionAgent:
     def store_name(self, lead: TP) -> str:
         return f"{self.group}/{lead.partition}"
 
-    def processor(self, task: Task) -> ProjectionTask:
+    def processor(self, task: Task) -> Processor:
         return ProjectionTask(self.plan, self.projection, task, self.parts, self.counters)

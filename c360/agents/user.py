@@ -106,4 +106,3 @@ async def _values(stream: AsyncIterator[bytes], decode: Callable[[bytes], Any]) 
                 yield said.record  # type: ignore[attr-defined]  # subclasses made per record type have it
         else:
             yield said
-

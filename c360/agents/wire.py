@@ -1,4 +1,4 @@
-"""Bytes of the topics we own: governed records, misfits, truncates, days. Contracts: `schemas/*.avsc`, pages in `docs/formats`."""
+"""Bytes of the topics we own: governed records, misfits, truncates, days. Contracts: `schemas`, `docs/formats`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import hashlib
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -42,15 +42,11 @@ class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 def governed_type(record: type[Record]) -> type[Governed]:
     """The governed struct of a record type, with `record` typed."""
-    return msgspec.defstruct(
-        record.__name__,
-        [("record", record)],
-        bases=(Governed,),
-        tag_field="type",
-        tag=record.__name__,
-        omit_defaults=True,
-        kw_only=True,
+    name = record.__name__
+    made = msgspec.defstruct(
+        name, [("record", record)], bases=(Governed,), tag_field="type", tag=name, omit_defaults=True, kw_only=True
     )
+    return cast(type[Governed], made)
 
 
 def governed_decoder(types: Sequence[type[Governed]]) -> Callable[[bytes], Any]:

@@ -127,5 +127,8 @@ def doctor(context: Context, as_json: bool, broker: str | None) -> None:
         )
     else:
         for check in checks:
-            click.echo(f"{'ok  ' if check.ok else 'FIX '} {check.name}: {check.message}" + (f"\n     → {check.do}" if check.do else ""))
+            click.echo(
+                f"{'ok  ' if check.ok else 'FIX '} {check.name}: {check.message}"
+                + (f"\n     → {check.do}" if check.do else "")
+            )
     sys.exit(0 if all(c.ok for c in checks) else 1)

@@ -70,7 +70,9 @@ def load_app(name: str) -> App:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise UsageError(f"there is no module {module_name!r} here; run c360 from the directory it can be imported from") from error
+            raise UsageError(
+                f"there is no module {module_name!r} here; run c360 from the directory it can be imported from"
+            ) from error
         raise
     found = getattr(module, attribute if colon else "app", None)
     if not isinstance(found, App):
@@ -111,9 +113,10 @@ def set_up_logging(*, level: int = logging.INFO) -> None:
     handler: logging.Handler
     if sys.stderr.isatty():
         handler = RichHandler(console=stderr, show_path=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True, format="%(message)s" if sys.stderr.isatty() else None)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("aiokafka", "faust", "mode", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -29,7 +29,9 @@ NOT_THERE = (
 
 @click.command()
 @click.option("--broker", default=EMBEDDED, show_default=True, help="embedded, or HOST:PORT of a Kafka.")
-@click.option("--events", type=click.IntRange(1), default=20_000, show_default=True, help="How many raw records, with --once.")
+@click.option(
+    "--events", type=click.IntRange(1), default=20_000, show_default=True, help="How many raw records, with --once."
+)
 @click.option("--rate", type=float, default=200.0, show_default=True, help="Records a second, without --once.")
 @click.option("--once", is_flag=True, help="Stop when all is folded; verify; print a summary.")
 @json_option

@@ -35,11 +35,17 @@ STOP_S = 30.0
 
 @click.command()
 @click.option("--only", help="Agents to run, separated by commas: govern,customer@1. Default: all.")
-@click.option("--slot", help="Name of this worker, unique among all. Default: C360_SLOT, else kept in the state directory.")
+@click.option(
+    "--slot", help="Name of this worker, unique among all. Default: C360_SLOT, else kept in the state directory."
+)
 @click.option("--web-port", type=int, default=None, help="Port of /health, /ready and /metrics. Default: no web.")
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address of the web.")
-@click.option("--commit-ms", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Longest time between commits.")
-@click.option("--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's.")
+@click.option(
+    "--commit-ms", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Longest time between commits."
+)
+@click.option(
+    "--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's."
+)
 @broker_option
 @pass_context
 @handled
@@ -84,7 +90,12 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
     from c360.serving.web import Web
 
     web = Web(
-        lambda: running.loops, lambda: running.error is None, running.cluster, port=web_port, host=web_host, hosted=hosted
+        lambda: running.loops,
+        lambda: running.error is None,
+        running.cluster,
+        port=web_port,
+        host=web_host,
+        hosted=hosted,
     )
     running.run(beside=web)
 
@@ -122,7 +133,12 @@ class stopping_on_signals:
 @pass_context
 @handled
 def load(
-    context: Context, files: tuple[Path, ...], rate: float | None, partitions: int | None, as_json: bool, broker: str | None
+    context: Context,
+    files: tuple[Path, ...],
+    rate: float | None,
+    partitions: int | None,
+    as_json: bool,
+    broker: str | None,
 ) -> None:
     """Records from JSON lines into raw topics, in file order; topics are created if missing."""
     count = partitions or (context.app.partitions if context.app_name or context.settings.app else 4)

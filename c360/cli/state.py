@@ -105,9 +105,7 @@ def reset_json(planned: resetting.ResetPlan, *, executed: bool) -> dict[str, Any
 @broker_option
 @pass_context
 @handled
-def verify(
-    context: Context, agent: str | None, archive: tuple[Path, ...], as_json: bool, broker: str | None
-) -> None:
+def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_json: bool, broker: str | None) -> None:
     """Recompute everything from the input, slowly and separately, and compare. Exit 1 on a difference."""
     from c360.ops import verify as verifying
 

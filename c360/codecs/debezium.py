@@ -217,7 +217,9 @@ class DebeziumDecoder:
                 try:
                     units = int.from_bytes(base64.b64decode(_plain(raw), validate=True), "big", signed=True)
                 except (ValueError, TypeError):
-                    raise Misfit("wrong-type", f"{self.name}: {column} is not the bytes of a number, as its schema says") from None
+                    raise Misfit(
+                        "wrong-type", f"{self.name}: {column} is not the bytes of a number, as its schema says"
+                    ) from None
                 columns[column] = msgspec.Raw(b'"%s"' % format(EXACT.scaleb(Decimal(units), -scale), "f").encode())
         return _compact(columns)
 
@@ -233,4 +235,3 @@ def _decimal_columns(schema: Any) -> dict[str, int]:
                 if column.get("name") == DECIMAL
             }
     return {}
-

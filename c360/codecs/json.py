@@ -61,7 +61,9 @@ class JsonDecoder:
             return misfit
         if self.unmatched == "ignore":
             return None
-        return Misfit("unmatched", f"the payload is none of {self.names}: no when=… fits; unmatched='ignore' leaves such out")
+        return Misfit(
+            "unmatched", f"the payload is none of {self.names}: no when=… fits; unmatched='ignore' leaves such out"
+        )
 
 
 def _tests(when: Mapping[str, str | int | bool] | None) -> list[tuple[str, str | int | bool]]:

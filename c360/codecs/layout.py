@@ -173,7 +173,9 @@ class Layout:
             raw = _find(opened, path)
             if raw is _ABSENT:
                 if info.required and not info.optional:
-                    raise Misfit("missing-field", f"{self.name}.{info.name} is missing: there is nothing at {info.path}")
+                    raise Misfit(
+                        "missing-field", f"{self.name}.{info.name} is missing: there is nothing at {info.path}"
+                    )
                 continue
             values[info.name] = read(raw)
         return values

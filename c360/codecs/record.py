@@ -16,7 +16,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, Literal, dataclass_transform
+from typing import Annotated, Any, Literal, cast, dataclass_transform
 from uuid import UUID
 from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -103,7 +103,9 @@ class Condition:
         return Condition(lambda r: not self(r), f"~{self!r}")
 
     def __bool__(self) -> bool:
-        raise DeclarationError(f"the condition {self!r} has no truth by itself; join conditions with & and |, not and, or")
+        raise DeclarationError(
+            f"the condition {self!r} has no truth by itself; join conditions with & and |, not and, or"
+        )
 
     def __repr__(self) -> str:
         return self._text
@@ -163,7 +165,6 @@ class FieldRef:
 _FIELDS: WeakKeyDictionary[type, dict[str, FieldInfo]] = WeakKeyDictionary()
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 class RecordMeta(msgspec.StructMeta):
     """Checks the annotations when the class is made, so that a mistake is found where it stands."""
 
@@ -181,7 +182,7 @@ class RecordMeta(msgspec.StructMeta):
 
     def __getattribute__(cls, name: str) -> Any:
         if not name.startswith("_") and name in _FIELDS.get(cls, ()):
-            return FieldRef(cls, name)
+            return FieldRef(cast("type[Record]", cls), name)
         return super().__getattribute__(name)
 
 
@@ -217,7 +218,9 @@ def _resolved(said: str, written: Any, names: Mapping[str, Any]) -> Any:
     try:
         return eval(written, dict(names))
     except NameError as error:
-        raise DeclarationError(f"{said}: the annotation {written!r} cannot be found here: {error}; define it above") from None
+        raise DeclarationError(
+            f"{said}: the annotation {written!r} cannot be found here: {error}; define it above"
+        ) from None
 
 
 def is_union(annotation: Any) -> bool:
@@ -256,18 +259,25 @@ def _check_place(said: str, info: FieldInfo) -> None:
     if info.scale is not None and (Decimal not in kinds or not 0 <= info.scale <= SCALE_MAX):
         raise DeclarationError(f"{said}: scale={info.scale} is for Decimal fields and from 0 to {SCALE_MAX}")
     if info.unit is not None and (info.unit not in UNITS or UNITS[info.unit] not in kinds):
-        raise DeclarationError(f"{said}: unit={info.unit!r}: s, ms, us and ns are for datetime fields, days for date fields")
+        raise DeclarationError(
+            f"{said}: unit={info.unit!r}: s, ms, us and ns are for datetime fields, days for date fields"
+        )
     if info.zone is not None:
         if datetime not in kinds:
             raise DeclarationError(f"{said}: zone={info.zone!r} is for datetime fields")
         try:
             ZoneInfo(info.zone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise DeclarationError(f"{said}: zone={info.zone!r} is no time zone; write for example 'Europe/Paris'") from None
+            raise DeclarationError(
+                f"{said}: zone={info.zone!r} is no time zone; write for example 'Europe/Paris'"
+            ) from None
     if any(not part for part in info.path.split(".")):
-        raise DeclarationError(f"{said}: {info.path!r} is no path; write names joined by dots, such as 'data.lines.0.sku'")
+        raise DeclarationError(
+            f"{said}: {info.path!r} is no path; write names joined by dots, such as 'data.lines.0.sku'"
+        )
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 class Record(msgspec.Struct, metaclass=RecordMeta):
     """Base of record types: annotated fields, immutable. `T | None` without a default is None when nothing is there."""
 

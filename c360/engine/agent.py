@@ -38,7 +38,8 @@ class Outbox(Protocol):
 class Processor(Protocol):
     """One task of an agent. Called from one thread; changes its tables and nothing else outside itself."""
 
-    tables: Sequence[AnyTable]
+    @property
+    def tables(self) -> Sequence[AnyTable]: ...
 
     def resume(self, notes: Mapping[str, Any]) -> None:
         """Continue from what `notes` gave at the last commit; {} for a new task. Tables are restored and bound."""

@@ -199,6 +199,7 @@ class Loop:
         self.consumer.close()
         if self.producer is not None:
             self.producer.close()
+            self.producer = None
         for task in list(self.tasks.values()):
             self._drop(task)
         self.executor.shutdown(wait=True)  # a restore that is under way notices `closing`

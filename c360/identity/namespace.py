@@ -34,8 +34,12 @@ class Namespace:
         """The subject `namespace:value` with the value normalised. Raises Misfit when it identifies nobody."""
         canonical = self.normalize(value)
         if canonical is None:
-            raise Misfit("no-subject", f"the {self.name} identifier is blank or not valid, so the record is about nobody")
+            raise Misfit(
+                "no-subject", f"the {self.name} identifier is blank or not valid, so the record is about nobody"
+            )
         label = f"{self.name}:{canonical}"
         if len(label) > MAX_VALUE_BYTES or "\x00" in label:
-            raise Misfit("no-subject", f"the {self.name} identifier is longer than {MAX_VALUE_BYTES} or has a NUL in it")
+            raise Misfit(
+                "no-subject", f"the {self.name} identifier is longer than {MAX_VALUE_BYTES} or has a NUL in it"
+            )
         return label

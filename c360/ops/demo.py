@@ -171,7 +171,8 @@ class Demo:
         return self.fed.is_set() and bool(self.worker.loops) and at_rest(self.plan, self.worker.admin, self.reader)
 
     def _govern(self) -> Govern:
-        return next(a for a in (loop.agent for loop in self.worker.loops) if isinstance(a, Govern))
+        agents: list[object] = [loop.agent for loop in self.worker.loops]
+        return next(a for a in agents if isinstance(a, Govern))
 
     def glance(self) -> Glance:
         """Read what the projection wrote since the last look."""

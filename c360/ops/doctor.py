@@ -44,7 +44,9 @@ def _state_dir(path: Path) -> Check:
     while not at.exists():
         at = at.parent if at != at.parent else Path("/")
     if not os.access(at, os.W_OK):
-        return Check("state directory", False, f"{path} cannot be written", "set C360_STATE_DIR to a directory of this user")
+        return Check(
+            "state directory", False, f"{path} cannot be written", "set C360_STATE_DIR to a directory of this user"
+        )
     free = shutil.disk_usage(at).free
     if free < LOW_DISK_BYTES:
         return Check("state directory", False, f"{path}: {free >> 20} MB free", "make room, or move C360_STATE_DIR")
@@ -77,9 +79,11 @@ def _groups(plan: Plan, cluster: Cluster, admin: Admin, existing: dict[str, int]
             if cut:
                 checks.append(
                     Check(
-                        agent.name, False, f"retention has cut unread records of {', '.join(cut)}",
+                        agent.name,
+                        False,
+                        f"retention has cut unread records of {', '.join(cut)}",
                         f"c360 reset {agent.name} --to-earliest, and give these topics a longer retention",
-                    )  # fmt: skip
+                    )
                 )
             else:
                 idle = "" if members or not lag else "c360 worker"
@@ -87,4 +91,3 @@ def _groups(plan: Plan, cluster: Cluster, admin: Admin, existing: dict[str, int]
     finally:
         reader.close()
     return checks
-

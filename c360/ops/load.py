@@ -51,7 +51,9 @@ def _record(path: Path, number: int, line: bytes) -> RawRecord:
         except ValueError as error:
             raise UsageError(f"{path}:{number} is not JSON") from error
     if not isinstance(said, dict) or not isinstance(said.get("topic"), str):
-        raise UsageError(f'{path}:{number}: a line is an object with "topic", "key", "timestamp", "headers" and "value"')
+        raise UsageError(
+            f'{path}:{number}: a line is an object with "topic", "key", "timestamp", "headers" and "value"'
+        )
     timestamp = said.get("timestamp")
     return RawRecord(
         said["topic"],
@@ -104,7 +106,9 @@ def load(
     for record in records:
         if record.topic not in existing:
             # Timestamps of history must not be refused nor expire at once.
-            admin.create([TopicSpec(record.topic, partitions, {"retention.ms": "-1", "max.message.bytes": str(16 << 20)})])
+            admin.create(
+                [TopicSpec(record.topic, partitions, {"retention.ms": "-1", "max.message.bytes": str(16 << 20)})]
+            )
             existing.add(record.topic)
         producer.produce(
             record.topic, record.key, record.value, None, record.headers or None, timestamp=record.timestamp
@@ -119,4 +123,3 @@ def load(
     producer.close()
     progress(done % 1000)
     return counts
-

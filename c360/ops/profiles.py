@@ -17,11 +17,15 @@ def normalized(plan: Plan, identifier: str) -> str:
     name, colon, value = identifier.partition(":")
     namespaces = {n.name: n for n in plan.identifiers.values()}
     if not colon or name not in namespaces:
-        raise UsageError(f"{identifier!r} is not namespace:value; namespaces of {plan.app!r} are {', '.join(namespaces)}")
+        raise UsageError(
+            f"{identifier!r} is not namespace:value; namespaces of {plan.app!r} are {', '.join(namespaces)}"
+        )
     return namespaces[name].label(value)
 
 
-def find_profile(plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, identifier: str) -> dict[str, Any] | None:
+def find_profile(
+    plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, identifier: str
+) -> dict[str, Any] | None:
     """The latest record that lists the identifier, None when there is none. Reads the topic once, whole."""
     wanted = normalized(plan, identifier)
     topic = plan.projected(projection)

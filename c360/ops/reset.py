@@ -123,7 +123,9 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
             notes = {}
             if projection is not None:
-                notes["catch_up"] = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
+                notes["catch_up"] = {
+                    f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]
+                }
             producer.produce(log.topic, RESET, incarnation, log.partition)
             for key, state in digests.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)

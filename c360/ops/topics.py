@@ -32,19 +32,31 @@ def check(plan: Plan, admin: Admin) -> list[Finding]:
     for topic in plan.topics:
         wanted = partitions_of(topic, existing)
         if topic.name not in existing:
-            of = f" ({wanted} partitions)" if wanted else "" if topic.owned else " (a raw topic: make it, or `c360 load` data)"
+            of = (
+                f" ({wanted} partitions)"
+                if wanted
+                else ""
+                if topic.owned
+                else " (a raw topic: make it, or `c360 load` data)"
+            )
             findings.append(Finding(topic.name, "missing", f"{topic.name} does not exist{of}"))
             continue
         if not topic.owned:
             continue
         if wanted is not None and existing[topic.name] != wanted:
             findings.append(
-                Finding(topic.name, "partitions", f"{topic.name} has {existing[topic.name]} partitions, planned are {wanted}")
+                Finding(
+                    topic.name,
+                    "partitions",
+                    f"{topic.name} has {existing[topic.name]} partitions, planned are {wanted}",
+                )
             )
         actual = configs.get(topic.name, {})
         for name, value in topic.config.items():
             if name in actual and actual[name] != value:
-                findings.append(Finding(topic.name, "config", f"{topic.name}: {name} is {actual[name]}, planned is {value}"))
+                findings.append(
+                    Finding(topic.name, "config", f"{topic.name}: {name} is {actual[name]}, planned is {value}")
+                )
     return findings
 
 

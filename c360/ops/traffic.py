@@ -108,7 +108,13 @@ class _Shop:
         return self._change("crm", "customers", customer, at_ms, old, new)
 
     def _change(
-        self, db: str, table: str, key: object, at_ms: int, before: dict[str, object] | None, after: dict[str, object] | None
+        self,
+        db: str,
+        table: str,
+        key: object,
+        at_ms: int,
+        before: dict[str, object] | None,
+        after: dict[str, object] | None,
     ) -> RawRecord:
         self.lsn += self.dice.randrange(1, 400)
         value = {

@@ -80,7 +80,9 @@ def _loop(page: Page, loop: Loop) -> None:
         sum(p.left for p in loop.progress),
     )  # fmt: skip
     for error, count in sorted(metrics.recoveries.items()):
-        page.add("c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count)
+        page.add(
+            "c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count
+        )
     tasks = list(loop.tasks.values())
     for phase in (Phase.RESTORING, Phase.RUNNING):
         count = sum(t.phase is phase for t in tasks)
@@ -119,4 +121,6 @@ def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> No
     ):
         page.add(f"c360_{name}_total", "counter", text, labels, value)
     behind = max(0.0, (now_ms - counters.newest_cause) / 1000) if lag and counters.newest_cause else 0.0
-    page.add("c360_freshness_seconds", "gauge", "How old the newest folded raw record is; 0 without lag.", labels, behind)
+    page.add(
+        "c360_freshness_seconds", "gauge", "How old the newest folded raw record is; 0 without lag.", labels, behind
+    )

@@ -77,7 +77,9 @@ class Web:
             try:
                 await web.TCPSite(self.runner, self.host, self.port).start()
             except OSError as error:
-                raise UsageError(f"port {self.port} for the worker's web is not free; choose another --web-port") from error
+                raise UsageError(
+                    f"port {self.port} for the worker's web is not free; choose another --web-port"
+                ) from error
             self.port = self.runner.addresses[0][1]
         for service in self.hosted:
             await service.start()

@@ -113,7 +113,9 @@ class IdTable:
 
     def _removable(self, data: bytes) -> list[bytes]:
         """Ids of an expired chunk that were not admitted again since: their entries go with it."""
-        rows = [(data[i : i + ID_BYTES], data[i + ID_BYTES : i + ID_BYTES + 8]) for i in range(0, len(data), ID_BYTES + 8)]
+        rows = [
+            (data[i : i + ID_BYTES], data[i + ID_BYTES : i + ID_BYTES + 8]) for i in range(0, len(data), ID_BYTES + 8)
+        ]
         now = self.store.get_many([self.id_prefix + key for key, _ in rows])
         return [key for (key, time), held in zip(rows, now, strict=True) if held == time and key not in self.admitted]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 from rocksdict import (
     BlockBasedOptions,
@@ -49,11 +50,11 @@ class RocksStore:
                 f"the state in {path} cannot be opened: {text}. Check free space and permissions of C360_STATE_DIR"
             ) from error
         self.unlogged = WriteOptions()
-        self.unlogged.disable_wal = True
+        self.unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, declared as a method
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         try:
-            found: list[bytes | None] = self.db.get(list(keys))
+            found = cast("list[bytes | None]", self.db.get(list(keys)))
         except Exception as error:
             raise TaskCorrupted(f"reading {self.path} failed: {error}") from error
         return found

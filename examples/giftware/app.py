@@ -43,7 +43,12 @@ class Placed(Record):
 
 
 @app.source(
-    "raw.orders", event_id="event_id", at="time", key=ShopId, name="orders", when={"type": "com.example.order.cancelled"}
+    "raw.orders",
+    event_id="event_id",
+    at="time",
+    key=ShopId,
+    name="orders",
+    when={"type": "com.example.order.cancelled"},
 )
 class Cancelled(Record):
     event_id: str = field("id")

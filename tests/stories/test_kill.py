@@ -51,7 +51,9 @@ def profiles(plan: Plan, cluster: Cluster) -> dict[bytes, bytes]:
     """The projection topic as a compacted table."""
     reader = cluster.reader()
     found: dict[bytes, bytes] = {}
-    for batches in reader.read(reader.starts([TP(plan.projected(plan.projections[0]), p) for p in range(plan.partitions)])):
+    for batches in reader.read(
+        reader.starts([TP(plan.projected(plan.projections[0]), p) for p in range(plan.partitions)])
+    ):
         for batch in batches:
             for key, value in zip(batch.keys, batch.values, strict=True):
                 assert key is not None

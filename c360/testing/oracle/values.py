@@ -28,9 +28,7 @@ WIDE = Context(prec=3000)
 DIGITS = 400  # a Decimal with more digits before its point, or more zeros after it, is none
 MICROS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # powers of ten from a unit to microseconds
 MISSING: Any = object()
-TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?([Zz]|([+-])(\d\d):(\d\d))?\Z", re.ASCII
-)
+TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?([Zz]|([+-])(\d\d):(\d\d))?\Z", re.ASCII)
 DATE = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 UUIDS = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}\Z", re.ASCII)
 
