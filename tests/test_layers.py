@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assembly": WORDS | LOOKED_INTO | {"serving", "ops"},
     "cli": WORDS | LOOKED_INTO | {"serving", "ops", "assembly", "c360"},
     "testing": WORDS | LOOKED_INTO | {"serving", "ops", "assembly", "c360"},  # enters any room; only ops enters it
+    "__main__": {"cli"},  # python -m c360
     "c360": WORDS | DOMAIN | SAYING | {"codecs"},  # the front door, c360/__init__.py
 }
 EXCEPTIONS: dict[str, set[str]] = {
