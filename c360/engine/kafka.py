@@ -219,7 +219,8 @@ class KafkaConsumer:
             wanted = [TopicPartition(*tp) for tp in partitions]
             try:
                 with self._guard:
-                    found = self._asker().committed(wanted, timeout=max(0.01, min(TRIED_S, deadline - time.monotonic())))
+                    tried_s = max(0.01, min(TRIED_S, deadline - time.monotonic()))
+                    found = self._asker().committed(wanted, timeout=tried_s)
                 for part in found:
                     if part.error:
                         raise KafkaException(part.error)
@@ -592,6 +593,16 @@ class _Watermarks:
         """
         if not partitions:
             return {}
+        deadline = time.monotonic() + REQUEST_S
+        while True:
+            try:
+                return self._asked(partitions, at)
+            except BrokerAway:  # of a new topic the leader may not know yet that it leads
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def _asked(self, partitions: Sequence[TP], at: int) -> dict[TP, int]:
         client = self._client = self._client or _consumer(self._config)
         doing = f"offsets of {', '.join(sorted({tp.topic for tp in partitions}))}"
         try:

@@ -134,19 +134,26 @@ class FaultyCluster:
         return self.inner.admin()
 
 
-@dataclass
+@dataclass(eq=False)
 class FaultyStore:
+    """Opened once at a time and not used after its end, as a database on disk insists on."""
+
     inner: Store
-    step: Callable[[str], None]
+    name: str
+    stores: FaultyStores
+
+    def _step(self, name: str) -> None:
+        assert self.stores.held.get(self.name) is self, f"{self.name} is used after it was closed"
+        self.stores.step(name)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        self.step("before get")
+        self._step("before get")
         return self.inner.get_many(keys)
 
     def write(self, entries: Iterable[Entry]) -> None:
-        self.step("before write")
+        self._step("before write")
         self.inner.write(entries)
-        self.step("after write")
+        self._step("after write")
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         return self.inner.scan(start, stop)
@@ -155,9 +162,12 @@ class FaultyStore:
         return self.inner.size_bytes()
 
     def close(self) -> None:
+        if self.stores.held.get(self.name) is self:
+            del self.stores.held[self.name]
         self.inner.close()
 
     def destroy(self) -> None:
+        self.close()
         self.inner.destroy()
 
 
@@ -165,11 +175,14 @@ class FaultyStore:
 class FaultyStores:
     inner: Stores
     plan: Plan
+    held: dict[str, FaultyStore] = field(default_factory=dict)
 
     def open(self, name: str) -> Store:
-        return FaultyStore(self.inner.open(name), self._step)
+        assert name not in self.held, f"{name} is open already"
+        store = self.held[name] = FaultyStore(self.inner.open(name), name, self)
+        return store
 
-    def _step(self, name: str) -> None:
+    def step(self, name: str) -> None:
         error = self.plan(name)
         if error is not None:
             raise error

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStore, MemoryStores, Stores
 from c360.tables.table import Table
 from tests.engine.faults import At, FaultyCluster, FaultyStores
-from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
+from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Later, Toy, World, content, toy_dlq
 
 WHOLE = LoopSettings(batch_records=1000, commit_s=0.0)
 LATE = LoopSettings(commit_s=3600.0)  # commits when there is nothing more to read, or when it must
@@ -69,29 +68,6 @@ def work(world: World, stores: Stores, *, rounds: int = 1) -> None:
 
 def running(loop: Loop) -> set[int]:
     return {lead.partition for lead, task in loop.tasks.items() if task.phase is Phase.RUNNING}
-
-
-class Later(Executor):
-    """Does what was submitted when it is told to, in order: a restore thread whose time the test decides."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # Executor's own signature
-        future: Future[Any] = Future()
-        self.waiting.append((future, lambda: fn(*args, **kwargs)))
-        return future
-
-    def work(self) -> None:
-        while self.waiting:
-            future, call = self.waiting.pop(0)
-            try:
-                future.set_result(call())
-            except Exception as error:  # handed to whoever asks for the result
-                future.set_exception(error)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self.work()
 
 
 # =============================================================================================================== state

@@ -14,7 +14,7 @@ from c360.engine.memory import MemoryCluster
 from c360.errors import BrokerAway, Fenced, OutcomeUnknown, TaskCorrupted, TaskMigrated, TransactionAborted
 from c360.tables.store import MemoryStores
 from tests.engine.faults import Crash, FaultyCluster, FaultyStores
-from tests.engine.toy import POISON, Toy, World, toy_dlq
+from tests.engine.toy import POISON, Later, Toy, World, toy_dlq
 
 STEPS = 1000
 SEEDS = 60
@@ -40,6 +40,11 @@ MAY_FAIL: dict[str, tuple[type[BaseException], ...]] = {
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_module, "AWAY_S", 0.0)
     monkeypatch.setattr(loop_module, "STORE_TRIES", 1_000_000)  # here disks fail as often as the dice say
+
+
+def later(loop: Loop) -> Later:
+    assert isinstance(loop.executor, Later)
+    return loop.executor
 
 
 @dataclass
@@ -74,7 +79,7 @@ class Simulation:
         )
         cluster = FaultyCluster(self.world.cluster, self.plan)
         self.loops[slot] = self.world.loop(
-            FaultyStores(stores, self.plan), slot=slot, cluster=cluster, settings=settings
+            FaultyStores(stores, self.plan), slot=slot, cluster=cluster, settings=settings, executor=Later()
         )
 
     def expire(self, loop: Loop) -> None:
@@ -140,6 +145,8 @@ class Simulation:
 
     def turn(self, slot: str, loop: Loop) -> None:
         try:
+            if self.calm or self.dice.random() < 0.5:
+                later(loop).work()
             loop.turn(0.0)
         except (Crash, Fenced) as end:  # fenced: a zombie met an unknown outcome, and took the slot back
             self.happened.add(type(end).__name__)
@@ -151,6 +158,7 @@ class Simulation:
     def wake(self, zombie: Loop) -> None:
         """It may read, and try; it may not write."""
         try:
+            later(zombie).work()
             zombie.turn(0.0)
         except (Fenced, Crash) as end:
             self.happened.add(f"zombie: {type(end).__name__}")
