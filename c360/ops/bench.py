@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from c360.agents.wire import CAUSE
 from c360.assembly import Worker
 from c360.engine.transport import TP, Cluster
 from c360.ops.load import RawRecord, load
+from c360.ops.progress import at_rest
 from c360.ops.traffic import traffic
 from c360.plan import Plan
-from c360.serving.metrics import lag_of
 from c360.tables.rocks import RocksStores
 
 Say = Callable[[str], None]
@@ -76,7 +76,7 @@ def _until(done: Callable[[], bool], worker: Worker | None = None) -> None:
         if worker is not None and worker.error is not None:
             raise worker.error
         assert time.monotonic() < deadline, "the benchmark did not come to its end in time"
-        time.sleep(0.02)
+        time.sleep(0.25)  # looking costs CPU too, and this process is measured
 
 
 def _worker(cluster: Cluster, plan: Plan, state: Path, only: Iterable[str] = ()) -> Worker:
@@ -89,13 +89,10 @@ def _stage(cluster: Cluster, plan: Plan, agent: str, state: Path) -> dict[str, A
     """One agent over all of its input, from ready to the last commit."""
     worker = _worker(cluster, plan, state, [agent])
     loop = worker.loops[0]
-    planned = plan.agent(agent)
     admin, reader = cluster.admin(), cluster.reader()
-    existing = admin.topics()
-    ends = reader.ends([TP(t, p) for t in planned.reads for p in range(existing[t])])
     with _Clocked() as clocked:
         worker.start()
-        _until(lambda: all(admin.group_offsets(planned.group).get(tp, 0) >= end for tp, end in ends.items()), worker)
+        _until(lambda: at_rest(plan, admin, reader, [agent]), worker)
     worker.stop()
     worker.join()
     reader.close()
@@ -103,6 +100,20 @@ def _stage(cluster: Cluster, plan: Plan, agent: str, state: Path) -> dict[str, A
     measured["commits"] = loop.metrics.commits
     measured["processor_us_per_event"] = round(loop.metrics.process_cpu_s / loop.metrics.records * 1e6, 2)
     return measured
+
+
+class _Joined:
+    """Knows when the only member of a group has its partitions."""
+
+    ready = False
+
+    def assigned(self, partitions: Sequence[TP]) -> None:
+        self.ready = True
+
+    def revoked(self, partitions: Sequence[TP]) -> None:
+        self.ready = False
+
+    lost = revoked
 
 
 def _null(cluster: Cluster, plan: Plan, counts: dict[str, int]) -> dict[str, Any]:
@@ -117,6 +128,9 @@ def _null(cluster: Cluster, plan: Plan, counts: dict[str, int]) -> dict[str, Any
     partitions = [TP(topic, p) for p in range(count)]
     starts, ends = reader.starts(partitions), reader.ends(partitions)
     consumer, producer = cluster.consumer(output), cluster.producer(output)
+    owned = _Joined()
+    consumer.subscribe([topic], owned)
+    _until(lambda: not consumer.poll(1, 0.25) and owned.ready)
     consumer.fetch(starts)
     positions = dict(starts)
     events = 0
@@ -163,7 +177,7 @@ def _latency(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
     worker.start()
     reader = cluster.reader()
     _until(lambda: bool(worker.loops) and all(loop.metrics.restores for loop in worker.loops), worker)
-    _until(lambda: not any(lag_of(worker.loops, reader).values()), worker)
+    _until(lambda: at_rest(plan, worker.admin, reader), worker)
     output = plan.projected(plan.projections[0])
     partitions = [TP(output, p) for p in range(plan.partitions)]
     positions = reader.ends(partitions)
@@ -187,7 +201,7 @@ def _latency(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
     now_ms = time.time_ns() // 1_000_000
     records = traffic(int(LATENCY_RATE * LATENCY_S), seed=now_ms % 1_000_003, start_ms=now_ms)
     load(_stamped(records), cluster, partitions=4, rate=LATENCY_RATE)
-    _until(lambda: not any(lag_of(worker.loops, reader).values()), worker)
+    _until(lambda: at_rest(plan, worker.admin, reader), worker)
     stop.set()
     watcher.join()
     worker.stop()

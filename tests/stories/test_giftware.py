@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from c360.engine.kafka import KafkaCluster
-from c360.ops import dlq, reset
-from c360.ops.load import RawRecord, load, read_lines
+from c360.ops import reset
+from c360.ops.load import load, read_lines
 from c360.ops.verify import verify
 from examples.giftware.app import app
 from tests.stories.tools import profiles, stop, wait_for_rest, worker
@@ -32,7 +31,7 @@ def test_the_years_orders_are_those_of_the_truth_also_after_a_reset(broker: str,
     assert stop(process) == 0, log.read_text()
 
     first = profiles(plan, cluster)
-    for line in gzip.open(scenario / "truth" / "persons.jsonl.gz"):
+    for line in gzip.decompress((scenario / "truth" / "persons.jsonl.gz").read_bytes()).splitlines():
         person = json.loads(line)
         known = person["shop_customer_id"] or f"guest-{person['person'][1:]}"
         said = json.loads(first[f"shop:{known}".encode()])["attributes"]
