@@ -464,9 +464,9 @@ class Loop:
         committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
         states: dict[TP, TaskState] = {}
         for task in tasks:
+            task.close()  # of an attempt that found the broker away
             if task.phase is Phase.GONE:
                 continue
-            task.close()  # of an attempt that found the broker away
             processor = self.agent.processor(task.task)
             store = self.stores.open(self.agent.store_name(task.task.lead))
             task.processor = processor
@@ -480,9 +480,14 @@ class Loop:
             starts = reader.starts(inputs)
         finally:
             reader.close()
-        for task in tasks:
-            if task.state is not None:
-                self._settle(task, committed, starts)
+        try:
+            for task in tasks:
+                if task.state is not None and task.phase is not Phase.GONE:
+                    self._settle(task, committed, starts)
+        except NeedsOperator as error:
+            if self.consumer.committed(inputs, self.settings.committed_timeout_s) != committed:
+                raise TaskMigrated("positions move while their tasks are restored: others have them") from error
+            raise
         return True
 
     def _all_gone(self, tasks: list[RunningTask]) -> bool:

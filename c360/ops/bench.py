@@ -34,7 +34,7 @@ def run_bench(cluster: Cluster, plan: Plan, events: int, say: Say) -> dict[str, 
     """The figures of `c360 bench --json`; units are in the names. The cluster should have no data of this app."""
     now_ms = time.time_ns() // 1_000_000
     say(f"loading {events} raw records")
-    counts = load(traffic(events, seed=now_ms % 1_000_000_007, start_ms=now_ms), cluster, partitions=4)
+    counts = load(traffic(events, seed=now_ms % 1_000_000_007, end_ms=now_ms), cluster, partitions=4)
     result: dict[str, Any] = {"events": sum(counts.values()), "broker": cluster.name}
     with tempfile.TemporaryDirectory(prefix="c360-bench-") as directory:
         null = _null(cluster, plan, counts)
@@ -199,7 +199,7 @@ def _latency(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
     watcher = threading.Thread(target=watch, name="latency")
     watcher.start()
     now_ms = time.time_ns() // 1_000_000
-    records = traffic(int(LATENCY_RATE * LATENCY_S), seed=now_ms % 1_000_003, start_ms=now_ms)
+    records = traffic(int(LATENCY_RATE * LATENCY_S), seed=now_ms % 1_000_003, end_ms=now_ms)
     load(_stamped(records), cluster, partitions=4, rate=LATENCY_RATE)
     _until(lambda: at_rest(plan, worker.admin, reader), worker)
     stop.set()

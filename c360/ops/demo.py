@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from c360.errors import C360Error, UsageError
 from c360.ops import topics
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
-from c360.ops.traffic import traffic
+from c360.ops.traffic import endless, traffic
 from c360.ops.verify import verify
 from c360.plan import Plan
 from c360.serving.metrics import lag_of
@@ -88,10 +87,10 @@ class Demo:
         self.reader = cluster.reader()
         self.feed_error: BaseException | None = None
 
-    def run_once(self, events: int, seed: int, start_ms: int, show: Callable[[Glance], None]) -> Summary:
+    def run_once(self, events: int, seed: int, end_ms: int, show: Callable[[Glance], None]) -> Summary:
         """Send `events` records, wait until all is folded, recompute and compare."""
         # Raw topics first, with the app's partition count, so that agents find them at once.
-        records = traffic(events, seed=seed, start_ms=start_ms)
+        records = traffic(events, seed=seed, end_ms=end_ms)
         self._start(records, None)
         deadline = time.monotonic() + SETTLE_S
         while not self._settled():
@@ -115,7 +114,7 @@ class Demo:
 
     def run(self, rate: float, seed: int, start_ms: int, show: Callable[[Glance], None]) -> None:
         """Send records at a rate until interrupted."""
-        self._start(itertools.chain.from_iterable(self._rounds(seed, start_ms)), rate)
+        self._start(endless(rate, seed=seed, start_ms=start_ms), rate)
         try:
             while True:
                 self._check(float("inf"))
@@ -123,11 +122,6 @@ class Demo:
                 time.sleep(0.5)
         finally:
             self._stop()
-
-    @staticmethod
-    def _rounds(seed: int, start_ms: int) -> Iterator[Iterator[RawRecord]]:
-        for n in itertools.count():
-            yield traffic(10_000, seed=seed + n, start_ms=start_ms + n * 600_000)
 
     # ------------------------------------------------------------------------------------------------------- parts
     def _start(self, records: Iterator[RawRecord], rate: float | None) -> None:

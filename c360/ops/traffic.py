@@ -7,6 +7,7 @@ records. Topics and shapes are those of `examples/shop/app.py`.
 from __future__ import annotations
 
 import random
+import sys
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,15 +17,23 @@ import orjson
 from c360.ops.load import RawRecord
 
 REPEATED, MISFIT = 0.02, 0.005
-STEP_MS = 40  # between two events
+STEP_MS = 40  # between two events, on average
 SECTIONS = ("shoes", "bags", "coats", "toys", "books", "garden", "music", "tea")
 CITIES = ("Madrid", "London", "Berlin", "Lyon", "Porto", "Gdańsk")
 NO_GOOD = (b"not json", b'{"id": 7}', b'{"id": "x", "cookie": "c", "category": "a/b", "ts": "yesterday"}', b"\xff\xfe")
 
 
-def traffic(events: int, *, seed: int, start_ms: int) -> Iterator[RawRecord]:
-    """Exactly `events` records, their timestamps rising from `start_ms`."""
-    shop = _Shop(seed, max(10, events // 20), start_ms)
+def traffic(events: int, *, seed: int, end_ms: int) -> Iterator[RawRecord]:
+    """Exactly `events` records, their timestamps rising to about `end_ms`: a broker refuses what is far ahead of it."""
+    return _traffic(events, _Shop(seed, max(10, events // 20), end_ms - events * STEP_MS, STEP_MS))
+
+
+def endless(rate: float, *, seed: int, start_ms: int) -> Iterator[RawRecord]:
+    """Records without end, `rate` of them per second of their timestamps, from `start_ms`."""
+    return _traffic(sys.maxsize, _Shop(seed, 1000, start_ms, max(1, int(1000 / rate))))
+
+
+def _traffic(events: int, shop: _Shop) -> Iterator[RawRecord]:
     recent: deque[RawRecord] = deque(maxlen=500)
     for _ in range(events):
         at_ms = shop.pass_time()
@@ -43,10 +52,10 @@ def traffic(events: int, *, seed: int, start_ms: int) -> Iterator[RawRecord]:
 class _Shop:
     """Customers, their rows as they are in the shop's databases, and what they do next."""
 
-    def __init__(self, seed: int, customers: int, start_ms: int) -> None:
+    def __init__(self, seed: int, customers: int, start_ms: int, step_ms: int) -> None:
         self.dice = random.Random(seed)
         self.customers = customers
-        self.now_ms = start_ms
+        self.now_ms, self.step_ms = start_ms, step_ms
         self.lsn = 1_000_000
         self.clicks = 0
         self.rows: dict[int, dict[str, object]] = {}  # CRM
@@ -54,7 +63,7 @@ class _Shop:
         self.order_ids = 0
 
     def pass_time(self) -> int:
-        self.now_ms += self.dice.randrange(2 * STEP_MS)
+        self.now_ms += self.dice.randrange(2 * self.step_ms)
         return self.now_ms
 
     def record(self, at_ms: int) -> RawRecord:

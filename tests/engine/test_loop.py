@@ -335,6 +335,53 @@ def test_a_partition_revoked_while_it_is_restored_disturbs_no_other_and_may_come
     assert not loop.metrics.recoveries
 
 
+def test_a_partition_revoked_between_two_attempts_to_restore_it_is_let_go(world: World) -> None:
+    """Its state of the first attempt was once taken for a restored one, that stood at no offset."""
+    work(world, MemoryStores())
+    executor = Later()
+    plan = At(0, lambda: BrokerAway("injected"), frozenset({"before read"}))
+    cluster = FaultyCluster(world.cluster, plan)
+    loop = world.loop(FaultyStores(MemoryStores(), lambda step: None), cluster=cluster, executor=executor)
+    world.until(lambda: len(loop.tasks) == 3, loop)
+    executor.work()
+    loop.turn(0)  # hears of it, and has another attempt waiting
+    other = world.loop(MemoryStores(), slot="1")
+    world.until(lambda: len(loop.tasks) == 2 and other.tasks, loop, other)
+    while not (running(loop) and running(other)):
+        executor.work()
+        loop.turn(0)
+        other.turn(0)
+    world.feed_all()
+    world.until(world.idle, loop, other)
+    world.check()
+
+
+def test_a_restore_that_others_overtake_is_no_matter_for_an_operator(world: World) -> None:
+    """The session ran out unnoticed: others have the tasks already, and commit while this one still reads."""
+    work(world, MemoryStores())
+    overtaken: list[str] = []
+
+    def meanwhile(step: str) -> None:
+        if step == "before ends" and not overtaken:
+            overtaken.append(step)
+            memory(world).expire(loop.consumer)
+            world.feed_all()
+            world.until(world.idle, other)
+
+    other = world.loop(MemoryStores(), slot="1")
+    loop = world.loop(MemoryStores(), cluster=FaultyCluster(world.cluster, meanwhile), executor=(executor := Later()))
+    world.until(lambda: len(loop.tasks) == 3, loop)
+    executor.work()
+    assert overtaken
+    while not (running(loop) and running(other)):
+        loop.turn(0)
+        other.turn(0)
+        executor.work()
+    world.feed_all()
+    world.until(world.idle, loop, other)
+    world.check()
+
+
 def test_a_broker_that_is_away_in_a_restore_is_waited_for_with_the_same_database(world: World, tmp_path: Path) -> None:
     work(world, RocksStores(tmp_path))
     for step in ("before ends", "before starts", "before read"):

@@ -42,7 +42,7 @@ def test_killed_at_random_moments_and_without_its_disk_it_gives_the_bytes_of_an_
     broker: str, tmp_path: Path
 ) -> None:
     plan, cluster, dice = app.plan(), KafkaCluster(broker), random.Random()
-    records = list(traffic(EVENTS, seed=SEED, start_ms=int(time.time() * 1000)))
+    records = list(traffic(EVENTS, seed=SEED, end_ms=int(time.time() * 1000)))
     state, log = tmp_path / "state", tmp_path / "worker.log"
 
     process = worker(broker, state, log)
@@ -65,7 +65,7 @@ def test_killed_at_random_moments_and_without_its_disk_it_gives_the_bytes_of_an_
 
     shutil.rmtree(state)
     process = worker(broker, state, log)
-    load(more := list(traffic(500, seed=SEED + 1, start_ms=int(time.time() * 1000))), cluster, partitions=4)
+    load(more := list(traffic(500, seed=SEED + 1, end_ms=int(time.time() * 1000))), cluster, partitions=4)
     wait_for_rest(plan, cluster, process, log)
     assert stop(process) == 0, log.read_text()
     report = verify(plan, cluster, [a.name for a in plan.agents])
