@@ -39,6 +39,11 @@ _NO_DUE = -(1 << 31)
 PLAIN: Mapping[ValueType, Any] = {
     "int": int, "float": float, "decimal": Decimal, "datetime": datetime, "date": date, "text": str, "bool": bool, "json": Any,
 }  # fmt: skip
+OF_TEXT: Mapping[ValueType, Callable[[str], Any]] = {
+    "decimal": Decimal,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+}
 
 
 # --------------------------------------------------------------------------------------------------------- decoding
@@ -174,8 +179,10 @@ class Renderer:
     def __init__(self, projection: ProjectionDeclaration, folding: Folding) -> None:
         self.folding = folding
         self.projection = projection
-        names = [a.name for a in projection.attributes]
-        self.write = ProfileWriter(projection.name, projection.version, (*names, *projection.derived))
+        self.names = [a.name for a in projection.attributes]
+        found = ((a.name, _typed(a)) for a in projection.attributes)
+        self.typed = [(name, of) for name, of in found if of is not None]
+        self.write = ProfileWriter(projection.name, projection.version, (*self.names, *projection.derived))
 
     def render(self, subject: str, fragment: Fragment, today: int) -> tuple[bytes | None, Exception | None]:
         """The record's bytes, None for a profile without records; and what a derived value raised, if one did."""
@@ -189,7 +196,10 @@ class Renderer:
         return self.write(subject, [subject], 1, [subject], values, self.folding.as_of(fragment)), failed
 
     def _derived(self, values: list[Any]) -> tuple[list[Any], Exception | None]:
-        typed = {a.name: _typed(a, v) for a, v in zip(self.projection.attributes, values, strict=True)}
+        typed = dict(zip(self.names, values, strict=True))
+        for name, of in self.typed:
+            if (value := typed[name]) is not None:
+                typed[name] = of(value)
         instance = self.projection.record(**typed)
         computed: list[Any] = []
         failed: Exception | None = None
@@ -211,16 +221,16 @@ def plain_value(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-def _typed(attribute: Attribute, value: Any) -> Any:
-    """The value of an attribute as the annotation says it: Decimal, datetime and date instead of their text."""
-    if value is None or attribute.kind in ("count", "flag", "distinct"):
-        return value
+def _typed(attribute: Attribute) -> Callable[[Any], Any] | None:
+    """What makes a plain value as the annotation says it: Decimal, datetime and date of their text. None: nothing."""
+    if attribute.kind in ("count", "flag", "distinct"):
+        return None
     if attribute.kind in ("total", "average"):
-        return Decimal(value)
-    if attribute.type not in ("decimal", "datetime", "date"):
-        return value
-    plain = PLAIN[attribute.type]
-    return [msgspec.convert(v, plain) for v in value] if isinstance(value, list) else msgspec.convert(value, plain)
+        return Decimal
+    if attribute.type not in OF_TEXT:
+        return None
+    of = OF_TEXT[attribute.type]
+    return lambda value: [of(v) for v in value] if isinstance(value, list) else of(value)
 
 
 # ------------------------------------------------------------------------------------------------------------- task
