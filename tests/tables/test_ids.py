@@ -40,6 +40,7 @@ class Harness:
             other.store.write(other.table.restored(dict(self.log[i : i + batch]), other.store))
         other.table.resume(*self.notes)
         other.notes = self.notes
+        other.log = list(self.log)
         return other
 
 
