@@ -18,7 +18,8 @@ DEADLINE_S = 100.0
 
 
 def worker(broker: str, state: Path, log: Path, app: str = "examples.shop.app:app") -> subprocess.Popen[bytes]:
-    environ = {**os.environ, "C360_BROKER": broker, "C360_STATE_DIR": str(state), "PYTHONPATH": str(ROOT)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("C360_")}
+    environ = {**inherited, "C360_BROKER": broker, "C360_STATE_DIR": str(state), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "c360", "-A", app, "worker"]
     with log.open("ab") as out:
         return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out)
