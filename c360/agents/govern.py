@@ -15,7 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
@@ -35,6 +35,7 @@ from c360.agents.wire import (
 )
 from c360.codecs.debezium import Change, DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
+from c360.codecs.layout import EPOCH
 from c360.codecs.record import Record, fields_of
 from c360.declare import Enrichment, Source, SourceType, without_none
 from c360.engine.agent import Outbox, Processor, Task
@@ -45,7 +46,6 @@ from c360.plan import Plan
 from c360.tables.ids import IdTable, id_key
 from c360.tables.table import Table
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
 AHEAD_MS = 5 * 60_000  # how far an event's time may be after its append time
 IDS, ROWS, MISFITS = b"iI", b"r", b"m"
@@ -293,8 +293,6 @@ class GovernTask:
         record: Any = change.record
         if change.unchanged:
             record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
-            if isinstance(record, Misfit):
-                raise record
         reader = self.reader
         subject = reader.subject(record, arrivals.batch.keys[i])
         value = encode(

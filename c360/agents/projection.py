@@ -36,9 +36,8 @@ DIGEST_BYTES = 16
 SWEPT_PER_COMMIT = 2_000
 _DAY = struct.Struct(">i")
 _NO_DUE = -(1 << 31)
-PLAIN: Mapping[ValueType, Any] = {
-    "int": int, "float": float, "decimal": Decimal, "datetime": datetime, "date": date, "text": str, "bool": bool, "json": Any,
-}  # fmt: skip
+# Types that JSON holds as text.
+PLAIN: Mapping[ValueType, Any] = {"decimal": Decimal, "datetime": datetime, "date": date}
 OF_TEXT: Mapping[ValueType, Callable[[str], Any]] = {
     "decimal": Decimal,
     "datetime": datetime.fromisoformat,
@@ -95,11 +94,8 @@ def reader_of(item: Input, kind: ValueType, where: Callable[[Any], bool] | None)
     if item.name is None:
         read: Callable[[Any], Any] = lambda view: True  # noqa: E731 - one of three shapes of the same thing
     elif item.enriched:
-        get, plain = attrgetter(f"enriched.{item.name}"), PLAIN[kind]
-        if kind in ("decimal", "datetime", "date"):
-            read = lambda view: None if (v := get(view)) is None else msgspec.convert(v, plain)  # noqa: E731
-        else:
-            read = get
+        get, plain = attrgetter(f"enriched.{item.name}"), PLAIN.get(kind)
+        read = get if plain is None else lambda view: None if (v := get(view)) is None else msgspec.convert(v, plain)
     elif where is None or kind not in ("text", "json"):
         read = attrgetter(f"record.{item.name}")
     else:  # of the user's record type, which has an Enum or a record where JSON has text or an object

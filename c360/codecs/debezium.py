@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from c360.codecs.layout import EXACT, Layout, misfit_of
+from c360.codecs.layout import EXACT, UNREADABLE, Layout, misfit_of
 from c360.codecs.record import Record, fields_of
 from c360.errors import Misfit
 
@@ -100,7 +100,7 @@ class DebeziumDecoder:
                 out.append(None if value is None else self._change(value, key))
             except Misfit as misfit:
                 out.append(misfit)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            except (*UNREADABLE, ValueError) as error:
                 out.append(misfit_of(error, f"the change event of {self.name}"))
         return out
 
@@ -140,18 +140,15 @@ class DebeziumDecoder:
                 return Change("upsert", row_id, position, at_ms, None, unchanged, snapshot, after)
         return Change("upsert", row_id, position, at_ms, self.layout.read(after), (), snapshot)
 
-    def complete(self, change: Change, old: Record | None) -> Record | Misfit:
-        """The record of a change with `unchanged` columns, which are taken from the row as it was."""
+    def complete(self, change: Change, old: Record | None) -> Record:
+        """The record of a change with `unchanged` columns, which are taken from the row as it was. Raises Misfit."""
         if old is None:
-            return Misfit(
+            raise Misfit(
                 "unknown-row",
                 f"{self.name}: {', '.join(change.unchanged)} was not sent because it had not changed, and the row before is"
                 " not known here; let the connector read the table again (a snapshot)",
             )
-        try:
-            record: Record = self.layout.complete(change.after, change.unchanged, old)
-        except Misfit as misfit:
-            return misfit
+        record: Record = self.layout.complete(change.after, change.unchanged, old)
         return record
 
     # --------------------------------------------------------------------------------------------------------- keys
@@ -161,7 +158,7 @@ class DebeziumDecoder:
         if key:
             try:
                 sent = _plain(key)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except UNREADABLE:
                 sent = key.decode(errors="replace") if len(self.key) == 1 and key[:1] not in b'{["' else None
             if isinstance(sent, dict) and isinstance(sent.get("payload"), dict) and "schema" in sent:
                 sent = sent["payload"]

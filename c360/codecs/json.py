@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from c360.codecs.layout import Layout, misfit_of
+from c360.codecs.layout import UNREADABLE, Layout, misfit_of
 from c360.codecs.record import Record
 from c360.errors import Misfit
 
@@ -25,7 +25,7 @@ class JsonDecoder:
     """Decodes payloads as the first of `choices` that they match."""
 
     def __init__(self, choices: Sequence[Choice], unmatched: Literal["dlq", "ignore"]) -> None:
-        self.layouts = [(_tests(choice.when), Layout(choice.record)) for choice in choices]
+        self.layouts = [(list((choice.when or {}).items()), Layout(choice.record)) for choice in choices]
         self.unmatched = unmatched
         self.names = " or ".join(layout.name for _, layout in self.layouts)
         paths = sorted({path for tests, _ in self.layouts for path, _ in tests})
@@ -66,10 +66,6 @@ class JsonDecoder:
         )
 
 
-def _tests(when: Mapping[str, str | int | bool] | None) -> list[tuple[str, str | int | bool]]:
-    return list((when or {}).items())
-
-
 class _Probe:
     """Looks at a few places of a payload."""
 
@@ -84,7 +80,7 @@ class _Probe:
         """What is at the paths. Raises Misfit when this is no JSON object."""
         try:
             found = self.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise misfit_of(error, "the payload") from None
         out = {}
         for path, parts in self.paths:

@@ -28,6 +28,7 @@ MICROS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # power of ten from a unit to mic
 Read = Callable[[Any], Any]
 Check = Callable[[Any], Any]  # the value, made right; raises Misfit
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what decoding raises; see misfit_of
 _ABSENT: Any = object()
 _AT = re.compile(r" - at `(.*)`\Z")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -56,8 +57,12 @@ def misfit_of(error: Exception, said: str) -> Misfit:
         return Misfit("out-of-range", f"{where}: the value is out of range or no valid time")
     if text.startswith("Invalid enum value") or text.startswith("Invalid value"):
         return Misfit("wrong-type", f"{where}: the value is none of those declared")
-    hint = "; a time as a number needs field(unit=…)" if "`datetime" in text and "got `int`" in text else ""
-    hint = "; days since 1970 need field(unit='days')" if "`date" in text and "got `int`" in text and not hint else hint
+    hint = ""
+    if "got `int`" in text:
+        if "`datetime" in text:
+            hint = "; a time as a number needs field(unit=…)"
+        elif "`date" in text:
+            hint = "; days since 1970 need field(unit='days')"
     return Misfit("wrong-type", f"{where}: {text[:1].lower()}{text[1:]}{hint}")
 
 
@@ -159,7 +164,7 @@ class Layout:
         """The record of these bytes. Raises Misfit."""
         try:
             made = self.record(**self.values(data)) if self.straight is None else self.straight(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise misfit_of(error, self.name) from None
         return _checked(made, self.checks) if self.checks else made
 
@@ -184,7 +189,7 @@ class Layout:
         """The record of these bytes, with the fields in `without` taken from another record. Raises Misfit."""
         try:
             values = self.values(data, without)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise misfit_of(error, self.name) from None
         for info, path, _ in self.places:
             if path[0] in without:
@@ -219,7 +224,7 @@ def _reader(said: str, info: FieldInfo) -> Read:
     def read(raw: Any) -> Any:
         try:
             value = decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise misfit_of(error, said) from None
         return value if convert is None or value is None else convert(value)
 

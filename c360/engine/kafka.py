@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer as ConsumerClient
 from confluent_kafka import (
@@ -54,6 +54,7 @@ from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer,
 from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator, TaskMigrated, UsageError
 
 log = logging.getLogger("c360.kafka")
+T = TypeVar("T")
 
 REQUEST_S: Final = 10.0  # a broker that has not answered by then is away
 OFFSETS_S: Final = 15.0  # to bring offsets into a transaction; as long as the transaction may take
@@ -212,24 +213,23 @@ class KafkaConsumer:
             self._paused |= fresh
 
     def committed(self, partitions: Sequence[TP], timeout_s: float) -> dict[TP, int | None]:
-        deadline = time.monotonic() + timeout_s
         if not partitions:
             return {}
-        while True:
+
+        def ask(left_s: float) -> dict[TP, int | None]:
+            doing = f"committed offsets of {self._config['group.id']}"
             wanted = [TopicPartition(*tp) for tp in partitions]
             try:
                 with self._guard:
-                    tried_s = max(0.01, min(TRIED_S, deadline - time.monotonic()))
-                    found = self._asker().committed(wanted, timeout=tried_s)
-                for part in found:
-                    if part.error:
-                        raise KafkaException(part.error)
-                return {TP(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in found}
+                    found = self._asker().committed(wanted, timeout=max(0.01, min(TRIED_S, left_s)))
             except KafkaException as raised:
-                error = remedy_of(raised, f"committed offsets of {self._config['group.id']}")
-                if not isinstance(error, BrokerAway) or time.monotonic() >= deadline:
-                    raise error from None
-            time.sleep(0.01)  # let `close` in
+                raise remedy_of(raised, doing) from None
+            for part in found:
+                if part.error:
+                    raise remedy(part.error, doing)
+            return {TP(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in found}
+
+        return _patiently(ask, timeout_s, pause_s=0.01)  # the pause lets `close` in
 
     def _asker(self) -> ConsumerClient:
         """A client of the same group that never joins: the member's own lets no other thread in while one polls."""
@@ -593,26 +593,20 @@ class _Watermarks:
         """
         if not partitions:
             return {}
-        deadline = time.monotonic() + REQUEST_S
-        while True:
-            try:
-                return self._asked(partitions, at)
-            except BrokerAway:  # of a new topic the leader may not know yet that it leads
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.05)
-
-    def _asked(self, partitions: Sequence[TP], at: int) -> dict[TP, int]:
         client = self._client = self._client or _consumer(self._config)
         doing = f"offsets of {', '.join(sorted({tp.topic for tp in partitions}))}"
-        try:
-            found = client.offsets_for_times([TopicPartition(*tp, at) for tp in partitions], timeout=REQUEST_S)
-        except KafkaException as raised:
-            raise remedy_of(raised, doing) from None
-        for part in found:
-            if part.error:
-                raise remedy(part.error, doing)
-        return {TP(part.topic, part.partition): part.offset for part in found}
+
+        def ask(left_s: float) -> dict[TP, int]:
+            try:
+                found = client.offsets_for_times([TopicPartition(*tp, at) for tp in partitions], timeout=REQUEST_S)
+            except KafkaException as raised:
+                raise remedy_of(raised, doing) from None
+            for part in found:
+                if part.error:
+                    raise remedy(part.error, doing)
+            return {TP(part.topic, part.partition): part.offset for part in found}
+
+        return _patiently(ask, REQUEST_S, pause_s=0.05)  # the leader of a new topic may not know yet that it leads
 
     def close(self) -> None:
         if self._client is not None:
@@ -826,3 +820,15 @@ def _until(done: Callable[[], bool], otherwise: str) -> None:
         if time.monotonic() > deadline:
             raise BrokerAway(otherwise)
         time.sleep(0.02)
+
+
+def _patiently(ask: Callable[[float], T], timeout_s: float, *, pause_s: float) -> T:
+    """What `ask`, told how many seconds are left, answers; again while the broker is away, up to the time-out."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return ask(deadline - time.monotonic())
+        except BrokerAway:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(pause_s)

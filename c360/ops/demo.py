@@ -22,6 +22,7 @@ from c360.errors import C360Error, UsageError
 from c360.ops import topics
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
+from c360.ops.records import follow
 from c360.ops.traffic import endless, traffic
 from c360.ops.verify import verify
 from c360.plan import Plan
@@ -89,17 +90,7 @@ class Demo:
 
     def run_once(self, events: int, seed: int, end_ms: int, show: Callable[[Glance], None]) -> Summary:
         """Send `events` records, wait until all is folded, recompute and compare."""
-        # Raw topics first, with the app's partition count, so that agents find them at once.
-        records = traffic(events, seed=seed, end_ms=end_ms)
-        self._start(records, None)
-        deadline = time.monotonic() + SETTLE_S
-        while not self._settled():
-            self._check(deadline)
-            show(self.glance())
-            time.sleep(0.1)
-        seconds = time.monotonic() - self.begun
-        show(self.glance())
-        self._stop()
+        seconds = self.fold(traffic(events, seed=seed, end_ms=end_ms), show)
         report = verify(self.plan, self.cluster, [a.name for a in self.plan.agents])
         govern = self._govern()
         return Summary(
@@ -111,6 +102,19 @@ class Demo:
             differences=report.differences,
             broker=self.cluster.name,
         )
+
+    def fold(self, records: Iterator[RawRecord], show: Callable[[Glance], None]) -> float:
+        """Send these records, wait until the worker has folded them all, and stop it. Returns seconds it took."""
+        self._start(records, None)
+        deadline = time.monotonic() + SETTLE_S
+        while not self._settled():
+            self._check(deadline)
+            show(self.glance())
+            time.sleep(0.1)
+        seconds = time.monotonic() - self.begun
+        show(self.glance())
+        self._stop()
+        return seconds
 
     def run(self, rate: float, seed: int, start_ms: int, show: Callable[[Glance], None]) -> None:
         """Send records at a rate until interrupted."""
@@ -174,15 +178,7 @@ class Demo:
         partitions = [TP(topic, p) for p in range(self.plan.partitions)]
         if not self.positions:
             self.positions = self.reader.starts(partitions)
-        for batches in self.reader.read(self.positions):
-            for batch in batches:
-                self.positions[batch.tp] = batch.offsets[-1] + 1
-                for key, value in zip(batch.keys, batch.values, strict=True):
-                    assert key is not None
-                    if value is None:
-                        self.profiles.pop(key, None)
-                    else:
-                        self.profiles[key] = value
+        follow(self.reader, self.positions, self.profiles)
         newest = list(self.profiles)[-SHOWN:]
         lag = lag_of(self.worker.loops, self.reader)
         folded = sum(loop.metrics.records for loop in self.worker.loops if isinstance(loop.agent, Govern))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from c360.agents.wire import ORIGIN, TIME, MisfitRecord, decode_misfit
 from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
+from c360.ops.records import records
 from c360.plan import Plan
 
 
@@ -35,11 +36,9 @@ def read(plan: Plan, cluster: Cluster) -> Iterator[DeadLetter]:
     partitions = [TP(plan.dlq, p) for p in range(count)]
     reader = cluster.reader()
     try:
-        for batches in reader.read(reader.starts(partitions)):
-            for batch in batches:
-                for offset, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
-                    if value is not None:
-                        yield DeadLetter(batch.tp.partition, offset, key, decode_misfit(value))
+        for tp, offset, key, value in records(reader, reader.starts(partitions)):
+            if value is not None:
+                yield DeadLetter(tp.partition, offset, key, decode_misfit(value))
     finally:
         reader.close()
 

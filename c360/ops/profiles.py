@@ -9,6 +9,7 @@ import orjson
 from c360.declare import ProjectionDeclaration
 from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
+from c360.ops.records import records
 from c360.plan import Plan
 
 
@@ -37,12 +38,10 @@ def find_profile(
     needle = wanted.encode()
     latest: dict[bytes, bytes | None] = {}
     try:
-        for batches in reader.read(reader.starts(partitions)):
-            for batch in batches:
-                for key, value in zip(batch.keys, batch.values, strict=True):
-                    assert key is not None
-                    if key == needle or key in latest or (value is not None and needle in value):
-                        latest[key] = value
+        for _, _, key, value in records(reader, reader.starts(partitions)):
+            assert key is not None
+            if key == needle or key in latest or (value is not None and needle in value):
+                latest[key] = value
     finally:
         reader.close()
     for value in latest.values():

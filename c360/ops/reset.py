@@ -24,6 +24,7 @@ from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator, UsageError
+from c360.ops.records import records
 from c360.plan import Plan, PlannedAgent
 from c360.profile.fold import Folding
 
@@ -157,13 +158,11 @@ def _digests(
     topic = plan.projected(projection)
     found: dict[int, dict[bytes, bytes]] = {}
     partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
-    for batches in reader.read(reader.starts(partitions)):
-        for batch in batches:
-            held = found.setdefault(batch.tp.partition, {})
-            for key, value in zip(batch.keys, batch.values, strict=True):
-                assert key is not None
-                if value is None:
-                    held.pop(PROFILES + key, None)
-                else:
-                    held[PROFILES + key] = codec.encode(ProfileState(folding.empty(), digest_of(value)))
+    for tp, _, key, value in records(reader, reader.starts(partitions)):
+        assert key is not None
+        held = found.setdefault(tp.partition, {})
+        if value is None:
+            held.pop(PROFILES + key, None)
+        else:
+            held[PROFILES + key] = codec.encode(ProfileState(folding.empty(), digest_of(value)))
     return found

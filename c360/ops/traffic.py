@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 
 import orjson
 
@@ -89,7 +90,7 @@ class _Shop:
 
     def _order(self, customer: int, at_ms: int) -> RawRecord:
         if self.orders and self.dice.random() < 0.1:
-            order_id = self.dice.choice(list(self.orders)[-50:])
+            order_id = self.dice.choice([*islice(reversed(self.orders), 50)][::-1])  # of the last
             old = self.orders[order_id]
             if self.dice.random() < 0.3:
                 del self.orders[order_id]

@@ -5,6 +5,7 @@ The raw topics are those of the scenario `giftware` in the project's shared data
 
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 from c360 import App, Projection, Record, collect, count, distinct, field, first, newest, top, total
 
@@ -29,40 +30,31 @@ class Line(Record):
     unit_price: Decimal = field("unit_price_minor", scale=2)
 
 
-@app.source(
-    "raw.orders", event_id="event_id", at="time", key=ShopId, name="orders", when={"type": "com.example.order.placed"}
-)
-class Placed(Record):
+class OrderEvent(Record):
+    """What all events about orders have."""
+
     event_id: str = field("id")
     time: datetime
+    total: Decimal = field("data.total_minor", scale=2)
+
+
+orders = partial(app.source, "raw.orders", event_id="event_id", at="time", key=ShopId, name="orders")
+
+
+@orders(when={"type": "com.example.order.placed"})
+class Placed(OrderEvent):
     order_id: str = field("data.order_id")
     country: str = field("data.country")
-    total: Decimal = field("data.total_minor", scale=2)
     lines: list[Line] = field("data.lines")
     first_sku: str | None = field("data.lines.0.sku")
 
 
-@app.source(
-    "raw.orders",
-    event_id="event_id",
-    at="time",
-    key=ShopId,
-    name="orders",
-    when={"type": "com.example.order.cancelled"},
-)
-class Cancelled(Record):
-    event_id: str = field("id")
-    time: datetime
-    total: Decimal = field("data.total_minor", scale=2)
+@orders(when={"type": "com.example.order.cancelled"})
+class Cancelled(OrderEvent): ...
 
 
-@app.source(
-    "raw.orders", event_id="event_id", at="time", key=ShopId, name="orders", when={"type": "com.example.order.adjusted"}
-)
-class Adjusted(Record):
-    event_id: str = field("id")
-    time: datetime
-    total: Decimal = field("data.total_minor", scale=2)
+@orders(when={"type": "com.example.order.adjusted"})
+class Adjusted(OrderEvent): ...
 
 
 @app.source(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from c360.engine.state import (
 from c360.engine.transport import TP, Batch
 from c360.errors import BrokerAway, C360Error, EngineFatal, Fenced, NeedsOperator, OutcomeUnknown, TaskCorrupted
 from c360.tables.rocks import RocksStores
-from c360.tables.store import MemoryStore, MemoryStores, Stores
+from c360.tables.store import MemoryStore, MemoryStores, Store, Stores
 from c360.tables.table import Table
 from tests.engine.faults import At, FaultyCluster, FaultyStores
 from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Later, Toy, World, content, toy_dlq
@@ -64,6 +65,14 @@ def work(world: World, stores: Stores, *, rounds: int = 1) -> None:
     loop = world.loop(stores)
     world.until(world.idle, loop)
     loop.close()
+
+
+@contextmanager
+def first_store(world: World, stores: Stores) -> Iterator[Store]:
+    """The store of the first task, between two lives of a worker."""
+    store = stores.open(world.toy.store_name(world.leads[0]))
+    yield store
+    store.close()
 
 
 def running(loop: Loop) -> set[int]:
@@ -122,29 +131,25 @@ def test_a_store_ahead_of_its_changelog_is_of_another_life_and_begins_from_nothi
     world: World, stores: Stores, by: int
 ) -> None:
     work(world, stores)
-    store = stores.open(world.toy.store_name(world.leads[0]))
-    local = Local(world.ends(world.logs)[world.logs[0]] + by, 0, world.toy.clock())
-    store.write([(LOCAL, msgspec.json.encode(local)), (COUNTS + b"a-0", b"77"), (COUNTS + b"phantom", b"1")])
-    store.close()
+    with first_store(world, stores) as store:
+        local = Local(world.ends(world.logs)[world.logs[0]] + by, 0, world.toy.clock())
+        store.write([(LOCAL, msgspec.json.encode(local)), (COUNTS + b"a-0", b"77"), (COUNTS + b"phantom", b"1")])
     work(world, stores)
     world.check()
-    store = stores.open(world.toy.store_name(world.leads[0]))
-    assert b"phantom" not in content(store)[0]
-    store.close()
+    with first_store(world, stores) as store:
+        assert b"phantom" not in content(store)[0]
 
 
 def test_a_store_that_was_away_too_long_begins_from_nothing(world: World, stores: Stores) -> None:
     """A deletion may have been compacted away meanwhile; the store would keep what was deleted for ever."""
     work(world, stores)
-    store = stores.open(world.toy.store_name(world.leads[0]))
-    store.write([(COUNTS + b"deleted meanwhile", b"1")])
-    store.close()
+    with first_store(world, stores) as store:
+        store.write([(COUNTS + b"deleted meanwhile", b"1")])
     world.toy.clock.ms += 21 * 3_600_000
     work(world, stores)
     world.check()
-    store = stores.open(world.toy.store_name(world.leads[0]))
-    assert b"deleted meanwhile" not in content(store)[0]
-    store.close()
+    with first_store(world, stores) as store:
+        assert b"deleted meanwhile" not in content(store)[0]
 
 
 def test_a_store_behind_what_the_changelog_still_holds_begins_from_nothing(world: World, stores: Stores) -> None:
@@ -153,15 +158,13 @@ def test_a_store_behind_what_the_changelog_still_holds_begins_from_nothing(world
     work(world, MemoryStores())
     memory(world).compact(world.toy.log)
     world.admin.delete_records({log: n + 2 for log, n in before.items()})
-    store = stores.open(world.toy.store_name(world.leads[0]))
-    store.write([(COUNTS + b"phantom", b"1")])
-    store.close()
+    with first_store(world, stores) as store:
+        store.write([(COUNTS + b"phantom", b"1")])
     loop = world.loop(stores)
     world.until(lambda: running(loop) == {0, 1, 2}, loop)
     loop.close()
-    store = stores.open(world.toy.store_name(world.leads[0]))
-    assert b"phantom" not in content(store)[0]
-    store.close()
+    with first_store(world, stores) as store:
+        assert b"phantom" not in content(store)[0]
 
 
 def test_a_reset_voids_every_store_of_the_life_before(world: World, stores: Stores) -> None:

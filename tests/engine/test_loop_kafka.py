@@ -122,13 +122,19 @@ def test_an_error_in_the_middle_is_mended(
     world.check()
 
 
-def test_a_hung_worker_is_replaced_and_stops_when_it_wakes(
-    world: World, start: Callable[..., Loop], impatient: KafkaCluster
-) -> None:
+def hung_in_a_transaction(world: World, start: Callable[..., Loop], impatient: KafkaCluster) -> Loop:
+    """A worker with all tasks that has begun a transaction and is not turned any more."""
     hung = start(MemoryStores(), cluster=impatient, settings=LATE)
     drive(world, lambda: running(hung) == {0, 1, 2}, hung)
     world.feed_all()
     drive(world, lambda: hung.in_transaction, hung)
+    return hung
+
+
+def test_a_hung_worker_is_replaced_and_stops_when_it_wakes(
+    world: World, start: Callable[..., Loop], impatient: KafkaCluster
+) -> None:
+    hung = hung_in_a_transaction(world, start, impatient)
     successor = start(MemoryStores())
     drive(world, lambda: world.idle() and running(successor) == {0, 1, 2}, successor)
     world.check()
@@ -147,10 +153,7 @@ def test_a_hung_worker_is_replaced_and_stops_when_it_wakes(
 def test_a_worker_that_was_away_too_long_loses_its_tasks_and_joins_again(
     world: World, start: Callable[..., Loop], impatient: KafkaCluster
 ) -> None:
-    hung = start(MemoryStores(), cluster=impatient, settings=LATE)
-    drive(world, lambda: running(hung) == {0, 1, 2}, hung)
-    world.feed_all()
-    drive(world, lambda: hung.in_transaction, hung)
+    hung = hung_in_a_transaction(world, start, impatient)
     other = start(MemoryStores(), slot="1")
     drive(world, lambda: len(other.tasks) == 3, other)  # without the other's consent
     drive(world, lambda: running(hung) and running(other), hung, other)

@@ -1,4 +1,4 @@
-"""A year of a real shop on a real Kafka: what is known of each customer, the same after a reset, misfits put right."""
+"""A year of a real shop on a real Kafka: what is known of each customer, and the same after a reset."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from c360.ops.verify import verify
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
 from examples.shop.app import app
-from tests.stories.tools import DEADLINE_S, profiles, stop, wait_for_rest, worker
+from tests.stories.tools import profiles, stop, wait_for_rest, worker
 
 EVENTS, SEED = 6_000, 7
 KILLS = int(os.environ.get("C360_TEST_KILLS", "6"))
@@ -27,13 +27,7 @@ KILLS = int(os.environ.get("C360_TEST_KILLS", "6"))
 
 def undisturbed(records: list[RawRecord], plan: Plan) -> dict[bytes, bytes]:
     cluster = MemoryCluster()
-    demo = Demo(plan, cluster, MemoryStores(), slot="0")
-    demo._start(iter(records), None)
-    deadline = time.monotonic() + DEADLINE_S
-    while not demo._settled():
-        demo._check(deadline)
-        time.sleep(0.05)
-    demo._stop()
+    Demo(plan, cluster, MemoryStores(), slot="0").fold(iter(records), lambda glance: None)
     return profiles(plan, cluster)
 
 

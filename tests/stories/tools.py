@@ -11,6 +11,7 @@ from pathlib import Path
 
 from c360.engine.transport import TP, Cluster
 from c360.ops.progress import at_rest
+from c360.ops.records import follow
 from c360.plan import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -29,16 +30,8 @@ def profiles(plan: Plan, cluster: Cluster) -> dict[bytes, bytes]:
     """The projection topic as a compacted table."""
     reader = cluster.reader()
     found: dict[bytes, bytes] = {}
-    for batches in reader.read(
-        reader.starts([TP(plan.projected(plan.projections[0]), p) for p in range(plan.partitions)])
-    ):
-        for batch in batches:
-            for key, value in zip(batch.keys, batch.values, strict=True):
-                assert key is not None
-                if value is None:
-                    found.pop(key, None)
-                else:
-                    found[key] = value
+    topic = plan.projected(plan.projections[0])
+    follow(reader, reader.starts([TP(topic, p) for p in range(plan.partitions)]), found)
     reader.close()
     return found
 

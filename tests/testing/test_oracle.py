@@ -78,32 +78,27 @@ def test_json_is_read_without_rounding_and_written_in_one_way() -> None:
 class Uid(str): ...
 
 
-class Event(Record):
+class Values(Record):
+    """A field of each type."""
+
     who: Uid
+    at: datetime | None = None
+    int_: int | None = None
+    float_: float | None = None
+    decimal_: Decimal | None = None
+    datetime_: datetime | None = None
+    date_: date | None = None
+    text_: str | None = None
+    bool_: bool | None = None
+    json_: dict[str, Any] | None = None
+
+
+class Event(Values):
     id: str | None = None
-    at: datetime | None = None
-    int_: int | None = None
-    float_: float | None = None
-    decimal_: Decimal | None = None
-    datetime_: datetime | None = None
-    date_: date | None = None
-    text_: str | None = None
-    bool_: bool | None = None
-    json_: dict[str, Any] | None = None
 
 
-class Row(Record):
+class Row(Values):
     key: int
-    who: Uid
-    at: datetime | None = None
-    int_: int | None = None
-    float_: float | None = None
-    decimal_: Decimal | None = None
-    datetime_: datetime | None = None
-    date_: date | None = None
-    text_: str | None = None
-    bool_: bool | None = None
-    json_: dict[str, Any] | None = None
 
 
 def declared() -> App:

@@ -1,0 +1,36 @@
+"""Topics read from outside of the agents: record by record, or as the table that a compacted topic is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from c360.engine.transport import TP, Reader
+
+
+class Found(NamedTuple):
+    """One record and where it lies."""
+
+    tp: TP
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+def records(reader: Reader, positions: Mapping[TP, int]) -> Iterator[Found]:
+    """Committed records from these positions up to what is the end now, each partition in order."""
+    for batches in reader.read(positions):
+        for batch in batches:
+            for offset, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
+                yield Found(batch.tp, offset, key, value)
+
+
+def follow(reader: Reader, positions: dict[TP, int], table: dict[bytes, bytes]) -> None:
+    """Bring `table` (key -> last value) from `positions` to the end, and `positions` with it."""
+    for tp, offset, key, value in records(reader, positions.copy()):
+        assert key is not None
+        positions[tp] = offset + 1
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
