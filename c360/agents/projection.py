@@ -21,13 +21,13 @@ import msgspec
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_record
 from c360.clock import DAY_MS
 from c360.codecs.record import FieldInfo, Record, fields_of
-from c360.declare import Input, ProjectionDeclaration, Source, value_type
+from c360.declare import Input, Projection, ProjectionDeclaration, Source, value_type
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
 from c360.plan import Plan, windowed
 from c360.profile.attribute import Attribute, ValueType
-from c360.profile.fold import Folding, Fragment, Reader
+from c360.profile.fold import AS_OF, RECORDS, Folding, Fragment, Reader
 from c360.profile.record import ProfileWriter
 from c360.tables.table import Table
 
@@ -174,38 +174,48 @@ class Renderer:
 
     def __init__(self, projection: ProjectionDeclaration, folding: Folding) -> None:
         self.folding = folding
-        self.projection = projection
         self.names = [a.name for a in projection.attributes]
-        found = ((a.name, _typed(a)) for a in projection.attributes)
-        self.typed = [(name, of) for name, of in found if of is not None]
+        self.derived = projection.derived
+        self.instance = _lazily_typed(projection) if projection.derived else None
         self.write = ProfileWriter(projection.name, projection.version, (*self.names, *projection.derived))
 
     def render(self, subject: str, fragment: Fragment, today: int) -> tuple[bytes | None, Exception | None]:
         """The record's bytes, None for a profile without records; and what a derived value raised, if one did."""
-        if not self.folding.present(fragment):
+        cells = self.folding.seen(fragment)
+        if cells[RECORDS] <= 0:
             return None, None
-        values = self.folding.values(fragment, today)
+        values = self.folding.show(cells, today)
         failed = None
-        if self.projection.derived:
-            derived, failed = self._derived(values)
-            values = values + derived
-        return self.write(subject, [subject], 1, [subject], values, self.folding.as_of(fragment)), failed
+        if self.instance is not None:
+            derived, failed = self._derived(self.instance(**dict(zip(self.names, values, strict=True))))
+            values += derived
+        return self.write(subject, (subject,), 1, (subject,), values, cells[AS_OF]), failed
 
-    def _derived(self, values: list[Any]) -> tuple[list[Any], Exception | None]:
-        typed = dict(zip(self.names, values, strict=True))
-        for name, of in self.typed:
-            if (value := typed[name]) is not None:
-                typed[name] = of(value)
-        instance = self.projection.record(**typed)
+    def _derived(self, instance: Projection) -> tuple[list[Any], Exception | None]:
         computed: list[Any] = []
         failed: Exception | None = None
-        for name in self.projection.derived:
+        for name in self.derived:
             try:
                 computed.append(plain_value(getattr(instance, name)))
             except Exception as error:  # the user's code; the value is null, the reason goes to the dead-letter topic
                 computed.append(None)
                 failed = failed or error
         return computed, failed
+
+
+def _lazily_typed(projection: ProjectionDeclaration) -> type[Projection]:
+    """The user's class, made of plain values; one becomes Decimal, datetime or date when it is asked for."""
+    typed = ((a.name, _typed(a)) for a in projection.attributes)
+    views = {name: _view(name, of) for name, of in typed if of is not None}
+    return type(projection.record.__name__, (projection.record,), views)
+
+
+def _view(name: str, of: Callable[[Any], Any]) -> property:
+    def get(instance: Projection) -> Any:
+        value = instance.__dict__[name]
+        return None if value is None else of(value)
+
+    return property(get)
 
 
 def plain_value(value: Any) -> Any:
@@ -347,8 +357,9 @@ class ProjectionTask:
             return
         if self.sweep is not None:
             self._sweep()
-        for key, cause in self.touched.items():
-            self._write(key, cause, out)
+        profiles = self.profiles.load(self.touched)
+        changed = [key for key, cause in self.touched.items() if self._write(key, profiles[key], cause, out)]
+        self.profiles.touch(changed)
         self.touched.clear()
 
     def _announce(self, day: int, out: Outbox) -> None:
@@ -358,25 +369,24 @@ class ProjectionTask:
             self.announced = day
 
     # ----------------------------------------------------------------------------------------------------- writing
-    def _write(self, key: bytes, cause: int, out: Outbox) -> None:
-        state = self.profiles.get(key)
+    def _write(self, key: bytes, state: ProfileState | None, cause: int, out: Outbox) -> bool:
+        """Write the profile if its record is another than the last; whether its state has changed."""
         assert state is not None
-        if self.windowed:
-            self._index(key, state)
+        indexed = self.windowed and self._index(key, state)
         record, failed = self.renderer.render(key.decode(), state.fragment, self.today)
         digest = b"" if record is None else digest_of(record)
         if digest == state.digest:
             self.counters.unchanged += 1
-            return
+            return indexed
         headers = [(CAUSE, str(cause).encode())] if cause >= 0 else None
         out.send(self.output, key, record, None, headers)
         state.digest = digest
-        self.profiles.touch((key,))
         self.counters.written += 1
         self.counters.tombstones += record is None
         self.counters.newest_cause = max(self.counters.newest_cause, cause)
         if failed is not None:
             out.send(self.dlq, key, self._derived_misfit(key, failed))
+        return True
 
     def _derived_misfit(self, key: bytes, failed: Exception) -> bytes:
         return encode(
@@ -393,14 +403,14 @@ class ProjectionTask:
         )
 
     # ----------------------------------------------------------------------------------------------------- windows
-    def _index(self, key: bytes, state: ProfileState) -> None:
-        """Have the profile looked at again on the day its first bucket stops counting."""
-        self.folding.expire(state.fragment, self.today)
-        due = self.folding.due(state.fragment, self.today)
-        if due is not None and due != state.due:
-            self.due.put(_day_key(due) + key, True)
-            state.due = due
-            self.profiles.touch((key,))
+    def _index(self, key: bytes, state: ProfileState) -> bool:
+        """Have the profile looked at again on the day its first bucket stops counting; whether that is another day now."""
+        due = self.folding.expire(state.fragment, self.today)
+        if due is None or due == state.due:
+            return False
+        self.due.put(_day_key(due) + key, True)
+        state.due = due
+        return True
 
     def _first_due(self) -> int:
         for key, _ in self.due.scan():

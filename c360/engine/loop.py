@@ -51,6 +51,7 @@ from c360.tables.store import Entry, Stores
 log = logging.getLogger("c360.engine")
 
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
+BEHIND = 10  # fewer commits write fewer profiles per record, and what waits in the log anyway is not later for it
 STORE_TRIES = 3
 AWAY_S = 1.0
 
@@ -66,8 +67,8 @@ class LoopSettings:
     """How a loop paces itself."""
 
     batch_records: int = 1000
-    commit_s: float = 0.1  # at the latest so long after the first uncommitted record
-    commit_records: int = 20_000  # or after so many records: bounds memory between commits
+    commit_s: float = 0.1  # at the latest so long after the first uncommitted record, `BEHIND` times that when behind
+    commit_records: int = 50_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     adopt: bool = False  # take the changelog's positions where the group's differ
 
@@ -181,7 +182,7 @@ class Loop:
             # 2 to 4
             done = sum(self._process(batch) for batch in batches)
             # 5 to 7
-            if self._commit_due(idle=not done):
+            if self._commit_due(idle=not done, behind=done >= self.settings.batch_records):
                 self.commit()
             return done
         except _BatchFailed as failed:
@@ -294,12 +295,12 @@ class Loop:
         self.in_transaction = True
 
     # ============================================================================================== 5 to 7: commit
-    def _commit_due(self, *, idle: bool) -> bool:
+    def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
             return (
                 idle
                 or self.uncommitted >= self.settings.commit_records
-                or time.monotonic() - self.first_uncommitted >= self.settings.commit_s
+                or time.monotonic() - self.first_uncommitted >= self.settings.commit_s * (BEHIND if behind else 1)
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
             return True

@@ -475,19 +475,17 @@ class Windowed:
         floor = today - self.days
         return 0 if buckets[0][0] > floor else bisect_left(buckets, floor + 1, key=_first)
 
-    def expire(self, box: Box, i: int, today: int) -> None:
-        """Drop buckets that no value can see, now or later."""
+    def expire(self, box: Box, i: int, today: int) -> int | None:
+        """Drop buckets that no value can see, now or later; returns the day on which the next one stops counting."""
         buckets = box[i]
-        if buckets is not None and (gone := self._expired(buckets, today)):
+        if buckets is None:
+            return None
+        if gone := self._expired(buckets, today):
             del buckets[:gone]
             if not buckets:
                 box[i] = None
-
-    def due(self, cell: Any, today: int) -> int | None:
-        """The first day after today on which a bucket stops counting."""
-        if cell is None or (gone := self._expired(cell, today)) == len(cell):
-            return None
-        return cell[gone][0] + self.days  # type: ignore[no-any-return]
+                return None
+        return buckets[0][0] + self.days  # type: ignore[no-any-return]
 
 
 def cell_of(attribute: Attribute) -> Cell:

@@ -1,6 +1,6 @@
-"""The fold of one record type as straight-line code.
+"""The fold of one record type, and the values of a cell set, as straight-line code.
 
-It is the hot loop of a projection, so it is written out once per record type and compiled, instead of walking over
+The fold is the hot loop of a projection, so it is written out once per record type and compiled, instead of walking over
 readers for each record. For `orders = count(Order)` and `spend = total(Order.amount)` over rows it is
 
     def fold(fragment, record, at_ms, sign, mask):
@@ -20,6 +20,8 @@ readers for each record. For `orders = count(Order)` and `spend = total(Order.am
         if value0 is not None: cells[2] += sign
         if value1 is not None: cells[3] += value1 * sign
 
+and their values are `[cells[2] if cells[2] > 0 else 0, shown3(cells[3])]`.
+
 Everything that can fail comes before the first change: a record that raises leaves the fragment as it was.
 Names are ours and numbers are checked; nothing a user wrote becomes code but the attribute's name, as a literal.
 """
@@ -38,6 +40,8 @@ from c360.profile.value import TIME_MAX_MS, TIME_MIN_MS, Unfit
 RECORDS, AS_OF, FIRST = 0, 1, 2  # positions in a cell set: live records, newest event time in ms, the first attribute
 Fold = Callable[[dict[int, list[Any]], Any, int, int, int], None]
 """fold(fragment, record, at_ms, sign, mask): changes the fragment in place; raises Misfit and leaves it as it was."""
+Show = Callable[[list[Any], int], list[Any]]
+"""show(cells, today): plain JSON values in the order of the attributes; `today` in days since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +108,22 @@ def compile_fold(
     exec(compile(text, "<fold>", "exec"), names)
     fold: Fold = names["fold"]
     return fold
+
+
+def compile_show(attributes: Sequence[Attribute], cells: Sequence[Cell]) -> Show:
+    """What makes the values of a cell set."""
+    names: dict[str, Any] = {}
+    shown = []
+    for i, (attribute, cell) in enumerate(zip(attributes, cells, strict=True), FIRST):
+        if not isinstance(cell, Sum):
+            names[f"show{i}"] = cell.show
+            shown.append(f"show{i}(cells[{i}], today)")
+        elif attribute.kind == "count":
+            shown.append(f"cells[{i}] if cells[{i}] > 0 else 0")
+        elif attribute.kind == "flag":
+            shown.append(f"cells[{i}] > 0")
+        else:
+            names[f"shown{i}"] = cell.shown
+            shown.append(f"shown{i}(cells[{i}])")
+    show: Show = eval(f"lambda cells, today: [{', '.join(shown)}]", names)
+    return show

@@ -14,7 +14,7 @@ from typing import Any
 
 from c360.profile.attribute import Attribute, check_attributes
 from c360.profile.cells import Windowed, cell_of
-from c360.profile.compiled import AS_OF, FIRST, RECORDS, Fold, Reader, compile_fold
+from c360.profile.compiled import AS_OF, FIRST, RECORDS, Fold, Reader, compile_fold, compile_show
 from c360.profile.format import decode_fragment, encode_fragment
 
 __all__ = ["AS_OF", "FIRST", "RECORDS", "Fold", "Folding", "Fragment", "Reader", "Stale"]
@@ -32,7 +32,7 @@ class Folding:
         self.attributes = tuple(attributes)
         self._cells = tuple(map(cell_of, attributes))
         self._at = tuple(enumerate(self._cells, FIRST))
-        self._shows = tuple((i, cell.show) for i, cell in self._at)
+        self.show = compile_show(attributes, self._cells)
         self._windows = tuple((i, cell) for i, cell in self._at if isinstance(cell, Windowed))
         self._blank: list[Any] = [0, None, *(cell.empty for cell in self._cells)]
 
@@ -115,46 +115,39 @@ class Folding:
             self._settle(whole, mask)
 
     # ------------------------------------------------------------------------------------------------------ reading
+    def seen(self, fragment: Fragment, masks: Container[int] | None = None) -> list[Any]:
+        """The cell set that a reader sees who may see these masks; None: all. Not to be changed.
+
+        At RECORDS is the number of live records: without any there is no profile. At AS_OF is the newest event time
+        ever folded in, epoch milliseconds or None; it is not taken back with its record. `show` gives the values.
+        """
+        sets = [cells for mask, cells in fragment.items() if masks is None or mask in masks]
+        if len(sets) == 1:
+            return sets[0]
+        whole = self._blank.copy()
+        for cells in sets:
+            self._absorb(whole, cells)
+        return whole
+
     def values(self, fragment: Fragment, today: int, masks: Container[int] | None = None) -> list[Any]:
         """Plain JSON values in the order of the attributes; `today` in days since 1970; None: all masks."""
-        sets = _chosen(fragment, masks)
-        if len(sets) == 1:
-            cells = sets[0]
-        else:
-            cells = self._blank.copy()
-            for other in sets:
-                self._absorb(cells, other)
-        return [show(cells[i], today) for i, show in self._shows]
-
-    def present(self, fragment: Fragment, masks: Container[int] | None = None) -> bool:
-        """Whether there are live records."""
-        live = 0
-        for cells in _chosen(fragment, masks):
-            live += cells[RECORDS]
-        return live > 0
-
-    def as_of(self, fragment: Fragment, masks: Container[int] | None = None) -> int | None:
-        """The newest event time ever folded in, epoch milliseconds; it is not taken back with its record."""
-        newest = None
-        for cells in _chosen(fragment, masks):
-            newest = _newest(newest, cells[AS_OF])
-        return newest
+        return self.show(self.seen(fragment, masks), today)
 
     # ------------------------------------------------------------------------------------------------------ windows
-    def expire(self, fragment: Fragment, today: int) -> None:
-        """Drop, in place, what no value can see from `today` on."""
-        if self._windows:
-            for mask in tuple(fragment):
-                for i, window in self._windows:
-                    window.expire(fragment[mask], i, today)
-                self._settle(fragment, mask)
+    def expire(self, fragment: Fragment, today: int) -> int | None:
+        """Drop, in place, what no value can see from `today` on.
 
-    def due(self, fragment: Fragment, today: int) -> int | None:
-        """The first day after `today` on which some day stops counting, so that values may change without a record."""
-        if not self._windows:
-            return None
-        days = [window.due(cells[i], today) for cells in fragment.values() for i, window in self._windows]
-        return min((day for day in days if day is not None), default=None)
+        Returns the first later day on which values may change without a record, as another day of events stops counting.
+        """
+        due = None
+        for mask in tuple(fragment) if self._windows else ():
+            cells = fragment[mask]
+            for i, window in self._windows:
+                day = window.expire(cells, i, today)
+                if day is not None and (due is None or day < due):
+                    due = day
+            self._settle(fragment, mask)
+        return due
 
     # -------------------------------------------------------------------------------------------------------- bytes
     def encode(self, fragment: Fragment) -> bytes:
@@ -164,12 +157,6 @@ class Folding:
     def decode(self, data: bytes) -> Fragment:
         """The fragment of these bytes. Raises NeedsOperator if another format or set of attributes wrote them."""
         return decode_fragment(data, len(self._blank))
-
-
-def _chosen(fragment: Fragment, masks: Container[int] | None) -> list[list[Any]]:
-    if masks is None:
-        return list(fragment.values())
-    return [cells for mask, cells in fragment.items() if mask in masks]
 
 
 def _newest(a: int | None, b: int | None) -> int | None:

@@ -12,12 +12,29 @@ from c360.profile.value import time_text
 _encode = msgspec.json.Encoder().encode
 
 
+class ProfileRecord(msgspec.Struct, gc=False):
+    """The keys, in the order they are written in. JSON is compact, Unicode raw."""
+
+    profile_id: str
+    projection: str
+    version: int
+    purpose: str | None
+    subjects: Sequence[str]
+    subjects_total: int
+    identifiers: Sequence[str]
+    attributes: Any
+    as_of: str | None
+
+
 class ProfileWriter:
-    """Writes the records of one version of one projection. Keys are in one order, JSON is compact, Unicode raw."""
+    """Writes the records of one version of one projection."""
 
     def __init__(self, projection: str, version: int, names: Sequence[str]) -> None:
         """`names`: of the attributes, in the order of their values."""
-        self.projection, self.version, self.names = projection, version, tuple(names)
+        self.projection, self.version = projection, version
+        fields = [(f"value{i}", Any) for i in range(len(names))]
+        renamed = {f"value{i}": name for i, name in enumerate(names)}
+        self.attributes: Any = msgspec.defstruct("Attributes", fields, rename=renamed, gc=False)
 
     def __call__(
         self,
@@ -35,15 +52,15 @@ class ProfileWriter:
         `purpose` is null in the internal topic. `as_of_ms` is epoch milliseconds, None if nothing was ever folded.
         """
         return _encode(
-            {
-                "profile_id": profile_id,
-                "projection": self.projection,
-                "version": self.version,
-                "purpose": purpose,
-                "subjects": subjects,
-                "subjects_total": subjects_total,
-                "identifiers": identifiers,
-                "attributes": dict(zip(self.names, values, strict=True)),
-                "as_of": None if as_of_ms is None else time_text(as_of_ms),
-            }
+            ProfileRecord(
+                profile_id,
+                self.projection,
+                self.version,
+                purpose,
+                subjects,
+                subjects_total,
+                identifiers,
+                self.attributes(*values),
+                None if as_of_ms is None else time_text(as_of_ms),
+            )
         )

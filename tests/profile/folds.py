@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from c360.profile.fold import Folding, Fragment, Reader
+from c360.profile.fold import AS_OF, RECORDS, Folding, Fragment, Reader
 from tests.profile.oracle import Item, Rule, Source
+
+
+def present(folding: Folding, fragment: Fragment, masks: Container[int] | None = None) -> bool:
+    return folding.seen(fragment, masks)[RECORDS] > 0  # type: ignore[no-any-return]
+
+
+def as_of(folding: Folding, fragment: Fragment, masks: Container[int] | None = None) -> int | None:
+    return folding.seen(fragment, masks)[AS_OF]  # type: ignore[no-any-return]
 
 
 class Signed(NamedTuple):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c360.profile.fold import AS_OF, FIRST, RECORDS, Folding, Fragment
-from tests.profile.folds import Folder, Signed
+from tests.profile.folds import Folder, Signed, as_of, present
 from tests.profile.oracle import Item, Rule, items, rules, value_of
 
 TODAY = st.integers(-8, 24)
@@ -65,9 +65,9 @@ def test_values_are_what_the_naive_oracle_says_of_the_live_records(
     folding, fragment = folder.folding, folder.of(signed)
     seen = [item for item in live if masks is None or item.mask in masks]
     assert folding.values(fragment, today, masks) == [value_of(rule, seen, today) for rule in drawn]
-    assert folding.present(fragment, masks) == bool(seen)
+    assert present(folding, fragment, masks) == bool(seen)
     times = [item.at for item, _ in signed if masks is None or item.mask in masks]
-    assert folding.as_of(fragment, masks) == max(times, default=None)
+    assert as_of(folding, fragment, masks) == max(times, default=None)
 
 
 @given(st.data(), TODAY)
@@ -205,9 +205,8 @@ def test_expired_days_are_dropped_unseen_and_due_names_the_next(
     folder = Folder(drawn)
     folding, fragment = folder.folding, folder.of(signed)
     kept = deepcopy(fragment)
-    folding.expire(kept, today)
-    due = folding.due(kept, today)
-    assert due == folding.due(fragment, today)
+    due = folding.expire(kept, today)
+    assert due == folding.expire(kept, today)
     for day in (today, today + 1, today + 4, 40):
         assert folding.values(kept, day) == folding.values(fragment, day)
     last = 40 if due is None else due - 1

@@ -14,6 +14,7 @@ from c360.errors import DeclarationError, Misfit, NeedsOperator
 from c360.profile.attribute import Attribute
 from c360.profile.fold import FIRST, Folding, Reader
 from c360.profile.value import time_text
+from tests.profile.folds import as_of, present
 
 
 class NoOffset(tzinfo):
@@ -83,8 +84,8 @@ def test_none_is_nothing_and_nothing_has_a_value(attribute: Attribute, value: An
             fold, fragment = folding.folder([Reader(0, 0, lambda r: None)], rows=rows), folding.empty()
             fold(fragment, "record", 5, 1, 0)
             assert folding.values(fragment, 0) == [value]
-            assert folding.present(fragment)
-            assert folding.as_of(fragment) == 5
+            assert present(folding, fragment)
+            assert as_of(folding, fragment) == 5
             assert fragment[0][FIRST] == folding._blank[FIRST]
 
 

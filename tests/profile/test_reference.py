@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c360.profile.fold import AS_OF, FIRST, RECORDS, Fragment
-from tests.profile.folds import Folder, Signed
+from tests.profile.folds import Folder, Signed, as_of, present
 from tests.profile.oracle import Item, Rule, items, rules
 
 PLAIN = {"int", "float", "text", "bool", "json"}
@@ -104,11 +104,11 @@ def test_values_presence_and_time_are_those_of_the_reference(
     whole, their_whole = folder.merged(ours), reference.join(plan, *theirs)
     values = folder.folding.values(whole, today, masks)
     assert_same(reference, drawn, values, plan, their_whole, masks, today)
-    as_of = reference.value(reference._AS_OF, their_cell(reference, plan, their_whole, "#as_of", masks), today)
-    assert folder.folding.as_of(whole, masks) == as_of
+    newest = reference.value(reference._AS_OF, their_cell(reference, plan, their_whole, "#as_of", masks), today)
+    assert as_of(folder.folding, whole, masks) == newest
     for bit in range(len(PURPOSES)):
         seen = {mask for mask in whole if mask >> bit & 1}
-        assert folder.folding.present(whole, seen) == reference.present(their_whole, bit)
+        assert present(folder.folding, whole, seen) == reference.present(their_whole, bit)
 
 
 @given(histories(), st.integers(-8, 24))

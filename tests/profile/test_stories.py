@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import reduce
@@ -13,6 +14,7 @@ import pytest
 
 from c360.profile.attribute import Attribute
 from c360.profile.fold import AS_OF, FIRST, Fold, Folding, Fragment, Reader
+from tests.profile.folds import as_of, present
 
 DAY = 86_400_000
 
@@ -92,10 +94,10 @@ def test_retract_first(attribute: Attribute, value: int, nothing: Any, something
     folding, _, row = one_attribute(attribute)
     fragment = fragment_of(folding, row, value, sign=-1)
     assert folding.values(fragment, 0) == [nothing]
-    assert not folding.present(fragment)
+    assert not present(folding, fragment)
     row(fragment, value, 0, 1, 0)
     assert folding.values(fragment, 0) == [nothing]
-    assert not folding.present(fragment)
+    assert not present(folding, fragment)
     row(fragment, value, 0, 1, 0)
     assert folding.values(fragment, 0) == [something]
     assert fragment == fragment_of(folding, row, value)
@@ -107,12 +109,12 @@ def test_midnight() -> None:
     event(live, Decimal("5.00"), 101 * DAY - 1, 1, 0)
     event(live, Decimal("1.00"), 101 * DAY, 1, 0)
     assert folding.values(live, 101) == ["16.00"]
-    assert folding.due(live, 101) == 130
+    assert folding.expire(deepcopy(live), 101) == 130
     assert folding.values(live, 129) == ["16.00"]
     assert folding.values(live, 130) == ["1.00"]
-    assert folding.due(live, 130) == 131
+    assert folding.expire(deepcopy(live), 130) == 131
     assert folding.values(live, 131) == ["0.00"]
-    assert folding.due(live, 131) is None
+    assert folding.expire(deepcopy(live), 131) is None
     folding.expire(live, 130)
     assert folding.values(live, 130) == ["1.00"]
     rebuilt = fragment_of(folding, event, Decimal("1.00"), at=101 * DAY)
@@ -127,10 +129,10 @@ def test_a_record_ahead_of_today_counts_at_once_and_one_from_before_1970_has_its
     folding, event, _ = one_attribute(Attribute("orders", "count", "int", within_days=2))
     ahead = fragment_of(folding, event, 1, at=900 * DAY)
     assert folding.values(ahead, 100) == [1]
-    assert folding.due(ahead, 100) == 902
+    assert folding.expire(ahead, 100) == 902
     old = fragment_of(folding, event, 1, at=-1)
     assert folding.values(old, 0) == [1]
-    assert folding.due(old, -1) == 1
+    assert folding.expire(old, -1) == 1
     assert folding.values(old, 1) == [0]
 
 
@@ -161,8 +163,8 @@ def test_the_order_changes_hands() -> None:
     assert folding.values(ben, 0) == [1, "19.99"]
     assert folding.values(folding.merge(anna, ben), 0) == folding.values(both, 0) == [2, "20.99"]
     row(anna, Decimal("1.00"), 5, -1, 0)
-    assert not folding.present(anna)
-    assert folding.as_of(anna) == 5
+    assert not present(folding, anna)
+    assert as_of(folding, anna) == 5
 
 
 def test_consent_changed_row_updated() -> None:
@@ -173,10 +175,10 @@ def test_consent_changed_row_updated() -> None:
     row(fragment, 8, 9, 1, service)
     marketing = {mask for mask in fragment if mask & 2}
     assert folding.values(fragment, 0, marketing) == ["0.00"]
-    assert not folding.present(fragment, marketing)
+    assert not present(folding, fragment, marketing)
     everywhere = {mask for mask in fragment if mask & 1}
     assert folding.values(fragment, 0, everywhere) == ["8.00"]
-    assert folding.present(fragment, everywhere)
+    assert present(folding, fragment, everywhere)
 
 
 def test_a_sample_is_one_for_all_orders_and_its_counts_are_exact() -> None:
