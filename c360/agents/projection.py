@@ -176,7 +176,7 @@ class Renderer:
         self.folding = folding
         self.names = [a.name for a in projection.attributes]
         self.derived = projection.derived
-        self.instance = _lazily_typed(projection) if projection.derived else None
+        self.instance = lazily_typed(projection) if projection.derived else None
         self.write = ProfileWriter(projection.name, projection.version, (*self.names, *projection.derived))
 
     def render(self, subject: str, fragment: Fragment, today: int) -> tuple[bytes | None, Exception | None]:
@@ -203,7 +203,7 @@ class Renderer:
         return computed, failed
 
 
-def _lazily_typed(projection: ProjectionDeclaration) -> type[Projection]:
+def lazily_typed(projection: ProjectionDeclaration) -> type[Projection]:
     """The user's class, made of plain values; one becomes Decimal, datetime or date when it is asked for."""
     typed = ((a.name, _typed(a)) for a in projection.attributes)
     views = {name: _view(name, of) for name, of in typed if of is not None}

@@ -10,20 +10,9 @@ import click
 import orjson
 
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
-from c360.declare import ProjectionDeclaration
 from c360.errors import UsageError
 from c360.ops import profiles
 from c360.ops import reset as resetting
-from c360.plan import Plan
-
-
-def chosen_projection(plan: Plan, name: str | None) -> ProjectionDeclaration:
-    """The projection "customer" or "customer@1"; without a name, the only one."""
-    found = [p for p in plan.projections if name is None or name in (p.name, p.agent)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(p.agent for p in plan.projections) or "none"
-    raise UsageError(f"which projection? {plan.app!r} has {known}; say --projection NAME")
 
 
 @click.command()
@@ -36,7 +25,7 @@ def chosen_projection(plan: Plan, name: str | None) -> ProjectionDeclaration:
 def profile(context: Context, identifier: str, projection: str | None, as_json: bool, broker: str | None) -> None:
     """One profile, by any of its identifiers; reads the projection's topic once. Exit 1 if there is none."""
     plan = context.plan
-    chosen = chosen_projection(plan, projection)
+    chosen = profiles.chosen_projection(plan, projection)
     if not as_json:
         stderr.print(f"reading {plan.projected(chosen)} once", style="dim")
     found = profiles.find_profile(plan, context.cluster(broker), chosen, identifier)

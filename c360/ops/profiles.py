@@ -13,6 +13,15 @@ from c360.ops.records import records
 from c360.plan import Plan
 
 
+def chosen_projection(plan: Plan, name: str | None) -> ProjectionDeclaration:
+    """The projection "customer" or "customer@1"; without a name, the only one. Raises UsageError."""
+    found = [p for p in plan.projections if name is None or name in (p.name, p.agent)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(p.agent for p in plan.projections) or "none"
+    raise UsageError(f"which projection? {plan.app!r} has {known}; say --projection NAME")
+
+
 def normalized(plan: Plan, identifier: str) -> str:
     """The label of an identifier as typed ("crm:7"). Raises UsageError for an unknown namespace or no value."""
     name, colon, value = identifier.partition(":")

@@ -11,7 +11,7 @@ from c360.engine.transport import TP
 from c360.errors import UsageError
 from c360.ops import reset
 from tests.testing.shop import app, change, click, customer, order
-from tests.testing.world import NOW, At, World
+from tests.testing.world import NOW_MS, At, World
 
 CLICKS, CUSTOMERS, ORDERS = "shop.governed.web.clicks.v1", "shop.governed.customers.v1", "shop.governed.orders.v1"
 PROFILES, DLQ = "shop.customer.v3", "shop.dlq"
@@ -53,7 +53,7 @@ def world() -> World:
 
 
 def test_an_undisturbed_run_has_no_differences(world: World) -> None:
-    report = world.verify()
+    report = world.report()
     assert report.examples == []
     assert report.complete
     assert report.lag == 0
@@ -66,24 +66,24 @@ def test_an_undisturbed_run_has_no_differences(world: World) -> None:
 
 
 def test_agents_are_verified_one_by_one_and_unknown_ones_refused(world: World) -> None:
-    assert set(world.verify("govern").agents) == {"govern"}
+    assert set(world.report("govern").agents) == {"govern"}
     with pytest.raises(UsageError, match=r"no agent 'other' in 'shop'; it has govern, customer@3"):
-        world.verify("other")
+        world.report("other")
 
 
 @pytest.mark.parametrize("topic", [CLICKS, CUSTOMERS, ORDERS])
 @pytest.mark.parametrize("n", [0, -1])
 def test_one_lost_governed_record_is_found(world: World, topic: str, n: int) -> None:
-    report = world.verify("govern", edit=At(world.cluster, topic, n).lost)
+    report = world.report("govern", edit=At(world.cluster, topic, n).lost)
     assert report.differences == 1
     assert (report.examples[0]["kind"], report.examples[0]["topic"]) == ("lost", topic)
-    assert world.verify("customer@3", edit=At(world.cluster, topic, n).lost).differences >= 1
+    assert world.report("customer@3", edit=At(world.cluster, topic, n).lost).differences >= 1
 
 
 @pytest.mark.parametrize("topic", [CLICKS, CUSTOMERS, ORDERS])
 @pytest.mark.parametrize("n", [0, -1])
 def test_one_doubled_governed_record_is_found(world: World, topic: str, n: int) -> None:
-    report = world.verify("govern", edit=At(world.cluster, topic, n).doubled)
+    report = world.report("govern", edit=At(world.cluster, topic, n).doubled)
     assert report.differences == 1
     assert report.examples[0]["kind"] == "doubled"
 
@@ -101,7 +101,7 @@ def test_one_doubled_governed_record_is_found(world: World, topic: str, n: int) 
     ],
 )
 def test_one_altered_governed_record_is_found(world: World, topic: str, old: bytes, new: bytes) -> None:
-    report = world.verify("govern", edit=At(world.cluster, topic, 0).altered(old, new))
+    report = world.report("govern", edit=At(world.cluster, topic, 0).altered(old, new))
     assert report.differences >= 1
     assert "altered" in {e["kind"] for e in report.examples}
 
@@ -116,7 +116,7 @@ def test_a_governed_record_in_the_wrong_partition_is_found(world: World) -> None
             batch.keys = [b"crm:somebody else" for _ in batch.keys]
         return batch
 
-    assert world.verify("govern", edit=elsewhere).differences >= 1
+    assert world.report("govern", edit=elsewhere).differences >= 1
 
 
 def test_one_altered_lost_or_doubled_profile_is_found(world: World) -> None:
@@ -126,32 +126,32 @@ def test_one_altered_lost_or_doubled_profile_is_found(world: World) -> None:
         (last.altered(b'"clicks":', b'"clicks": '), "altered"),  # bytes count, not only values
         (last.doubled, "doubled"),
     ):
-        report = world.verify("customer@3", edit=edit)
+        report = world.report("customer@3", edit=edit)
         assert [e["kind"] for e in report.examples] == [kind]
         assert report.differences == 1
     for n in range(len(world.values(PROFILES))):
         record = At(world.cluster, PROFILES, n)
-        found = world.verify("customer@3", edit=record.lost)
+        found = world.report("customer@3", edit=record.lost)
         superseded = At(world.cluster, PROFILES, n)
         assert superseded.offset == record.offset
         assert found.differences <= 1
-    assert world.verify("customer@3", edit=last.lost).differences == 1
+    assert world.report("customer@3", edit=last.lost).differences == 1
 
 
 def test_a_profile_that_should_not_be_is_found(world: World) -> None:
     world.producer.produce(PROFILES, b"crm:ghost", b"{}")
     world.producer.flush()
-    assert [e["kind"] for e in world.verify("customer@3").examples] == ["unexpected"]
+    assert [e["kind"] for e in world.report("customer@3").examples] == ["unexpected"]
 
 
 def test_lost_and_doubled_dead_letters_are_found(world: World) -> None:
     for edit, kind in ((At(world.cluster, DLQ, 0).lost, "lost"), (At(world.cluster, DLQ, 0).doubled, "doubled")):
-        report = world.verify("govern", edit=edit)
+        report = world.report("govern", edit=edit)
         assert [(e["kind"], e["topic"]) for e in report.examples] == [(kind, DLQ)]
 
 
 def test_examples_show_hashes_of_keys_and_are_bounded(world: World) -> None:
-    report = world.verify(edit=lambda b: b.slice(0, 0) if b.tp.topic in (CLICKS, PROFILES) else b)
+    report = world.report(edit=lambda b: b.slice(0, 0) if b.tp.topic in (CLICKS, PROFILES) else b)
     assert report.differences > 20
     assert len(report.examples) == 20
     said = json.dumps(report.to_json()) + report.to_text()
@@ -164,7 +164,7 @@ def test_examples_show_hashes_of_keys_and_are_bounded(world: World) -> None:
 def test_what_is_not_read_yet_is_lag_and_no_difference(world: World) -> None:
     for n in range(7):
         world.send("web.clicks", "k", click(f"new{n}", "0"))
-    report = world.verify()
+    report = world.report()
     assert (report.differences, report.lag) == (0, 7)
     assert report.complete
 
@@ -172,7 +172,7 @@ def test_what_is_not_read_yet_is_lag_and_no_difference(world: World) -> None:
 def test_before_the_first_commit_everything_is_empty_and_equal() -> None:
     world = World(app)
     traffic(world)
-    report = world.verify()
+    report = world.report()
     assert (report.differences, report.lag) == (0, 44)
     assert report.positions == {}
 
@@ -184,10 +184,10 @@ def test_a_replayed_misfit_counts_once(world: World) -> None:
     for _ in range(2):
         world.send("shop.replay.web.clicks", "k2", fixed, partition=misfit["partition"], headers=headers)
         world.settle()
-    report = world.verify()
+    report = world.report()
     assert report.examples == []
     assert world.latest(PROFILES)["crm:3"]["attributes"]["clicks"] == 6
-    assert world.verify(edit=At(world.cluster, CLICKS, -1).doubled).differences >= 1
+    assert world.report(edit=At(world.cluster, CLICKS, -1).doubled).differences >= 1
 
 
 def test_a_replayed_row_counts_once(world: World) -> None:
@@ -199,8 +199,8 @@ def test_a_replayed_row_counts_once(world: World) -> None:
         world.send("shop.replay.orders", '{"id": 2}', fixed, partition=misfit["partition"], headers=headers)
         world.settle()
     assert world.latest(PROFILES)["crm:2"]["attributes"]["orders"] == 2
-    assert world.verify().examples == []
-    assert world.verify("govern", edit=At(world.cluster, ORDERS, -1).lost).differences == 1
+    assert world.report().examples == []
+    assert world.report("govern", edit=At(world.cluster, ORDERS, -1).lost).differences == 1
 
 
 def test_a_truncate_takes_back_the_rows_before_it_in_all_partitions(world: World) -> None:
@@ -208,20 +208,20 @@ def test_a_truncate_takes_back_the_rows_before_it_in_all_partitions(world: World
     world.settle()
     world.send("crm.orders", '{"id": 9}', change("c", 101, order(9, "1", "3.00")))
     world.settle()
-    report = world.verify()
+    report = world.report()
     assert report.examples == []
     assert world.latest(PROFILES)["crm:1"]["attributes"]["spend"] == "3.00"
     for n in (0, 5, -1):
-        assert world.verify("govern", edit=At(world.cluster, ORDERS, n).lost).differences == 1
-        assert world.verify("govern", edit=At(world.cluster, ORDERS, n).doubled).differences == 1
-    assert world.verify("govern", edit=At(world.cluster, "shop.truncates.orders", -1).lost).differences >= 1
+        assert world.report("govern", edit=At(world.cluster, ORDERS, n).lost).differences == 1
+        assert world.report("govern", edit=At(world.cluster, ORDERS, n).doubled).differences == 1
+    assert world.report("govern", edit=At(world.cluster, "shop.truncates.orders", -1).lost).differences >= 1
 
 
 def test_windows_move_with_the_day_the_projection_has_read(world: World) -> None:
     before = world.latest(PROFILES)["crm:0"]["attributes"]["spend_7d"]
-    world.now += 30 * 86_400_000
+    world.now_ms += 30 * 86_400_000
     world.settle()
-    report = world.verify()
+    report = world.report()
     assert report.examples == []
     assert before != world.latest(PROFILES)["crm:0"]["attributes"]["spend_7d"] == "0.00"
 
@@ -247,27 +247,27 @@ def test_cut_input_is_not_complete_until_the_archive_fills_it(world: World, tmp_
     whole = lines(world, tmp_path / "raw.jsonl")
     partial = lines(world, tmp_path / "partial.jsonl", skip=1)
     world.cluster.admin().delete_records({TP("web.clicks", 0): 3, TP("web.clicks", 1): 2})
-    report = world.verify("govern")
+    report = world.report("govern")
     assert not report.complete
     assert report.examples == []
     assert "retention has cut" in report.to_text()
-    assert world.verify("govern", edit=At(world.cluster, CLICKS, -1).doubled).differences == 1
-    filled = world.verify("govern", archive=[whole])
+    assert world.report("govern", edit=At(world.cluster, CLICKS, -1).doubled).differences == 1
+    filled = world.report("govern", archive=[whole])
     assert filled.complete
     assert filled.examples == []
-    assert not world.verify("govern", archive=[partial]).complete
+    assert not world.report("govern", archive=[partial]).complete
 
 
 def test_a_projection_that_catches_up_after_a_reset_is_not_complete_until_it_has(world: World) -> None:
     world.stop()
     planned = reset.plan_reset(world.plan, world.cluster, "customer@3")
     reset.execute_reset(world.plan, world.cluster, planned)
-    report = world.verify("customer@3")
+    report = world.report("customer@3")
     assert not report.complete
     assert report.differences == 0
     world.start()
     world.settle()
-    report = world.verify()
+    report = world.report()
     assert report.complete
     assert report.examples == []
 
@@ -277,12 +277,12 @@ def test_an_agent_that_commits_meanwhile_is_not_judged(world: World) -> None:
 
     def works(batch):  # type: ignore[no-untyped-def]  # an Edit
         if batch.tp.topic == PROFILES:
-            world.now += 1
-            world.send("web.clicks", "k", click(f"more{world.now}", "0"))
+            world.now_ms += 1
+            world.send("web.clicks", "k", click(f"more{world.now_ms}", "0"))
             world.settle()
         return batch.slice(0, 0) if batch.tp.topic == PROFILES else batch
 
-    report = world.verify("customer@3", edit=works)
+    report = world.report("customer@3", edit=works)
     assert not report.complete
     assert "commits faster" in report.to_text()
-    assert world.now > NOW
+    assert world.now_ms > NOW_MS

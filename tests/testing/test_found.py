@@ -71,7 +71,7 @@ def test_a_field_of_any_declarable_type_can_be_an_attribute(name: str, said: Any
     world.send("events", "k", {"who": "1", name: said})
     world.settle()
     assert world.latest("found.p.v1")["uid:1"]["attributes"]["a"] == said
-    assert world.verify().examples == []
+    assert world.report().examples == []
 
 
 def test_a_value_that_an_attribute_cannot_take_is_put_aside_and_the_worker_lives() -> None:
@@ -81,7 +81,7 @@ def test_a_value_that_an_attribute_cannot_take_is_put_aside_and_the_worker_lives
     world.settle()
     assert world.latest("found.p.v1")["uid:1"]["attributes"] == {"a": 7, "n": 1}
     assert [m["stage"] for m in world.values("found.dlq")] == ["p@1"]
-    assert world.verify().examples == []
+    assert world.report().examples == []
 
 
 def test_a_pair_of_text_and_number_stays_a_pair() -> None:
@@ -89,7 +89,7 @@ def test_a_pair_of_text_and_number_stays_a_pair() -> None:
     world.send("events", "k", {"who": "1", "pair": ["a", 1]})
     world.settle()
     assert [g["record"]["pair"] for g in world.values("found.governed.events.v1")] == [["a", 1]]
-    assert world.verify().examples == []
+    assert world.report().examples == []
 
 
 def test_an_unsent_column_that_nobody_declared_does_not_matter() -> None:
@@ -98,7 +98,7 @@ def test_an_unsent_column_that_nobody_declared_does_not_matter() -> None:
     world.send("rows", json.dumps({"key": 1}), change("u", 5, row))
     world.settle()
     assert world.values("found.dlq") == []
-    assert world.verify().examples == []
+    assert world.report().examples == []
 
 
 def test_a_change_streamed_from_the_very_place_of_a_snapshot_is_newer() -> None:
@@ -108,4 +108,4 @@ def test_a_change_streamed_from_the_very_place_of_a_snapshot_is_newer() -> None:
     world.send("rows", json.dumps({"key": 1}), change("u", 5, {"key": 1, "who": "1", "text": "new"}))
     world.settle()
     assert world.latest("found.p.v1")["uid:1"]["attributes"]["a"] == "new"
-    assert world.verify().examples == []
+    assert world.report().examples == []

@@ -20,7 +20,7 @@ from c360.profile.attribute import Attribute, Kind
 from c360.testing.oracle.plain import parse, written
 from c360.testing.oracle.profiles import Found, as_of_text, value_of
 from tests.testing.shop import change
-from tests.testing.world import NOW, World
+from tests.testing.world import NOW_MS, World
 
 DAY = 86_400_000
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -70,8 +70,8 @@ def test_json_is_read_without_rounding_and_written_in_one_way() -> None:
     for bad in (b"", b"NaN", b'"\\ud800"', b"\xff", b"\xef\xbb\xbf1", b"[1,]", b"[" * 100_000):
         with pytest.raises(ValueError, match=r"."):
             parse(bad)
-    assert as_of_text(NOW) == "2026-11-02T09:00:00Z"
-    assert as_of_text(NOW + 50) == "2026-11-02T09:00:00.050Z"
+    assert as_of_text(NOW_MS) == "2026-11-02T09:00:00Z"
+    assert as_of_text(NOW_MS + 50) == "2026-11-02T09:00:00.050Z"
 
 
 # ------------------------------------------------------------------------------------------------ random histories
@@ -135,7 +135,7 @@ RESULTS: dict[str, Any] = {
     "count": int, "distinct": int, "flag": bool, "total": Decimal, "average": Decimal | None,
     "top": list, "collect": list,
 }  # fmt: skip
-TIMES = [NOW + n for n in (-40 * DAY, -3 * DAY, -DAY, -5, 0, 1000, DAY, 400 * DAY)]
+TIMES = [NOW_MS + n for n in (-40 * DAY, -3 * DAY, -DAY, -5, 0, 1000, DAY, 400 * DAY)]
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def replay_fixed(world: World) -> None:
 
 
 def tomorrow(world: World) -> None:
-    world.now += DAY
+    world.now_ms += DAY
 
 
 TURNS = {
@@ -276,7 +276,7 @@ def test_the_engine_agrees_with_the_oracle_on_every_history(app: App, history: l
     for step in history:
         step.do(world)
     world.settle()
-    report = world.verify()
+    report = world.report()
     assert report.examples == []
     assert report.complete
     assert report.lag == 0

@@ -4,69 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from c360 import App
-from c360.assembly import stepping_loops
-from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
-from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Headers, Producer, Reader, TopicSpec
+from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Producer, Reader
 from c360.ops.verify import Report, verify
-from c360.tables.store import MemoryStores
+from c360.testing import TestDriver
 
-NOW = 1_793_610_000_000  # 2026-11-02T09:00:00Z
+NOW_MS = 1_793_610_000_000
+NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)  # 2026-11-02T09:00:00Z
 
 
-class World:
-    """An app, its topics and its agents, turned by the test."""
+class World(TestDriver):
+    """A driver whose topics can be broken before they are verified."""
 
     def __init__(self, app: App, *, raw_partitions: int = 2) -> None:
-        self.plan = app.plan()
-        self.now = NOW
-        self.cluster = MemoryCluster(now_ms=lambda: self.now)
-        raw = [TopicSpec(s.topic, raw_partitions) for s in self.plan.sources]
-        self.cluster.admin().create(raw)
-        self.stores = MemoryStores()
-        self.producer = self.cluster.producer()
-        self.start()
+        super().__init__(app, partitions=raw_partitions, now=NOW)
 
-    def start(self) -> None:
-        self.loops: list[Loop] = stepping_loops(
-            self.plan, self.cluster, self.stores, slot="0", clock=lambda: self.now, settings=LoopSettings(commit_s=0.0)
-        )
-
-    def stop(self) -> None:
-        for loop in self.loops:
-            loop.commit_or_abort()
-            loop.close()
-
-    def send(
-        self,
-        topic: str,
-        key: str | bytes | None,
-        value: Any,
-        *,
-        timestamp: int | None = None,
-        partition: int | None = None,
-        headers: Headers | None = None,
-    ) -> None:
-        """Produce a raw record; a value that is neither bytes nor None is written as JSON."""
-        data = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
-        raw_key = key.encode() if isinstance(key, str) else key
-        self.producer.produce(topic, raw_key, data, partition, headers, timestamp=timestamp)
-        self.producer.flush()
-
-    def settle(self) -> None:
-        """Turn until nothing moves."""
-        quiet = 0
-        for _ in range(10_000):
-            if quiet == 4:
-                return
-            done = sum(loop.turn(0.0) for loop in self.loops)
-            quiet = 0 if done or any(loop.in_transaction for loop in self.loops) else quiet + 1
-        raise AssertionError("the loops did not come to rest")
-
-    def verify(self, *agents: str, edit: Edit | None = None, archive: Sequence[Any] = ()) -> Report:
+    def report(self, *agents: str, edit: Edit | None = None, archive: Sequence[Any] = ()) -> Report:
         """What `verify` says, of the cluster as it is or as edited."""
         cluster: Cluster = self.cluster if edit is None else Edited(self.cluster, edit)
         return verify(self.plan, cluster, agents, archive=archive)

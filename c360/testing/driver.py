@@ -1,0 +1,197 @@
+"""An app under test without Kafka: the production engine on an in-memory log, store and clock, turned in one thread."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from c360.agents.projection import lazily_typed
+from c360.app import App
+from c360.assembly import stepping_loops
+from c360.declare import ProjectionDeclaration
+from c360.engine.loop import Loop, LoopSettings
+from c360.engine.memory import MemoryCluster
+from c360.engine.transport import TP, Headers, TopicSpec
+from c360.errors import UsageError
+from c360.ops import profiles, reset
+from c360.ops.records import records
+from c360.tables.store import MemoryStores
+
+# Commits when nothing more waits, so that `crash` finds work that is not committed.
+_LATE = LoopSettings(commit_s=3600.0)
+_TURNS = 10_000
+
+
+class TestDriver:
+    """Sends records to an app and reads what it makes of them; between the two, everything has come to rest.
+
+    `partitions` is the number of partitions of raw topics. `now` is the clock when it starts; it stands still until
+    `advance`. Without `now` it is the time of the machine: give one to an app with windows (`within=`), or its values
+    change with the calendar. Agents of `@app.agent` do not run here; they are Faust's, with test tools of its own.
+    """
+
+    __test__ = False  # not a test case, whatever pytest takes from the name
+
+    def __init__(self, app: App, *, partitions: int = 2, now: datetime | None = None) -> None:
+        """Raises DeclarationError where the app is wrong."""
+        self.plan = app.plan()
+        self.now_ms = time.time_ns() // 1_000_000 if now is None else int(now.timestamp() * 1000)
+        self.cluster = MemoryCluster(now_ms=self._now)
+        self.cluster.admin().create([TopicSpec(source.topic, partitions) for source in self.plan.sources])
+        self.stores = MemoryStores()
+        self.producer = self.cluster.producer()
+        self.slots = 0
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start a worker; the driver begins with one."""
+        self.loops = self._loops()
+
+    def stop(self) -> None:
+        """SIGTERM: the worker commits what it has done and leaves."""
+        _leave(self.loops)
+        self.loops = []
+
+    # -------------------------------------------------------------------------------------------------------- sending
+    def send(
+        self,
+        topic: str,
+        key: str | bytes | None = None,
+        value: Any = None,
+        *,
+        timestamp: int | None = None,
+        partition: int | None = None,
+        headers: Headers | None = None,
+    ) -> None:
+        """Append a record to a raw topic. A value that is neither bytes nor None is written as JSON.
+
+        `timestamp` is the append time in epoch milliseconds, by default the driver's clock. Raises UsageError for a
+        topic that the app does not read.
+        """
+        if topic not in self.cluster.admin().topics():
+            known = ", ".join(source.topic for source in self.plan.sources)
+            raise UsageError(f"{self.plan.app!r} has no topic {topic!r}; it reads {known}")
+        data = value if value is None or isinstance(value, bytes) else json.dumps(value, default=_plain).encode()
+        raw_key = key.encode() if isinstance(key, str) else key
+        self.producer.produce(topic, raw_key, data, partition, headers, timestamp=timestamp)
+        self.producer.flush()
+
+    # -------------------------------------------------------------------------------------------------------- reading
+    def profile(self, identifier: str, projection: str | None = None) -> Any:
+        """The profile that has this identifier ("crm:7"), as an instance of the app's class; None if there is none.
+
+        `projection` ("customer" or "customer@1") is needed only if there are several.
+        """
+        declared = self._projection(projection)
+        found = self.record(identifier, projection)
+        return None if found is None else lazily_typed(declared)(**found["attributes"])
+
+    def record(self, identifier: str, projection: str | None = None) -> dict[str, Any] | None:
+        """The same as the JSON that the projection's topic has of it."""
+        self.settle()
+        return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier)
+
+    def topic(self, name: str) -> list[Any]:
+        """The JSON values of a topic's committed records, partition by partition; None for a tombstone."""
+        self.settle()
+        return [None if value is None else orjson.loads(value) for _, value in self.read(name)]
+
+    def read(self, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """Keys and values of the committed records of a topic as they are, without waiting for rest."""
+        count = self.cluster.admin().topics().get(topic)
+        if count is None:
+            raise UsageError(f"there is no topic {topic!r}; `c360 plan` lists those of the app")
+        reader = self.cluster.reader()
+        for _, _, key, value in records(reader, reader.starts([TP(topic, p) for p in range(count)])):
+            yield key, value
+
+    def verify(self, *agents: str) -> None:
+        """Recompute what these agents (default: all) have made. Raises AssertionError with what differs."""
+        from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
+
+        self.settle()
+        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents])
+        assert not report.differences, report.to_text()
+
+    # --------------------------------------------------------------------------------------------- time and accidents
+    def advance(self, by: timedelta) -> None:
+        """Move the clock; windows close when their day has come."""
+        self.settle()
+        self.now_ms += by // timedelta(milliseconds=1)
+
+    def crash(self) -> None:
+        """The worker dies in the middle of what was sent last, before it commits; another starts on its disk."""
+        for loop in self.loops:
+            loop.turn(0.0)
+            self.cluster.expire(loop.consumer)
+        self.start()
+
+    def lose_disk(self) -> None:
+        """As `crash`, and the state directory is gone: tables are restored from their changelogs."""
+        self.stores = MemoryStores()
+        self.crash()
+
+    def rebalance(self) -> None:
+        """A second worker joins, with a disk of its own, and takes its share; then the first leaves."""
+        first, self.stores = self.loops, MemoryStores()
+        self.slots += 1
+        self.loops = [*first, *self._loops()]
+        self.settle()
+        _leave(first)
+        self.loops = [loop for loop in self.loops if loop not in first]
+        self.settle()
+
+    def reset(self, agent: str) -> None:
+        """`c360 reset AGENT --to-earliest --execute`: stop, rewind, start again."""
+        self.settle()
+        self.stop()
+        reset.execute_reset(self.plan, self.cluster, reset.plan_reset(self.plan, self.cluster, agent))
+        self.start()
+
+    # ---------------------------------------------------------------------------------------------------------- parts
+    def settle(self) -> None:
+        """Turn until nothing moves. Everything that reads does this first."""
+        quiet = 0
+        for _ in range(_TURNS):
+            if quiet == 4:  # rounds: a rebalance takes that many
+                return
+            done = sum(loop.turn(0.0) for loop in self.loops)
+            busy = done or any(loop.in_transaction or loop.uncommitted for loop in self.loops)
+            quiet = 0 if busy else quiet + 1
+        raise AssertionError(f"the agents did not come to rest in {_TURNS} turns")
+
+    def _loops(self) -> list[Loop]:
+        slot = f"driver-{self.slots}"
+        return stepping_loops(self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE)
+
+    def _now(self) -> int:
+        return self.now_ms
+
+    def _projection(self, name: str | None) -> ProjectionDeclaration:
+        return profiles.chosen_projection(self.plan, name)
+
+
+def _leave(loops: list[Loop]) -> None:
+    for loop in loops:
+        loop.commit_or_abort()
+        loop.close()
+
+
+def _plain(value: Any) -> str:
+    """What JSON has no type for, as raw topics have it."""
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent as JSON")
