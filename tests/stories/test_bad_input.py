@@ -88,7 +88,9 @@ class Sent:
         found: dict[Letter, list[dlq.DeadLetter]] = {}
         for letter in dlq.read(self.plan, self.cluster):
             if letter.misfit.stage == "govern":
-                found.setdefault((letter.misfit.topic, letter.misfit.partition, letter.misfit.offset), []).append(letter)
+                found.setdefault((letter.misfit.topic, letter.misfit.partition, letter.misfit.offset), []).append(
+                    letter
+                )
         return found
 
 
