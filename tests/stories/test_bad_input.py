@@ -7,16 +7,15 @@ import json
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from c360.engine.kafka import KafkaCluster
-from c360.engine.transport import TP, Producer, TopicSpec
+from c360.engine.transport import Producer, TopicSpec
 from c360.ops import dlq
 from c360.plan import Plan
 from tests.stories.notes import NOTES, ROWS, plan_of
@@ -26,7 +25,6 @@ from tests.stories.tools import (
     c360,
     stop,
     wait_for_rest,
-    wait_until,
     working,
 )
 from tests.testing.shop import change
@@ -257,4 +255,57 @@ def test_what_does_not_fit_is_put_aside_with_its_reason_and_everything_else_is_f
         assert (known["crm:rows"]["addresses"], known["crm:rows"]["city"]) == (3, "Jena")
         assert_verified(sent.plan, sent.cluster)
         assert stop(process) == 0, log.read_text()
+    assert SECRET not in log.read_text()
+
+
+def misfits_fixed_later(send: Sent) -> None:
+    """Notes from a channel that the app learns of only later, two of them with one id, among those it knows."""
+    for n in range(4):
+        send.good(to=f"crm:{n}")
+        send(str(n).encode(), note(f"phone {n}", channel="phone"), bad="wrong-type")
+    send(b"0", note("phone 1", channel="phone"), bad="wrong-type", partition=1)
+    send(b"0", note("phone 1", channel="phone"), bad="wrong-type", partition=1)
+    send(b"0", note(None, channel="pigeon"), bad="wrong-type")
+    send.producer.flush()
+
+
+@pytest.mark.timeout(300)
+def test_misfits_are_replayed_after_a_fix_and_counted_once_also_when_replayed_again_or_govern_is_reset(
+    sent: Sent, kafka: str, tmp_path: Path
+) -> None:
+    log, state = tmp_path / "log", tmp_path / "state"
+    plan, cluster = sent.plan, sent.cluster
+
+    def cli(*arguments: str, says: int = 0) -> Any:
+        done = c360(kafka, AFTER, *arguments, "--json", STORY=sent.name)
+        assert done.returncode == says, done.stderr
+        return json.loads(done.stdout) if done.stdout else done.stderr
+
+    with working(kafka, state, log, BEFORE, STORY=sent.name) as process:
+        misfits_fixed_later(sent)
+        wait_for_rest(plan, cluster, process, log)
+        assert stop(process) == 0
+    assert {s: a["notes"] for s, a in attributes(plan, cluster).items()} == {f"crm:{n}": 1 for n in range(4)}
+
+    fixed = plan_of(sent.name, "phone")
+    folded = {"crm:0": 3, "crm:1": 2, "crm:2": 2, "crm:3": 2}
+    with working(kafka, state, log, AFTER, STORY=sent.name) as process:
+        for _ in range(2):
+            assert cli("dlq", "replay")["replayed"] == 7
+            wait_for_rest(fixed, cluster, process, log)
+            assert {s: a["notes"] for s, a in attributes(plan, cluster).items()} == folded
+            assert_verified(fixed, cluster)
+        assert stop(process) == 0
+    assert "customer@1 has read what govern wrote" in cli("reset", "govern", "--to-earliest", says=4)
+    cluster.admin().delete_group(fixed.agent("customer@1").group)
+    assert cli("reset", "govern", "--to-earliest", "--execute")["executed"]
+    with working(kafka, state, log, AFTER, "--only", "govern", STORY=sent.name) as process:
+        wait_for_rest(fixed, cluster, process, log, ("govern",))
+        assert stop(process) == 0
+    assert cli("reset", "customer@1", "--to-earliest", "--execute")["executed"]
+    with working(kafka, state, log, AFTER, STORY=sent.name) as process:
+        wait_for_rest(fixed, cluster, process, log)
+        assert {s: a["notes"] for s, a in attributes(plan, cluster).items()} == folded
+        assert_verified(fixed, cluster)
+        assert stop(process) == 0
     assert SECRET not in log.read_text()
