@@ -68,4 +68,4 @@ fixed = notes_app(NAME, Literal["web", "shop", "phone"])
 
 def plan_of(name: str, *more: str) -> Plan:
     """The plan of the app of that name, for this process; `more` are channels it knows besides."""
-    return notes_app(name, Literal[("web", "shop", *more)]).plan()  # type: ignore[valid-type]
+    return notes_app(name, Literal[("web", "shop", *more)]).plan()
