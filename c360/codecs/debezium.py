@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from c360.codecs.layout import EXACT, UNREADABLE, Layout, misfit_of
+from c360.codecs.layout import EXACT, UNREADABLE, Layout, misfit_of, readable
 from c360.codecs.record import Record, fields_of
 from c360.errors import Misfit
 
@@ -107,7 +107,7 @@ class DebeziumDecoder:
     def _change(self, value: bytes, key: bytes | None) -> Change | None:
         if not value:
             raise Misfit("empty", f"the record has no value; a change event of {self.name} was expected")
-        event = _envelope(value)
+        event = _envelope(readable(value))
         scales: dict[str, int] = {}
         if event.payload != NOTHING:
             scales = self._scales(event.schema)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from c360.codecs.layout import UNREADABLE, Layout, misfit_of
+from c360.codecs.layout import UNREADABLE, Layout, misfit_of, readable
 from c360.codecs.record import Record
 from c360.errors import Misfit
 
@@ -38,9 +38,11 @@ class JsonDecoder:
             out: list[Record | Misfit | None] = []
             for value in values:
                 try:
-                    out.append(read(value) if value else self._empty())
+                    out.append(read(readable(value)) if value else self._empty())
                 except Misfit as misfit:
                     out.append(misfit)
+                except UNREADABLE as error:
+                    out.append(misfit_of(error, self.names))
             return out
         return [self._chosen(value) for value in values]
 
@@ -79,7 +81,7 @@ class _Probe:
     def look(self, value: bytes) -> dict[str, Any]:
         """What is at the paths. Raises Misfit when this is no JSON object."""
         try:
-            found = self.decode(value)
+            found = self.decode(readable(value))
         except UNREADABLE as error:
             raise misfit_of(error, "the payload") from None
         out = {}

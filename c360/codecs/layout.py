@@ -24,6 +24,7 @@ from c360.errors import Misfit
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DIGITS_MAX = 400  # of a number, as `c360.profile.value` has it
+DEPTH_MAX = 128  # of nesting, serde_json's limit: well below where recursive readers give up, each at another depth
 MICROS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # power of ten from a unit to microseconds
 Read = Callable[[Any], Any]
 Check = Callable[[Any], Any]  # the value, made right; raises Misfit
@@ -64,6 +65,30 @@ def misfit_of(error: Exception, said: str) -> Misfit:
         elif "`date" in text:
             hint = "; days since 1970 need field(unit='days')"
     return Misfit("wrong-type", f"{where}: {text[:1].lower()}{text[1:]}{hint}")
+
+
+# ----------------------------------------------------------------------------------------------------- whole payloads
+_STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[][{}]")
+
+
+def readable(data: bytes) -> bytes:
+    """The same bytes. Raises one of UNREADABLE for what is no UTF-8 or too deep, also where no field is read.
+
+    The decoder skips over what no field wants and does not look inside. 0.05 µs for a usual event.
+    """
+    if not data.isascii():
+        data.decode()
+    if len(data) > 2 * DEPTH_MAX and data.count(b"[") + data.count(b"{") > DEPTH_MAX and _depth(data) > DEPTH_MAX:
+        raise RecursionError
+    return data
+
+
+def _depth(data: bytes) -> int:
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 # ------------------------------------------------------------------------------------------------- checks of values

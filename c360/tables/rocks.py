@@ -6,6 +6,7 @@ the changelog, from the position that lies in that same batch.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,8 +26,15 @@ from rocksdict import (
 from c360.errors import NeedsOperator, TaskCorrupted
 from c360.tables.store import Entry
 
+log = logging.getLogger("c360.tables")
+
 BLOCK_CACHE_BYTES = 128 << 20
 WRITE_BUFFER_BYTES = 64 << 20
+# What an empty directory in its place would not mend. Everything else is damage: the changelog has it all.
+OF_THE_MACHINE = (
+    "Permission denied", "Operation not permitted", "Read-only file system", "No space left", "quota exceeded",
+    "Too many open files", "Input/output error", "File exists", "Not a directory",
+)  # fmt: skip
 
 
 class RocksStore:
@@ -44,11 +52,11 @@ class RocksStore:
                 raise NeedsOperator(
                     f"the state in {path} is in use by another process; give each worker its own C360_STATE_DIR"
                 ) from error
-            if "Corruption" in text or "does not exist" in text or "missing" in text.lower():
-                raise TaskCorrupted(f"the state in {path} is damaged: {text}") from error
-            raise NeedsOperator(
-                f"the state in {path} cannot be opened: {text}. Check free space and permissions of C360_STATE_DIR"
-            ) from error
+            if any(why in text for why in OF_THE_MACHINE):
+                raise NeedsOperator(
+                    f"the state in {path} cannot be opened: {text}. Check free space and permissions of C360_STATE_DIR"
+                ) from error
+            raise TaskCorrupted(f"the state in {path} is damaged: {text}") from error
         self.unlogged = WriteOptions()
         self.unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, declared as a method
 
@@ -81,6 +89,10 @@ class RocksStore:
                 return
             yield key, cursor.value()
             cursor.next()
+        try:
+            cursor.status()  # a block that cannot be read ends it as well
+        except Exception as error:
+            raise TaskCorrupted(f"reading {self.path} failed: {error}") from error
 
     def size_bytes(self) -> int:
         if self.closed:
@@ -91,13 +103,25 @@ class RocksStore:
         )
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self.db.close()
+        """Write out what is in memory, if that can be done: the changelog has it anyway."""
+        error = self._let_go()
+        if error is not None:
+            log.warning("closing %s: %s; the next worker makes up for it from the changelog", self.path, error)
 
     def destroy(self) -> None:
-        self.close()
+        self._let_go()
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _let_go(self) -> Exception | None:
+        if self.closed:
+            return None
+        self.closed, failed = True, None
+        try:
+            self.db.close()
+        except Exception as error:  # of writing it out: the disk is full
+            failed = error
+        del self.db  # whatever came of it, the directory is free
+        return failed
 
 
 class RocksStores:
@@ -135,8 +159,8 @@ class RocksStores:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return RocksStore(path, self.options())
-        except TaskCorrupted:
-            # The changelog has it all: begin again from an empty directory.
+        except TaskCorrupted as error:
+            log.warning("%s; it is made again from its changelog", error)
             shutil.rmtree(path, ignore_errors=True)
             return RocksStore(path, self.options())
         except OSError as error:

@@ -2,28 +2,67 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from c360.engine.transport import TP, Cluster
 from c360.ops.progress import at_rest
 from c360.ops.records import follow
+from c360.ops.verify import verify
 from c360.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 100.0
 
 
-def worker(broker: str, state: Path, log: Path, app: str = "examples.shop.app:app") -> subprocess.Popen[bytes]:
+def _command(app: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "c360", "-A", app, *arguments]
+
+
+def _environ(broker: str, **settings: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("C360_")}
-    environ = {**inherited, "C360_BROKER": broker, "C360_STATE_DIR": str(state), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "c360", "-A", app, "worker"]
+    return {**inherited, "C360_BROKER": broker, "PYTHONPATH": str(ROOT), **settings}
+
+
+def worker(
+    broker: str, state: Path, log: Path, app: str = "examples.shop.app:app", *arguments: str, **settings: str
+) -> subprocess.Popen[bytes]:
+    environ = _environ(broker, C360_STATE_DIR=str(state), **settings)
     with log.open("ab") as out:
-        return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out)
+        return subprocess.Popen(
+            _command(app, "worker", *arguments), cwd=ROOT, env=environ, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+        )
+
+
+@contextmanager
+def working(
+    broker: str, state: Path, log: Path, app: str, *arguments: str, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that is gone at the end of the block, whatever comes of it."""
+    process = worker(broker, state, log, app, *arguments, **settings)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        process.wait()
+
+
+def c360(broker: str, app: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    return subprocess.run(
+        _command(app, *arguments), cwd=ROOT, env=_environ(broker, **settings), capture_output=True, text=True,
+        timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
 
 
 def profiles(plan: Plan, cluster: Cluster) -> dict[bytes, bytes]:
@@ -36,13 +75,25 @@ def profiles(plan: Plan, cluster: Cluster) -> dict[bytes, bytes]:
     return found
 
 
-def wait_for_rest(plan: Plan, cluster: Cluster, process: subprocess.Popen[bytes], log: Path) -> None:
-    admin, reader = cluster.admin(), cluster.reader()
+def attributes(plan: Plan, cluster: Cluster) -> dict[str, Mapping[str, Any]]:
+    """What is known of each customer, by subject."""
+    return {key.decode(): json.loads(value)["attributes"] for key, value in profiles(plan, cluster).items()}
+
+
+def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until it is so, while the worker lives."""
     deadline = time.monotonic() + DEADLINE_S
-    while not at_rest(plan, admin, reader):
+    while not done():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
+
+
+def wait_for_rest(
+    plan: Plan, cluster: Cluster, process: subprocess.Popen[bytes], log: Path, agents: tuple[str, ...] = ()
+) -> None:
+    admin, reader = cluster.admin(), cluster.reader()
+    wait_until(lambda: at_rest(plan, admin, reader, agents), process, log)
     admin.close()
     reader.close()
 
@@ -50,3 +101,8 @@ def wait_for_rest(plan: Plan, cluster: Cluster, process: subprocess.Popen[bytes]
 def stop(process: subprocess.Popen[bytes]) -> int:
     process.send_signal(signal.SIGTERM)
     return process.wait(40)
+
+
+def assert_verified(plan: Plan, cluster: Cluster) -> None:
+    report = verify(plan, cluster, [])
+    assert (report.differences, report.complete, report.lag) == (0, True, 0), report.to_text()

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from c360.codecs.record import Record, fields_of
 from c360.declare import SourceType
-from c360.testing.oracle.plain import Written, canonical, decimal_text, parse
+from c360.testing.oracle.plain import Written, canonical, decimal_text, parse, parse_payload
 from c360.testing.oracle.values import WIDE, NoFit
 
 Position = tuple[Any, ...]
@@ -42,7 +42,7 @@ def read_change(declared: SourceType, key: bytes | None, value: bytes | None) ->
     """The change in a raw record; None for none (a tombstone, a message). Raises NoFit or ValueError for a misfit."""
     if value is None:
         return None
-    envelope = _payload(parse(value))
+    envelope = _payload(parse_payload(value))
     if envelope is None:
         return None
     if not isinstance(envelope, dict):

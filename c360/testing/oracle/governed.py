@@ -21,7 +21,7 @@ from c360.codecs.record import Record, fields_of
 from c360.declare import Enrichment, Source, SourceType, without_none
 from c360.identity.namespace import Namespace
 from c360.testing.oracle.envelope import Position, read_change, unsent
-from c360.testing.oracle.plain import parse, simple, written
+from c360.testing.oracle.plain import parse, parse_payload, simple, written
 from c360.testing.oracle.profiles import as_json
 from c360.testing.oracle.values import (
     NoFit,
@@ -265,7 +265,7 @@ class Events:
     def _read(self, delivery: Delivery) -> Any:
         """(type and id, effect); IGNORED; None for a misfit."""
         try:
-            payload = None if delivery.value is None else parse(delivery.value)
+            payload = None if delivery.value is None else parse_payload(delivery.value)
             if not isinstance(payload, dict):
                 return None
             kind = next((t for t in self.types if claims(t.declared, payload)), None)

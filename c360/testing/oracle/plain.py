@@ -10,6 +10,7 @@ from json.encoder import encode_basestring
 from math import isfinite
 from typing import Any, NoReturn
 
+DEEPEST = 128  # a payload that is nested deeper is a misfit
 INT_DIGITS = 4000  # Python turns text of about this length into an int, and no more
 
 
@@ -35,6 +36,19 @@ def parse(data: bytes) -> Any:
     except RecursionError:
         raise ValueError("too deeply nested") from None
     _check_text(value)
+    return value
+
+
+def parse_payload(data: bytes) -> Any:
+    """The value of what a producer sent. Raises ValueError also for what is nested too deep."""
+    value = parse(data)
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner for v in level for inner in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())
+        ]
+    if any(isinstance(v, dict | list) for v in level):
+        raise ValueError("too deeply nested")
     return value
 
 
