@@ -10,11 +10,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json
+from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.ops import dlq as letters
 
 
-@click.group()
+@click.group(cls=Group)
 def dlq() -> None:
     """Misfits: counts by topic and reason, one of them, replay after a fix."""
 

@@ -22,7 +22,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from c360.errors import NeedsOperator, TaskCorrupted
+from c360.errors import Fenced, NeedsOperator, TaskCorrupted
 from c360.tables.store import Entry
 
 BLOCK_CACHE_BYTES = 128 << 20
@@ -41,7 +41,7 @@ class RocksStore:
         except Exception as error:  # rocksdict raises bare Exception with RocksDB's text
             text = str(error)
             if "lock" in text.lower():
-                raise NeedsOperator(
+                raise Fenced(
                     f"the state in {path} is in use by another process; give each worker its own C360_STATE_DIR"
                 ) from error
             if "Corruption" in text or "does not exist" in text or "missing" in text.lower():
