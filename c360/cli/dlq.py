@@ -63,7 +63,7 @@ def dlq_list(context: Context, as_json: bool, broker: str | None) -> None:
 def dlq_show(context: Context, letter_id: str, as_json: bool, broker: str | None) -> None:
     """One misfit, with its error and original bytes (these may be personal)."""
     letter = letters.find(context.plan, context.cluster(broker), letter_id)
-    said: dict[str, Any] = {"id": letter.id, **msgspec.to_builtins(letter.misfit)}
+    said: dict[str, Any] = {"id": letter.id, **msgspec.structs.asdict(letter.misfit)}
     if as_json:
         print_json(said)
         return

@@ -502,6 +502,7 @@ class KafkaReader:
     def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
         self._config = config
         self._client: ConsumerClient | None = None
+        self._known: set[str] = set()  # topics that the client has heard of
         self._watermarks = _Watermarks(watermarks)
 
     def ends(self, partitions: Sequence[TP]) -> dict[TP, int]:
@@ -526,6 +527,9 @@ class KafkaReader:
         left = set(todo)
         yielded = time.monotonic()
         try:
+            for topic in {tp.topic for tp in todo} - self._known:
+                client.list_topics(topic, timeout=REQUEST_S)  # else the client finds it when it looks next, each second
+                self._known.add(topic)
             client.assign([TopicPartition(*tp, offset) for tp, offset in todo.items()])
             while left:
                 first = client.poll(0.1)
