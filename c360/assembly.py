@@ -25,11 +25,7 @@ AWAY_S = 1.0
 
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = ()) -> list[Agent]:
-    """The agents of a plan, or those named. Raises UsageError for a name that does not exist."""
-    known = [a.name for a in plan.agents]
-    for name in only:
-        if name not in known:
-            raise UsageError(f"there is no agent {name!r} in {plan.app!r}; it has {', '.join(known)}")
+    """The agents of a plan, or those named."""
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
         chosen.append(Govern(plan, admin.topics))
@@ -59,6 +55,13 @@ class Worker:
     error: BaseException | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a name in `only` that does not exist, before anything is created."""
+        known = [a.name for a in self.plan.agents]
+        for name in self.only:
+            if name not in known:
+                raise UsageError(f"there is no agent {name!r} in {self.plan.app!r}; it has {', '.join(known)}")
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""

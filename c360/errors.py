@@ -57,7 +57,7 @@ class TaskCorrupted(C360Error):
 
 
 class Fenced(C360Error):
-    """Stop: another process has this slot, and this one is a zombie. Nothing of it may be written any more."""
+    """Stop: another process has this slot or state directory. Nothing may be written by this one (any more)."""
 
     exit_code = 3
 

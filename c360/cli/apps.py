@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json
+from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.ops import doctor as doctoring
 from c360.ops import topics as topic_tools
 from c360.plan import Plan
@@ -67,7 +67,7 @@ def plan(context: Context, as_json: bool) -> None:
     console.print(table)
 
 
-@click.group()
+@click.group(cls=Group)
 def topics() -> None:
     """Topics of the app: compare with the broker, create what is missing."""
 

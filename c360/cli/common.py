@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import logging
@@ -18,7 +19,7 @@ from rich.logging import RichHandler
 from c360.app import App
 from c360.config import Settings, read_settings
 from c360.engine.transport import Cluster
-from c360.errors import C360Error, UsageError
+from c360.errors import BrokerAway, C360Error, UsageError
 from c360.plan import Plan
 
 P = ParamSpec("P")
@@ -80,9 +81,28 @@ def load_app(name: str) -> App:
     return found
 
 
+class Group(click.Group):
+    """Unknown commands are answered with the nearest known one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if close:
+                error.message = f"there is no command {args[0]!r}; did you mean {close[0]!r}?"
+            raise
+
+
 pass_context = click.make_pass_decorator(Context)
+RATE = click.FloatRange(min=0, min_open=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 broker_option = click.option("--broker", help="Kafka, host:port. Default: C360_BROKER.")
+
+
+AWAY = "Is C360_BROKER (or --broker) right, and does Kafka run there? `c360 doctor` looks closer"
 
 
 def handled(command: Callable[P, T]) -> Callable[P, T]:
@@ -94,6 +114,8 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except C360Error as error:
             stderr.print(f"[bold red]c360:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+            if isinstance(error, BrokerAway) and args:  # its text is the client's; without a context: no broker yet
+                stderr.print(AWAY, highlight=False, soft_wrap=True)
             sys.exit(error.exit_code)
 
     return run

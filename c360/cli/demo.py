@@ -14,8 +14,9 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from c360.cli.common import Context, handled, json_option, pass_context, print_json, set_up_logging, stderr
+from c360.cli.common import RATE, Context, handled, json_option, pass_context, print_json, set_up_logging, stderr
 from c360.engine.transport import Cluster
+from c360.errors import UsageError
 from c360.ops.demo import Demo, Glance, Summary, shop
 from c360.tables.store import MemoryStores, Stores
 
@@ -32,13 +33,15 @@ NOT_THERE = (
 @click.option(
     "--events", type=click.IntRange(1), default=20_000, show_default=True, help="How many raw records, with --once."
 )
-@click.option("--rate", type=float, default=200.0, show_default=True, help="Records a second, without --once.")
+@click.option("--rate", type=RATE, default=200.0, show_default=True, help="Records a second, without --once.")
 @click.option("--once", is_flag=True, help="Stop when all is folded; verify; print a summary.")
 @json_option
 @pass_context
 @handled
 def demo(context: Context, broker: str, events: int, rate: float, once: bool, as_json: bool) -> None:
     """A shop's traffic through the ordinary worker, and its profiles as they grow."""
+    if as_json and not once:
+        raise UsageError("--json prints the summary, which there is with --once only")
     set_up_logging(level=30)
     embedded = broker == EMBEDDED
     if not as_json:
@@ -131,7 +134,9 @@ def _cell(value: object) -> str:
 
 @click.command()
 @click.option("--broker", help="Kafka, host:port. Default: one is started for the run.")
-@click.option("--events", type=click.IntRange(10_000), default=200_000, show_default=True)
+@click.option(
+    "--events", type=click.IntRange(10_000), default=200_000, show_default=True, help="How many raw records to load."
+)
 @json_option
 @pass_context
 @handled

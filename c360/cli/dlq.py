@@ -10,11 +10,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json
+from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.ops import dlq as letters
 
 
-@click.group()
+@click.group(cls=Group)
 def dlq() -> None:
     """Misfits: counts by topic and reason, one of them, replay after a fix."""
 
@@ -63,7 +63,7 @@ def dlq_list(context: Context, as_json: bool, broker: str | None) -> None:
 def dlq_show(context: Context, letter_id: str, as_json: bool, broker: str | None) -> None:
     """One misfit, with its error and original bytes (these may be personal)."""
     letter = letters.find(context.plan, context.cluster(broker), letter_id)
-    said: dict[str, Any] = {"id": letter.id, **msgspec.to_builtins(letter.misfit)}
+    said: dict[str, Any] = {"id": letter.id, **msgspec.structs.asdict(letter.misfit)}
     if as_json:
         print_json(said)
         return

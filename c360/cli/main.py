@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-
 import click
 
 from c360 import __version__
 from c360.cli import apps, demo, dlq, run, state
-from c360.cli.common import Context
-
-
-class Group(click.Group):
-    """Unknown commands are answered with the nearest known one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
-            if close:
-                error.message = f"there is no command {args[0]!r}; did you mean {close[0]!r}?"
-            raise
+from c360.cli.common import Context, Group
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

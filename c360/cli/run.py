@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -15,7 +16,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from c360.assembly import Worker
 from c360.cli.common import (
+    RATE,
     Context,
+    Group,
     broker_option,
     handled,
     json_option,
@@ -25,12 +28,15 @@ from c360.cli.common import (
     stderr,
 )
 from c360.engine.loop import LoopSettings
-from c360.errors import EngineFatal
+from c360.errors import C360Error, EngineFatal
 from c360.ops.load import RawRecord, read_lines
 from c360.ops.load import load as load_records
 from c360.ops.slot import slot_in
 
 STOP_S = 30.0
+PORT = click.IntRange(0, 65535)
+
+log = logging.getLogger("c360.worker")
 
 
 @click.command()
@@ -38,7 +44,7 @@ STOP_S = 30.0
 @click.option(
     "--slot", help="Name of this worker, unique among all. Default: C360_SLOT, else kept in the state directory."
 )
-@click.option("--web-port", type=int, default=None, help="Port of /health, /ready and /metrics. Default: no web.")
+@click.option("--web-port", type=PORT, help="Port of /health, /ready and /metrics. Default: no web.")
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address of the web.")
 @click.option(
     "--commit-ms", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Longest time between commits."
@@ -73,6 +79,7 @@ def worker(
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt),
             only=[a.strip() for a in only.split(",")] if only else (),
         )
+        log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, settings.state_dir)
         with stopping_on_signals(running):
             _run_with_web(running, web_port, web_host)
 
@@ -126,8 +133,10 @@ class stopping_on_signals:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--rate", type=float, help="At most so many records a second.")
-@click.option("--partitions", type=int, help="Of raw topics that do not exist. Default: as the app, else 4.")
+@click.option("--rate", type=RATE, help="At most so many records a second.")
+@click.option(
+    "--partitions", type=click.IntRange(1), help="Of raw topics that do not exist. Default: as the app, else 4."
+)
 @json_option
 @broker_option
 @pass_context
@@ -163,14 +172,14 @@ def load(
             click.echo(f"{topic}: {n} records")
 
 
-@click.group()
+@click.group(cls=Group)
 def dev() -> None:
     """Tools for development."""
 
 
 @dev.command("kafka")
-@click.option("--port", type=int, help="Port of the first broker. Default: 9092 if free, else any.")
-@click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True)
+@click.option("--port", type=PORT, help="Port of the first broker, the others follow. Default: any that is free.")
+@click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="How many.")
 @handled
 def dev_kafka(port: int | None, brokers: str) -> None:
     """A real Apache Kafka on this machine (JDK and Maven, or docker), until Ctrl-C. Its data is thrown away."""
@@ -182,7 +191,10 @@ def dev_kafka(port: int | None, brokers: str) -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         click.echo(running.bootstrap)
-        stderr.print(f"Kafka is ready. In another terminal: export C360_BROKER={running.bootstrap}   Ctrl-C stops it")
-        stop.wait()
+        ready = f"Kafka is ready. In another terminal: export C360_BROKER={running.bootstrap}   Ctrl-C stops it"
+        stderr.print(ready, soft_wrap=True)
+        while not stop.wait(0.2):
+            if running.ended():
+                raise C360Error(f"Kafka has ended by itself. Its log ends with:\n{running.log_text()[-2000:]}")
     finally:
         running.stop()

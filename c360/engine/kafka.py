@@ -517,7 +517,7 @@ class KafkaReader:
     def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
         self._config = config
         self._client: ConsumerClient | None = None
-        self._known: set[str] = set()
+        self._known: set[str] = set()  # topics that the client has heard of
         self._watermarks = _Watermarks(watermarks)
 
     def ends(self, partitions: Sequence[TP]) -> dict[TP, int]:
@@ -636,7 +636,10 @@ class KafkaAdmin:
     """Topics and groups. The client is kept: a temporary one is gone before its futures resolve."""
 
     def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
-        self._client: AdminClient = AdminClient(dict(config), logger=log)
+        try:
+            self._client: AdminClient = AdminClient(dict(config), logger=log)
+        except KafkaException as raised:
+            raise UsageError(f"a Kafka setting is wrong: {error_of(raised).str()}") from None
         self._watermarks = _Watermarks(watermarks)
 
     def topics(self) -> dict[str, int]:

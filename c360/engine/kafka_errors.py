@@ -97,7 +97,7 @@ def remedy(error: KafkaError, doing: str, *, deciding: bool = False) -> C360Erro
     if error.txn_requires_abort():
         return TaskMigrated(text) if code in NOT_A_MEMBER else TransactionAborted(text)
     if code in FENCED:
-        return Fenced(f"{text}: another process uses this slot's transactional id")
+        return Fenced(f"{text}: another process has this slot. Leave C360_SLOT unset, or give each worker its own")
     if error.fatal():
         return EngineFatal(text)
     if code in NOT_A_MEMBER:

@@ -209,7 +209,7 @@ def _latency(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
     reader.close()
     steady = sorted(delays[len(delays) // 3 :])
     if not steady:
-        return {"p50": None, "p99": None, "samples": 0}
+        return {"p50": None, "p99": None, "samples": 0, "events_per_s": LATENCY_RATE}
     return {
         "p50": round(statistics.median(steady), 1),
         "p99": round(steady[int(len(steady) * 0.99)], 1),

@@ -80,9 +80,15 @@ class Running:
         return self._last_log
 
     def wait(self) -> None:
-        """Return when a broker has ended by itself; for a command in the foreground."""
-        while not self._ended() and self._keeper.poll() is None:
+        """Return when a broker has ended by itself, or all have been stopped."""
+        while not self.ended():
             time.sleep(0.2)
+
+    def ended(self) -> bool:
+        """Whether a broker has ended by itself, or all have been stopped."""
+        return self._keeper.poll() is not None or any(
+            (_directory(self._home, n) / "exit").exists() for n in self._nodes
+        )
 
     def stop(self) -> None:
         """Stop the brokers cleanly and delete what was temporary; a second call does nothing."""
@@ -94,9 +100,6 @@ class Running:
             with suppress(FileNotFoundError):
                 written.replace(archive)
 
-    def _ended(self) -> bool:
-        return any((_directory(self._home, node) / "exit").exists() for node in self._nodes)
-
     def _until_ready(self, deadline: float) -> None:
         waiting = list(self._nodes)
         while waiting:
@@ -104,7 +107,7 @@ class Running:
             if probe.live_brokers(node.host, node.port) >= len(self._nodes):
                 waiting.pop(0)
                 continue
-            if self._ended() or self._keeper.poll() is not None:
+            if self.ended():
                 log = self.log_text()
                 if any(words in log for words in _TAKEN):
                     raise _PortTaken

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from c360.engine.lag import records_left
 from c360.engine.transport import TP, Admin, Cluster
 from c360.errors import C360Error
 from c360.ops import topics
@@ -72,8 +73,8 @@ def _groups(plan: Plan, cluster: Cluster, admin: Admin, existing: dict[str, int]
         for agent in plan.agents:
             inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
             offsets = admin.group_offsets(agent.group)
-            ends, starts = reader.ends(inputs), reader.starts(inputs)
-            lag = sum(max(0, ends[tp] - offsets.get(tp, starts[tp])) for tp in inputs)
+            starts = reader.starts(inputs)
+            lag = sum(records_left(reader, {tp: max(starts[tp], offsets.get(tp, 0)) for tp in inputs}).values())
             cut = sorted({tp.topic for tp in inputs if tp in offsets and offsets[tp] < starts[tp]})
             members = admin.group_members(agent.group)
             if cut:

@@ -55,25 +55,27 @@ def _record(path: Path, number: int, line: bytes) -> RawRecord:
             f'{path}:{number}: a line is an object with "topic", "key", "timestamp", "headers" and "value"'
         )
     timestamp = said.get("timestamp")
-    return RawRecord(
-        said["topic"],
-        _bytes(said, "key"),
-        _bytes(said, "value"),
-        timestamp if isinstance(timestamp, int) else None,
-        [(str(name), _plain(value) or b"") for name, value in _pairs(said.get("headers"))],
-    )
+    try:
+        headers = [(str(name), _plain(value) or b"") for name, value in _pairs(said.get("headers"))]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'{path}:{number}: "headers" is an object, or a list of [name, value]') from error
+    try:
+        key, value = _bytes(said, "key"), _bytes(said, "value")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'{path}:{number}: "key_base64" or "value_base64" is not base64') from error
+    return RawRecord(said["topic"], key, value, timestamp if isinstance(timestamp, int) else None, headers)
 
 
 def _pairs(headers: Any) -> list[tuple[Any, Any]]:
     if isinstance(headers, dict):
         return list(headers.items())
-    return [(h[0], h[1]) for h in headers] if headers else []
+    return [(name, value) for name, value in headers or []]
 
 
 def _bytes(said: dict[str, Any], name: str) -> bytes | None:
     """`name_base64` for bytes that are no text; else text as it is; anything else as compact JSON."""
     if f"{name}_base64" in said:
-        return base64.b64decode(said[f"{name}_base64"])
+        return base64.b64decode(said[f"{name}_base64"], validate=True)
     return _plain(said.get(name))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from c360.errors import NeedsOperator, UsageError
+from c360.errors import Fenced, NeedsOperator, UsageError
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
@@ -18,7 +18,7 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 def slot_in(state_dir: Path, wanted: str | None) -> Iterator[str]:
     """Hold the state directory and yield the slot's name: `wanted`, else one made once and kept there.
 
-    Raises NeedsOperator while another process holds the directory, or when it cannot be written.
+    Raises Fenced while another process holds the directory, NeedsOperator when it cannot be written.
     """
     if wanted is not None and not NAME.match(wanted):
         raise UsageError(f"C360_SLOT {wanted!r}: a slot is letters, digits, '.', '_' and '-', at most 64")
@@ -31,8 +31,9 @@ def slot_in(state_dir: Path, wanted: str | None) -> Iterator[str]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise NeedsOperator(
-                f"the state directory {state_dir} is in use by another worker; give each its own C360_STATE_DIR"
+            raise Fenced(
+                f"the state directory {state_dir} is in use by another worker: stop that one, or give this one its own"
+                " C360_STATE_DIR"
             ) from error
         kept = state_dir / "slot"
         try:

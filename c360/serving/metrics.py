@@ -1,4 +1,4 @@
-"""Metrics of a worker in Prometheus text format. Names, labels and meanings: `docs/operations.md`."""
+"""Metrics of a worker in Prometheus text format. Names, labels and meanings: `docs/reference/metrics.md`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from c360.agents.govern import Govern
 from c360.agents.projection import ProjectionAgent
+from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
 from c360.engine.transport import TP, Reader
 
@@ -28,7 +29,7 @@ class Page:
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
             for labels, value in samples:
                 said = ",".join(f'{k}="{_escape(v)}"' for k, v in labels.items())
-                lines.append(f"{name}{{{said}}} {value:g}" if said else f"{name} {value:g}")
+                lines.append(f"{name}{{{said}}} {value}" if said else f"{name} {value}")
         return "\n".join(lines) + "\n"
 
 
@@ -37,15 +38,14 @@ def _escape(value: str) -> str:
 
 
 def lag_of(loops: Iterable[Loop], reader: Reader) -> dict[str, int]:
-    """Records that each agent still has to read: ends of its inputs minus its positions, running tasks only."""
+    """Records that each agent still has to read, as far as its tasks run."""
     out = {}
     for loop in loops:
         positions: dict[TP, int] = {}
         for task in list(loop.tasks.values()):
             if task.phase is Phase.RUNNING:
                 positions |= task.next
-        ends = reader.ends(list(positions))
-        out[loop.agent.name] = sum(max(0, ends[tp] - n) for tp, n in positions.items())
+        out[loop.agent.name] = sum(records_left(reader, positions).values())
     return out
 
 

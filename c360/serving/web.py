@@ -46,6 +46,7 @@ class Web:
         self.loops, self.healthy, self.cluster = loops, healthy, cluster
         self.port, self.host, self.hosted = port, host, hosted
         self.reader = cluster.reader()
+        self.reading = asyncio.Lock()  # one reader, one request at a time
         self.asyncio = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.asyncio.run_forever, name="web", daemon=True)
         self.runner: web.AppRunner | None = None
@@ -101,8 +102,9 @@ class Web:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         lag: dict[str, int] = {}
-        with contextlib.suppress(C360Error):  # the broker is away: everything else is still told
-            lag = await asyncio.to_thread(lag_of, self.loops(), self.reader)
+        async with self.reading:
+            with contextlib.suppress(C360Error):  # the broker is away: everything else is still told
+                lag = await asyncio.to_thread(lag_of, self.loops(), self.reader)
         text = await asyncio.to_thread(page_of, self.loops(), lag, system())
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 

@@ -23,7 +23,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from c360.errors import NeedsOperator, TaskCorrupted
+from c360.errors import Fenced, NeedsOperator, TaskCorrupted
 from c360.tables.store import Entry
 
 log = logging.getLogger("c360.tables")
@@ -49,7 +49,7 @@ class RocksStore:
         except Exception as error:  # rocksdict raises bare Exception with RocksDB's text
             text = str(error)
             if "lock" in text.lower():
-                raise NeedsOperator(
+                raise Fenced(
                     f"the state in {path} is in use by another process; give each worker its own C360_STATE_DIR"
                 ) from error
             if any(why in text for why in OF_THE_MACHINE):

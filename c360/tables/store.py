@@ -39,7 +39,7 @@ class Stores(Protocol):
     """Opens the stores of tasks by name ("customer.v1/3")."""
 
     def open(self, name: str) -> Store:
-        """Raises NeedsOperator when another process has it open, or the disk refuses."""
+        """Raises Fenced when another process has it open, NeedsOperator when the disk refuses."""
         ...
 
     def close(self) -> None: ...

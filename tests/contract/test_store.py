@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from c360.errors import NeedsOperator
+from c360.errors import Fenced, NeedsOperator
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStores, Store, Stores
 
@@ -87,7 +87,7 @@ def test_stores_of_different_names_do_not_meet(stores: Stores) -> None:
 
 def test_a_database_that_is_open_elsewhere_is_a_clear_error(tmp_path: Path) -> None:
     first = RocksStores(tmp_path).open("agent/0")
-    with pytest.raises(NeedsOperator, match="C360_STATE_DIR"):
+    with pytest.raises(Fenced, match="C360_STATE_DIR"):
         RocksStores(tmp_path).open("agent/0")
     first.close()
 

@@ -1,0 +1,26 @@
+"""How many records are left to read. The end of a log does not tell: transactions leave marks there, which are no records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from c360.engine.transport import TP, Reader
+
+NEAR = 64  # offsets before the end that are looked at; further away a few marks do not matter
+LOOKS = 10  # of about 0.1 s, for a transaction that is still open
+
+
+def records_left(reader: Reader, positions: Mapping[TP, int]) -> dict[TP, int]:
+    """Records from each position to the end: counted near the end, else the distance of offsets, which is a little more."""
+    ends = reader.ends(list(positions))
+    distance = {tp: max(0, ends[tp] - offset) for tp, offset in positions.items()}
+    near = {tp: positions[tp] for tp, n in distance.items() if 0 < n <= NEAR}
+    left = distance | dict.fromkeys(near, 0)
+    silent = 0
+    for batches in reader.read(near, ends):
+        silent = 0 if batches else silent + 1
+        if silent == LOOKS:
+            return distance
+        for batch in batches:
+            left[batch.tp] += len(batch)
+    return left
