@@ -35,7 +35,7 @@ from c360.agents.wire import (
 )
 from c360.codecs.debezium import Change, DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
-from c360.codecs.layout import EPOCH
+from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
 from c360.declare import Enrichment, Source, SourceType, without_none
 from c360.engine.agent import Outbox, Processor, Task

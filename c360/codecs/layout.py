@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from operator import attrgetter
@@ -18,11 +19,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.structs import force_setattr
 
+from c360.codecs.quick import EPOCH, Leaf, compile_quick
 from c360.codecs.record import FieldInfo, Record, fields_of, is_record, is_union
 from c360.errors import Misfit
 
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DIGITS_MAX = 400  # of a number, as `c360.profile.value` has it
 DEPTH_MAX = 128  # of nesting, serde_json's limit: well below where recursive readers give up, each at another depth
 MICROS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # power of ten from a unit to microseconds
@@ -99,14 +100,19 @@ def finite(said: str, value: Decimal) -> Decimal:
     return value
 
 
-def _instant(said: str, value: datetime) -> datetime:
-    """Raises Misfit for a time that is in another millennium in UTC."""
-    if not 1 < value.year < 9999:
-        try:
-            value.astimezone(UTC)
-        except OverflowError:
-            raise Misfit("out-of-range", f"{said} is a time outside of the years 1 to 9999 in UTC") from None
-    return value
+@dataclass(frozen=True)
+class _Instant:
+    """Raises Misfit for a time that is in another millennium in UTC; it need not be asked about years between."""
+
+    said: str
+
+    def __call__(self, value: datetime) -> datetime:
+        if not 1 < value.year < 9999:
+            try:
+                value.astimezone(UTC)
+            except OverflowError:
+                raise Misfit("out-of-range", f"{self.said} is a time outside of the years 1 to 9999 in UTC") from None
+        return value
 
 
 def _check_of(said: str, wire: Any) -> Check | None:
@@ -117,10 +123,9 @@ def _check_of(said: str, wire: Any) -> Check | None:
     if wire is Decimal:
         return lambda v: finite(said, v)
     if wire is datetime:
-        return lambda v: _instant(said, v)
+        return _Instant(said)
     if is_record(wire):
-        checks = checks_of(wire)
-        return None if not checks else lambda v: _checked(v, checks)
+        return checker_of(wire)
     if origin in (list, dict):
         each = _check_of(said, args[-1])
         if each is None:
@@ -130,7 +135,7 @@ def _check_of(said: str, wire: Any) -> Check | None:
         return None
     kinds = [a for a in args if a is not type(None)]
     if set(kinds) == {str, int}:  # an identifier; databases like to number them
-        return lambda v: v if v.__class__ is str else str(v)
+        return str
     if len(kinds) == 1:
         return _check_of(said, kinds[0])
     return None
@@ -144,18 +149,38 @@ def _each(values: Any, check: Check) -> Any:
     return values
 
 
-def checks_of(record: type[Record]) -> list[tuple[str, Read, Check]]:
-    """The fields of a record type that need a look after decoding."""
-    found = ((f.name, _check_of(f"{record.__name__}.{f.name}", f.wire)) for f in fields_of(record))
-    return [(name, attrgetter(name), check) for name, check in found if check is not None]
+def checker_of(record: type[Record]) -> Check | None:
+    """What makes decoded records of a type right, in place; None: nothing is to be done. Raises Misfit.
 
+    Straight-line code, as most records pass it unchanged: for an identifier and a time
 
-def _checked(record: Any, checks: list[tuple[str, Read, Check]]) -> Any:
-    for name, read, check in checks:
-        value = read(record)
-        if value is not None and (right := check(value)) is not value:
-            force_setattr(record, name, right)
-    return record
+        value = record.user
+        if value.__class__ is not str and value is not None: put(record, 'user', str(value))
+        value = record.at
+        if value is not None and not 1 < value.year < 9999: check1(value)
+    """
+    names: dict[str, Any] = {"put": force_setattr}
+    lines = []
+    for i, info in enumerate(fields_of(record)):
+        check = _check_of(f"{record.__name__}.{info.name}", info.wire)
+        if check is None:
+            continue
+        names |= {f"read{i}": attrgetter(info.name), f"check{i}": check}
+        lines.append(f"value = read{i}(record)")
+        if check is str:
+            lines.append(f"if value.__class__ is not str and value is not None: put(record, {info.name!r}, str(value))")
+        elif isinstance(check, _Instant):
+            lines.append(f"if value is not None and not 1 < value.year < 9999: check{i}(value)")
+        else:
+            lines.append(
+                f"if value is not None and (right := check{i}(value)) is not value: put(record, {info.name!r}, right)"
+            )
+    if not lines:
+        return None
+    text = "\n    ".join(["def check(record):", *lines, "return record"])
+    exec(compile(text, "<check>", "exec"), names)
+    checker: Check = names["check"]
+    return checker
 
 
 # ---------------------------------------------------------------------------------------------------------- layouts
@@ -181,17 +206,28 @@ class Layout:
     def __init__(self, record: type[Record]) -> None:
         self.record = record
         self.name = record.__name__
-        self.checks = checks_of(record)
-        self.straight: Read | None = msgspec.json.Decoder(record).decode if is_plain(record) else None
-        self.places = [(f, tuple(f.path.split(".")), _reader(f"{self.name}.{f.name}", f)) for f in fields_of(record)]
+        self.check = checker_of(record)
+        leaves = [Leaf(f, *_conversion(f"{self.name}.{f.name}", f)) for f in fields_of(record)]
+        self.places = [(leaf.info, tuple(leaf.info.path.split(".")), _reader(self.name, leaf)) for leaf in leaves]
+        plain = is_plain(record)
+        self.straight: Read | None = msgspec.json.Decoder(record).decode if plain else None
+        self.quick: Read | None = None if plain else compile_quick(record, leaves)
 
     def read(self, data: Any) -> Any:
         """The record of these bytes. Raises Misfit."""
         try:
-            made = self.record(**self.values(data)) if self.straight is None else self.straight(data)
+            made = self._by_place(data) if self.straight is None else self.straight(data)
         except UNREADABLE as error:
             raise misfit_of(error, self.name) from None
-        return _checked(made, self.checks) if self.checks else made
+        return made if self.check is None else self.check(made)
+
+    def _by_place(self, data: Any) -> Any:
+        if self.quick is not None:
+            try:
+                return self.quick(data)
+            except (*UNREADABLE, OverflowError, Misfit):
+                pass  # odd in some way; the places say in which
+        return self.record(**self.values(data))
 
     def values(self, data: Any, without: Container[str] = ()) -> dict[str, Any]:
         """The values of all fields except those whose path begins with a name in `without`, by field name."""
@@ -219,7 +255,8 @@ class Layout:
         for info, path, _ in self.places:
             if path[0] in without:
                 values[info.name] = getattr(rest, info.name)
-        return _checked(self.record(**values), self.checks)
+        made = self.record(**values)
+        return made if self.check is None else self.check(made)
 
 
 def _find(opened: dict[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
@@ -241,10 +278,10 @@ def _open(opened: dict[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
     return opened[path]
 
 
-def _reader(said: str, info: FieldInfo) -> Read:
+def _reader(owner: str, leaf: Leaf) -> Read:
     """From the bytes of a field's value to the value. Raises Misfit."""
-    kind, convert = _conversion(said, info)
-    decode = msgspec.json.Decoder(kind | None if info.optional and kind is not Any else kind).decode
+    said, kind, convert = f"{owner}.{leaf.info.name}", leaf.kind, leaf.convert
+    decode = msgspec.json.Decoder(kind | None if leaf.info.optional and kind is not Any else kind).decode
 
     def read(raw: Any) -> Any:
         try:
