@@ -52,8 +52,6 @@ log = logging.getLogger("c360.engine")
 
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 BEHIND = 10  # fewer commits write fewer profiles per record, and what waits in the log anyway is not later for it
-STORE_TRIES = 3
-AWAY_S = 1.0
 
 
 class Phase(Enum):
@@ -71,6 +69,8 @@ class LoopSettings:
     commit_records: int = 50_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     adopt: bool = False  # take the changelog's positions where the group's differ
+    away_s: float = 1.0  # between two tries while the broker is away
+    store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
 
 
 @dataclass(eq=False)
@@ -565,9 +565,9 @@ class Loop:
         if task.state is not None:
             task.state.store.destroy()
             task.state = None
-        if task.store_failures >= STORE_TRIES:
+        if task.store_failures >= self.settings.store_tries:
             raise NeedsOperator(
-                f"{self.agent.name}: the local state failed {STORE_TRIES} times ({error})."
+                f"{self.agent.name}: the local state failed {self.settings.store_tries} times ({error})."
                 " Nothing is lost: it is in Kafka. Check free space and the health of C360_STATE_DIR, then start again"
             )
 
@@ -605,7 +605,7 @@ class Loop:
                     self.waiting_for = str(error)
                     log.warning("%s: %s; waiting", self.agent.name, error)
                 self._abort_and_rewind()  # also without a transaction: the batch in hand may be half done
-                time.sleep(AWAY_S)
+                time.sleep(self.settings.away_s)
             case TaskCorrupted():
                 # A read failed in the middle of a batch: which store is not known, so all are made again.
                 self._abort_quietly()
@@ -624,7 +624,7 @@ class Loop:
                 if self.closing:
                     raise
                 log.warning("%s: %s; waiting", self.agent.name, error)
-                time.sleep(AWAY_S)
+                time.sleep(self.settings.away_s)
 
     def _abort_and_rewind(self) -> None:
         if self.in_transaction:

@@ -9,22 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from c360.engine import loop as loop_module
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP
 from c360.errors import BrokerAway, C360Error, OutcomeUnknown, TaskCorrupted, TaskMigrated, TransactionAborted
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStores, Stores
-from tests.engine.faults import At, Crash, FaultyCluster, FaultyStores
+from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores
 from tests.engine.toy import OFTEN, POISON, Toy, World, content, toy_dlq
 
-SOMETIMES = LoopSettings(batch_records=7, commit_s=3600.0, commit_records=12)  # some commits hold several batches
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "AWAY_S", 0.0)
+SOMETIMES = LoopSettings(
+    batch_records=7, commit_s=3600.0, commit_records=12, away_s=0.0
+)  # some commits hold several batches
 
 
 def begun(stores: Stores, *, rounds: int = 2) -> World:

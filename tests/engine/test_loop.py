@@ -30,16 +30,11 @@ from c360.errors import BrokerAway, C360Error, EngineFatal, Fenced, NeedsOperato
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStore, MemoryStores, Store, Stores
 from c360.tables.table import Table
-from tests.engine.faults import At, FaultyCluster, FaultyStores
-from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Later, Toy, World, content, toy_dlq
+from c360.testing.faults import At, FaultyCluster, FaultyStores, Later
+from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
 
-WHOLE = LoopSettings(batch_records=1000, commit_s=0.0)
-LATE = LoopSettings(commit_s=3600.0)  # commits when there is nothing more to read, or when it must
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "AWAY_S", 0.0)
+WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, away_s=0.0)
+LATE = LoopSettings(commit_s=3600.0, away_s=0.0)  # commits when there is nothing more to read, or when it must
 
 
 @pytest.fixture

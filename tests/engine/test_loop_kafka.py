@@ -15,7 +15,7 @@ from c360.engine.loop import Loop, LoopSettings, Phase
 from c360.errors import BrokerAway, Fenced, NeedsOperator, OutcomeUnknown, TransactionAborted
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStores, Stores
-from tests.engine.faults import At, Crash, FaultyCluster, FaultyStores
+from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores
 from tests.engine.toy import OFTEN, POISON, Toy, World, toy_dlq
 
 LATE = LoopSettings(commit_s=3600.0)

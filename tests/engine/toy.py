@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ POISON = b"poison"  # a value that makes the processor raise, wherever it stands
 REMIND = b"remind"  # a value that asks for a reminder REMIND_MS later
 REMIND_MS = 1000
 COUNTS = b"\x01"
-OFTEN = LoopSettings(batch_records=7, commit_s=0.0)  # a commit in every turn
+OFTEN = LoopSettings(batch_records=7, commit_s=0.0, away_s=0.0)  # a commit in every turn
 
 
 def _encode(count: int) -> bytes:
@@ -255,29 +255,6 @@ class World:
             self.producer.produce(log.topic, POSITIONS, positions, log.partition)
         self.producer.flush()
         self.admin.set_group_offsets(self.toy.group, dict.fromkeys(self.tps, 0))
-
-
-class Later(Executor):
-    """Does what was submitted when it is told to, in order: a restore thread whose time the test decides."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # Executor's own signature
-        future: Future[Any] = Future()
-        self.waiting.append((future, lambda: fn(*args, **kwargs)))
-        return future
-
-    def work(self) -> None:
-        while self.waiting:
-            future, call = self.waiting.pop(0)
-            try:
-                future.set_result(call())
-            except Exception as error:  # handed to whoever asks for the result
-                future.set_exception(error)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self.work()
 
 
 def content(store: Store) -> tuple[dict[bytes, int], int]:

@@ -7,6 +7,7 @@ returns the error to raise there, or None.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,3 +191,26 @@ class FaultyStores:
 
     def close(self) -> None:
         self.inner.close()
+
+
+class Later(Executor):
+    """Does what was submitted when it is told to, in order: a restore thread whose time the test decides."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # Executor's own signature
+        future: Future[Any] = Future()
+        self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def work(self) -> None:
+        while self.waiting:
+            future, call = self.waiting.pop(0)
+            try:
+                future.set_result(call())
+            except Exception as error:  # handed to whoever asks for the result
+                future.set_exception(error)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.work()
