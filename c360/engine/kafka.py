@@ -15,6 +15,9 @@ Facts from librdkafka 2.16 that shape this one:
 * confluent-kafka 2.16 lets no second thread into a consumer that is polled all the time: `committed` called from the
   restore thread did not come back for a minute. It has a client of its own that never joins.
 * `incremental_assign` makes the client forget that the assignment was lost: the callback is then the one for revoking.
+* `send_offsets_to_transaction` does not look at its time-out and never comes back when the broker that coordinates the
+  group was gone from the metadata for a moment, such as a single broker that restarts (librdkafka #5456 and #5511).
+  It is waited for from another thread, and a producer that hangs is left behind.
 * A topic that is assigned but was never asked for is looked up once a second: 0.9 s until the first record, 0.01 s when
   its metadata has been fetched before.
 """
@@ -27,6 +30,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from itertools import groupby
 from typing import Any, Final, TypeVar
@@ -53,13 +57,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 from c360.engine.kafka_errors import OUT_OF_LOG, error_of, remedy, remedy_of
 from c360.engine.kafka_settings import ClientSettings
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
-from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator, TaskMigrated, UsageError
+from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator, OutcomeUnknown, TaskMigrated, UsageError
 
 log = logging.getLogger("c360.kafka")
 T = TypeVar("T")
 
 REQUEST_S: Final = 10.0  # a broker that has not answered by then is away
-OFFSETS_S: Final = 15.0  # to bring offsets into a transaction; as long as the transaction may take
+OFFSETS_S: Final = 10.0  # to bring offsets into a transaction; less than the transaction may take
 TRIED_S: Final = 0.5  # one look at committed offsets or metadata; closing a consumer waits for it
 MADE_S: Final = 30.0  # until a new topic is known to every broker
 READ_RECORDS: Final = 10_000
@@ -448,11 +452,14 @@ class KafkaProducer:
 
     def send_offsets(self, offsets: Mapping[TP, int], group: Any) -> None:
         wanted = [TopicPartition(*tp, offset) for tp, offset in offsets.items()]
-        deadline = time.monotonic() + OFFSETS_S
+        client, deadline = self._live(), time.monotonic() + OFFSETS_S
         while True:
+            left_s = deadline - time.monotonic()
             try:
-                self._live().send_offsets_to_transaction(wanted, group, OFFSETS_S)
+                _beside(lambda: client.send_offsets_to_transaction(wanted, group, OFFSETS_S), left_s)
                 return
+            except TimeoutError:
+                raise OutcomeUnknown(f"{self._id}: sending offsets: no answer in {OFFSETS_S:.0f} s") from None
             except KafkaException as raised:
                 if not error_of(raised).retriable() or time.monotonic() > deadline:
                     raise self._remedy(raised, f"{self._id}: sending offsets") from None
@@ -508,6 +515,20 @@ class KafkaProducer:
             tell(offset)
         elif not self._transactional:  # in a transaction the commit says so; after an abort it is expected
             self._reported(error, message)
+
+
+def _beside(call: Callable[[], T], timeout_s: float) -> T:
+    """Call in a thread that is left behind when it does not come back: TimeoutError. 0.1 ms more than a call."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:  # whatever it is, it is the caller's
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="beside", daemon=True).start()
+    return answer.result(timeout_s)
 
 
 # ======================================================================================================== reader

@@ -152,6 +152,7 @@ class Loop:
         self.progress: list[Progress] = []
         self.executor = executor or ThreadPoolExecutor(1, thread_name_prefix=f"restore-{agent.name}")
         self.producer: Producer | None = None
+        self.unsettled: list[RunningTask] = []  # to be restored by the next producer: a commit's outcome is unknown
         self.consumer: Consumer = cluster.consumer(agent.group)
         self.subscribed: tuple[str, ...] = ()
         self.closing = False
@@ -171,8 +172,11 @@ class Loop:
         """One round; returns how many records it processed. Waits at most `timeout_s` for records."""
         try:
             if self.producer is None:
+                # It settles what the last one left open; only then do the changelogs have the answer.
                 self.producer = self.cluster.producer(self.transactional_id)
                 self.waiting_for = ""
+                unsettled, self.unsettled = self.unsettled, []
+                self._restore([t for t in unsettled if t.phase is not Phase.GONE])
             self._subscribe()
             self._adopt_restored()
             self._raise_trouble()
@@ -450,12 +454,15 @@ class Loop:
         if not tasks:
             return
         for task in tasks:
-            task.phase = Phase.RESTORING
-            for tp in task.task.inputs:
-                self.owners.pop(tp, None)
+            self._stop_running(task)
         progress = Progress()
         self.progress.append(progress)
         self.restored.append((tasks, self.executor.submit(self._restore_now, tasks, progress)))
+
+    def _stop_running(self, task: RunningTask) -> None:
+        task.phase = Phase.RESTORING
+        for tp in task.task.inputs:
+            self.owners.pop(tp, None)
 
     def _restore_now(self, tasks: list[RunningTask], progress: Progress) -> bool:
         """In the restore thread: wait for the last owner's transaction, then follow the changelogs to their ends."""
@@ -593,13 +600,11 @@ class Loop:
                 self.producer.close()
                 self.producer = None
                 self._forget_transaction()
-                # The new producer settles the old one's transaction; only then do the changelogs have the answer.
-                self.producer = self._new_producer()
-                tasks = self._running()
-                for task in tasks:
+                for task in self._running():
                     self.consumer.unfetch(task.task.inputs)
                     task.close()
-                self._restore(tasks)
+                    self._stop_running(task)
+                    self.unsettled.append(task)
             case BrokerAway():
                 if self.waiting_for != str(error):
                     self.waiting_for = str(error)
@@ -615,16 +620,6 @@ class Loop:
                 with suppress(Fenced):
                     self._abort_quietly()
                 raise error
-
-    def _new_producer(self) -> Producer:
-        while True:
-            try:
-                return self.cluster.producer(self.transactional_id)
-            except BrokerAway as error:
-                if self.closing:
-                    raise
-                log.warning("%s: %s; waiting", self.agent.name, error)
-                time.sleep(self.settings.away_s)
 
     def _abort_and_rewind(self) -> None:
         if self.in_transaction:

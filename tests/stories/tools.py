@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from c360.engine.transport import TP, Cluster
+from c360.errors import BrokerAway
 from c360.ops.progress import at_rest
 from c360.ops.records import follow
 from c360.ops.verify import verify
@@ -81,9 +82,12 @@ def attributes(plan: Plan, cluster: Cluster) -> dict[str, Mapping[str, Any]]:
 
 
 def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it is so, while the worker lives."""
+    """Until it is so, while the worker lives; a broker that is away has said nothing yet."""
     deadline = time.monotonic() + DEADLINE_S
-    while not done():
+    while True:
+        with suppress(BrokerAway):
+            if done():
+                return
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
