@@ -6,6 +6,7 @@ the changelog, from the position that lies in that same batch.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from rocksdict import (
 
 from c360.errors import Fenced, NeedsOperator, TaskCorrupted
 from c360.tables.store import Entry
+
+log = logging.getLogger("c360.tables")
 
 BLOCK_CACHE_BYTES = 128 << 20
 WRITE_BUFFER_BYTES = 64 << 20
@@ -93,7 +96,10 @@ class RocksStore:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self.db.close()
+            try:
+                self.db.close()
+            except Exception as error:  # what was not written yet comes back from the changelog
+                log.warning("closing %s: %s. Its newest state is restored at the next start", self.path, error)
 
     def destroy(self) -> None:
         self.close()
