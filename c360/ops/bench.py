@@ -26,7 +26,7 @@ from c360.tables.rocks import RocksStores
 
 Say = Callable[[str], None]
 LATENCY_RATE = 2_000.0
-LATENCY_S = 10.0
+LATENCY_S = 10.0  # for the default number of events; fewer take less
 DEADLINE_S = 900.0
 
 
@@ -46,7 +46,9 @@ def run_bench(cluster: Cluster, plan: Plan, events: int, say: Say) -> dict[str, 
             say(f"{agent.name}: {measured['cpu_us_per_event']} µs CPU per event, {measured['events_per_s']} events/s")
         result["restore"] = _restore(cluster, plan, Path(directory) / "fresh")
         say(f"restore: {result['restore']['records_per_s']} records/s")
-        result["latency_ms"] = _latency(cluster, plan, Path(directory) / "fresh")
+        result["latency_ms"] = _latency(
+            cluster, plan, Path(directory) / "fresh", min(LATENCY_S, max(2.0, events / 20_000))
+        )
         say(f"latency: {result['latency_ms']}")
     return result
 
@@ -171,7 +173,7 @@ def _restore(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
     return {"records": records, "records_per_s": round(records / busy) if busy else 0, "ready_s": round(seconds, 2)}
 
 
-def _latency(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
+def _latency(cluster: Cluster, plan: Plan, state: Path, seconds: float) -> dict[str, Any]:
     """Raw append to a read_committed reader of the projection, ms, at a steady rate through both hops."""
     worker = _worker(cluster, plan, state)
     worker.start()
@@ -199,7 +201,7 @@ def _latency(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
     watcher = threading.Thread(target=watch, name="latency")
     watcher.start()
     now_ms = time.time_ns() // 1_000_000
-    records = traffic(int(LATENCY_RATE * LATENCY_S), seed=now_ms % 1_000_003, end_ms=now_ms)
+    records = traffic(int(LATENCY_RATE * seconds), seed=now_ms % 1_000_003, end_ms=now_ms)
     load(_stamped(records), cluster, partitions=4, rate=LATENCY_RATE)
     _until(lambda: at_rest(plan, worker.admin, reader), worker)
     stop.set()

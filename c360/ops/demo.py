@@ -137,6 +137,7 @@ class Demo:
             finally:
                 self.fed.set()
 
+        self.cluster.admin().topics()  # raises BrokerAway: a worker would wait for a broker, a demo does not
         self.fed = threading.Event()
         self.feeding = True
         self.feeder = threading.Thread(target=feed, name="traffic", daemon=True)

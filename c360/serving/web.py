@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from c360.engine.loop import Loop, Phase
 from c360.engine.transport import Cluster
 from c360.errors import C360Error, UsageError
 from c360.serving.metrics import lag_of, page_of
+
+log = logging.getLogger("c360.worker")
 
 START_S = 30.0
 
@@ -82,6 +85,7 @@ class Web:
                     f"port {self.port} for the worker's web is not free; choose another --web-port"
                 ) from error
             self.port = self.runner.addresses[0][1]
+            log.info("web on http://%s:%d", self.host, self.port)
         for service in self.hosted:
             await service.start()
 

@@ -107,3 +107,19 @@ def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(NeedsOperator, match="C360_STATE_DIR"):
         RocksStores(tmp_path / "file")
+
+
+def test_a_store_that_cannot_flush_when_it_is_closed_says_so_and_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk at a clean stop: what was not flushed is in the changelog."""
+
+    class Full:
+        def close(self) -> None:
+            raise Exception("IO error: No space left on device")  # as rocksdict does
+
+    store = RocksStores(tmp_path).open("agent/0")
+    inner, store.db = store.db, Full()  # type: ignore[assignment]
+    store.close()
+    inner.close()
+    assert "No space left on device. Its newest state is restored at the next start" in caplog.text

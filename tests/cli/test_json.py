@@ -1,0 +1,107 @@
+"""What `--json` prints is what `docs/reference/cli.md` says: no key less, no key more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.cli.conftest import EVENTS, Shop
+from tests.cli.tools import C360
+from tests.docs.pages import commands, options_of, schemas
+
+# Words after `c360`, and the exit code; LETTER is one of the dead letters there are.
+ON_THE_SHOP = {
+    "c360 plan": (["plan"], 0),
+    "c360 topics check": (["topics", "check"], 0),
+    "c360 topics apply": (["topics", "apply"], 0),
+    "c360 doctor": (["doctor"], 0),
+    "c360 profile": (["profile", "crm:1"], 0),
+    "c360 reset": (["reset", "customer@1", "--to-earliest"], 0),
+    "c360 verify": (["verify"], 0),
+    "c360 dlq list": (["dlq", "list"], 0),
+    "c360 dlq show": (["dlq", "show", "LETTER"], 0),
+    "c360 dlq replay": (["dlq", "replay", "--reason", "none of them"], 0),
+}
+ELSEWHERE = {"c360 load", "c360 demo", "c360 bench"}  # have tests of their own below
+
+
+def hold(heading: str, document: Any) -> None:
+    """The document is valid, and would not be with a key more or one of its keys less."""
+    valid = Draft202012Validator(schemas()[heading])
+    valid.validate(document)
+    assert not valid.is_valid({**document, "something": "else"})
+    for key in document:
+        assert not valid.is_valid({k: v for k, v in document.items() if k != key}), key
+
+
+def test_every_command_that_prints_json_is_held_to_its_schema() -> None:
+    printing = {words for words, command in commands() if "--json" in options_of(command)}
+    assert printing == ON_THE_SHOP.keys() | ELSEWHERE
+    assert printing == schemas().keys()
+
+
+@pytest.mark.parametrize("heading", ON_THE_SHOP)
+def test_the_output_is_valid_by_its_schema(shop: Shop, heading: str) -> None:
+    words, code = ON_THE_SHOP[heading]
+    if "LETTER" in words:
+        letter = shop.c360("dlq", "list", "--json").json["letters"][0]["id"]
+        words = [letter if word == "LETTER" else word for word in words]
+    ran = shop.c360(*words, "--json")
+    assert ran.code == code, ran.err
+    hold(heading, ran.json)
+
+
+def test_what_is_loaded_and_created_is_told_by_topic(shop: Shop) -> None:
+    hold("c360 load", shop.loaded.json)
+    assert shop.loaded.json["records"] == sum(shop.loaded.json["topics"].values()) == EVENTS
+    assert shop.loaded.json["topics"].keys() == {"web.clicks", "crm.public.customers", "shop.public.orders"}
+    hold("c360 topics apply", shop.applied.json)
+    assert shop.applied.json["created"]
+    assert shop.c360("topics", "apply", "--json").json == {"created": []}
+
+
+def test_the_reports_say_what_is_there(shop: Shop) -> None:
+    assert shop.c360("topics", "check", "--json").json == {"ok": True, "findings": []}
+    report = shop.c360("verify", "govern", "--json").json
+    assert (report["complete"], report["lag"], report["differences"]) == (True, 0, 0)
+    assert report["agents"].keys() == {"govern"}
+    misfits = shop.c360("dlq", "list", "--json").json
+    assert misfits["misfits"] == len(misfits["letters"]) == sum(c["count"] for c in misfits["counts"]) > 0
+    profile = shop.c360("profile", "crm:1", "--json").json
+    assert "crm:1" in profile["identifiers"]
+
+
+def test_a_stopped_worker_that_has_read_everything_leaves_nothing_to_do(shop: Shop) -> None:
+    """Marks of transactions at the end of a log are no records."""
+    checks = {c["name"]: c["message"] for c in shop.c360("doctor", "--json").json["checks"]}
+    assert checks["govern"] == checks["customer@1"] == "0 members, 0 records behind"
+
+
+def test_nothing_found_is_null_and_findings_are_valid_too(shop: Shop) -> None:
+    nobody = shop.c360("profile", "crm:none", "--json")
+    assert (nobody.code, nobody.json) == (1, None)
+    Draft202012Validator(schemas()["c360 profile"]).validate(None)
+    hello = shop.c360.having(C360_APP="examples.hello:app")
+    missing = hello("topics", "check", "--json")
+    assert missing.code == 1
+    assert {f["problem"] for f in missing.json["findings"]} == {"missing"}
+    hold("c360 topics check", missing.json)
+    sick = hello("doctor", "--json")
+    assert sick.code == 1
+    hold("c360 doctor", sick.json)
+
+
+def test_a_demo_is_summed_up() -> None:
+    ran = C360()("demo", "--once", "--events", "300", "--json")
+    assert ran.code == 0, ran.err
+    hold("c360 demo", ran.json)
+    assert (ran.json["events"], ran.json["differences"], ran.json["broker"]) == (300, 0, "embedded")
+
+
+def test_a_benchmark_is_measured_as_its_schema_says(kafka: str) -> None:
+    ran = C360()("bench", "--events", "10000", "--json")
+    assert ran.code == 0, ran.err
+    hold("c360 bench", ran.json)
+    assert ran.json["events"] == 10_000

@@ -1,0 +1,47 @@
+"""`docs/reference/metrics.md` lists what a worker's `/metrics` prints: names, types, labels."""
+
+from __future__ import annotations
+
+import re
+
+from c360.engine.memory import MemoryCluster
+from c360.ops.demo import Demo
+from c360.ops.traffic import traffic
+from c360.serving.metrics import lag_of, page_of
+from c360.tables.store import MemoryStores
+from examples.shop.app import app
+from tests.docs.pages import REFERENCE, rows
+
+Metric = tuple[str, frozenset[str]]  # type and labels
+
+
+def printed() -> dict[str, Metric]:
+    """What a worker prints that has seen everything: traffic with misfits, and an error it recovered from."""
+    demo = Demo(app.plan(), MemoryCluster(), MemoryStores(), slot="0")
+    demo.fold(traffic(2_000, seed=7, end_ms=1_767_225_600_000), lambda glance: None)
+    loops = demo.worker.loops
+    loops[0].metrics.recovered("TaskMigrated")
+    page = page_of(loops, lag_of(loops, demo.reader), 1_767_225_600_000)
+    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))
+    found: dict[str, Metric] = {}
+    for name, labels in re.findall(r"^(c360_\w+)\{(.*)\} \d+(?:\.\d+)?(?:e-\d+)?$", page, flags=re.MULTILINE):
+        metric = types[name], frozenset(re.findall(r'(\w+)="', labels))
+        assert found.setdefault(name, metric) == metric, f"{name} has labels now and then"
+    assert found.keys() == types.keys(), "a line that this test does not understand"
+    return found
+
+
+def test_the_page_lists_every_metric_as_it_is_printed() -> None:
+    listed = {
+        row[0].strip("`"): (row[1], frozenset(row[2].split(", ")))
+        for row in rows((REFERENCE / "metrics.md").read_text(encoding="utf-8"))
+        if row[0].startswith("`c360_")
+    }
+    assert listed == printed()
+
+
+def test_large_numbers_keep_their_digits() -> None:
+    demo = Demo(app.plan(), MemoryCluster(), MemoryStores(), slot="0")
+    demo.fold(traffic(100, seed=7, end_ms=1_767_225_600_000), lambda glance: None)
+    demo.worker.loops[0].metrics.records = 1_234_567_891
+    assert "} 1234567891\n" in page_of(demo.worker.loops, {}, 0)
