@@ -181,7 +181,8 @@ class Loop:
             self._adopt_restored()
             self._raise_trouble()
             # 1 poll: do not wait long for more while something is uncommitted
-            batches = self.consumer.poll(self.settings.batch_records, 0.002 if self.uncommitted else timeout_s)
+            wait_s = min(0.002, timeout_s) if self.uncommitted else timeout_s
+            batches = self.consumer.poll(self.settings.batch_records, wait_s)
             self._raise_trouble()
             # 2 to 4
             done = sum(self._process(batch) for batch in batches)
