@@ -139,18 +139,36 @@ class RecordReader:
         return values
 
 
+@dataclass(frozen=True)
+class SourceParts:
+    """What is compiled once per source and shared by its tasks."""
+
+    source: Source
+    readers: Mapping[type, RecordReader]
+    decoder: JsonDecoder | DebeziumDecoder
+
+
+def compile_source(plan: Plan, source: Source) -> SourceParts:
+    readers = {t.record: RecordReader(t, source.key, plan.identifiers, source.enrichments) for t in source.types}
+    if source.kind == "rows":
+        (declared,) = source.types
+        return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key))
+    choices = [Choice(t.record, t.when) for t in source.types]
+    return SourceParts(source, readers, JsonDecoder(choices, source.unmatched))
+
+
 class GovernTask:
     """One raw partition: its ids or rows, and the misfits that may be replayed."""
 
-    def __init__(self, plan: Plan, source: Source, task: Task, raw_partitions: int, counters: GovernCounters) -> None:
-        self.source = source
+    def __init__(
+        self, plan: Plan, parts: SourceParts, task: Task, raw_partitions: int, counters: GovernCounters
+    ) -> None:
+        source = parts.source
         self.raw = task.lead
         self.raw_partitions = raw_partitions
         self.output, self.dlq = plan.governed(source), plan.dlq
         self.replay, self.truncates = plan.replay(source), plan.truncates(source)
-        self.readers = {
-            t.record: RecordReader(t, source.key, plan.identifiers, source.enrichments) for t in source.types
-        }
+        self.readers = parts.readers
         self.ids = IdTable(IDS, source.window // MS)
         self.rows: Table[RowState] = Table(
             ROWS, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(RowState).decode
@@ -160,14 +178,13 @@ class GovernTask:
         self.counters = counters
         self.truncated = ""
         self.process_raw: Callable[[_Arrivals, Outbox], None]
-        if source.kind == "rows":
-            declared = source.types[0]
-            self.reader = self.readers[declared.record]
-            self.changes = DebeziumDecoder(declared.record, declared.key)
+        if isinstance(parts.decoder, DebeziumDecoder):
+            (self.reader,) = self.readers.values()
+            self.changes = parts.decoder
             self.decode_governed = governed_decoder([self.reader.governed])
             self.process_raw = self._rows
         else:
-            self.decoder = JsonDecoder([Choice(t.record, t.when) for t in source.types], source.unmatched)
+            self.decoder = parts.decoder
             self.process_raw = self._events
 
     # --------------------------------------------------------------------------------------------------- processor
@@ -399,6 +416,7 @@ class Govern:
         planned = plan.agent("govern")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
+        self.parts = {s.topic: compile_source(plan, s) for s in plan.sources}
         self.counters = {s.name: GovernCounters() for s in plan.sources}
 
     def lead_topics(self) -> Sequence[str]:
@@ -436,5 +454,6 @@ class Govern:
         return f"{self.group}/{self.by_topic[lead.topic].name}-{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
-        source = self.by_topic[task.lead.topic]
-        return GovernTask(self.plan, source, task, self.topics()[source.topic], self.counters[source.name])
+        parts = self.parts[task.lead.topic]
+        source = parts.source
+        return GovernTask(self.plan, parts, task, self.topics()[source.topic], self.counters[source.name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, demo, dlq, run, state
+from c360.cli import apps, demo, dlq, run, simulate, state
 from c360.cli.common import Context, Group
 
 
@@ -31,5 +31,6 @@ for command in (
     state.reset,
     state.verify,
     dlq.dlq,
+    simulate.simulate,
 ):
     cli.add_command(command)

@@ -21,7 +21,7 @@ from c360.testing.faults import Later
 from c360.testing.records import Maker
 from c360.testing.simulation import Simulation
 
-STEPS = 300
+STEPS = 200
 RAW_PARTITIONS = 2
 START_MS = 1_793_610_000_000  # 2026-11-02T09:00:00Z
 PAUSES_MS = (0, 1, 50, 1_000, 60_000, 3_600_000, 86_400_000)

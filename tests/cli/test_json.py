@@ -24,7 +24,7 @@ ON_THE_SHOP = {
     "c360 dlq show": (["dlq", "show", "LETTER"], 0),
     "c360 dlq replay": (["dlq", "replay", "--reason", "none of them"], 0),
 }
-ELSEWHERE = {"c360 load", "c360 demo", "c360 bench"}  # have tests of their own below
+ELSEWHERE = {"c360 load", "c360 demo", "c360 bench", "c360 simulate"}  # have tests of their own below
 
 
 def hold(heading: str, document: Any) -> None:
@@ -105,3 +105,17 @@ def test_a_benchmark_is_measured_as_its_schema_says(kafka: str) -> None:
     assert ran.code == 0, ran.err
     hold("c360 bench", ran.json)
     assert ran.json["events"] == 10_000
+
+
+def test_simulations_are_counted_and_the_first_failure_is_named() -> None:
+    c360 = C360({"C360_APP": "examples.shop.app:app"})
+    ran = c360("simulate", "--seeds", "4", "--from", "9", "--json")
+    assert ran.json == {"seeds": 4, "failed": 0, "first_failure": None}
+    assert ran.code == 0
+    hold("c360 simulate", ran.json)
+    random = c360.having(C360_APP="tests.cli.moody:app")("simulate", "--seeds", "3", "--json")
+    assert random.code == 1
+    hold("c360 simulate", random.json)
+    assert random.json["failed"] == 3
+    assert random.json["first_failure"]["seed"] == 0
+    assert "customer@1" in random.json["first_failure"]["error"]

@@ -1,0 +1,67 @@
+"""Whole apps under seeds: crashes, zombies, lost disks, failing calls; and in the end what the oracle says."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+from c360 import App
+from c360.engine.state import TaskState
+from c360.errors import C360Error
+from c360.ops.simulate import run_seeds
+from c360.tables.ids import IdTable
+from c360.tables.table import Table
+from c360.testing.simulate import simulate
+from examples.shop.app import app as shop
+from tests.testing.shop import app as another
+
+SEEDS = int(os.environ.get("C360_TEST_SEEDS", "1000"))  # of each app
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("app", [shop, another], ids=["shop", "another"])
+def test_no_seed_loses_or_doubles_anything(app: App) -> None:
+    result = run_seeds(app, 0, SEEDS)
+    assert result.failed == 0, result.first_failure
+    assert result.seeds == SEEDS
+
+
+def test_a_seed_is_one_run_and_many_seeds_meet_every_fault() -> None:
+    runs = [simulate(shop, seed) for seed in range(40)]
+    assert simulate(shop, 7) == runs[7]
+    happened = Counter[str]()
+    for run in runs:
+        happened.update(run.happened)
+        assert run.records > 20
+    assert {"killed", "hung", "zombie", "disk lost", "Crash", "Fenced", "BrokerAway", "TransactionAborted",
+            "TaskCorrupted", "OutcomeUnknown", "TaskMigrated"} <= happened.keys()  # fmt: skip
+
+
+def fails(seeds: int = 40) -> bool:
+    for seed in range(seeds):
+        try:
+            simulate(shop, seed)
+        except (AssertionError, C360Error):
+            return True
+    return False
+
+
+# Each of these is one line that somebody could forget.
+def test_a_table_that_keeps_what_was_aborted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Table, "rolled_back", lambda table: table.dirty.clear())
+    assert fails()
+
+
+def test_ids_that_are_remembered_after_an_abort_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(IdTable, "rolled_back", lambda table: None)
+    assert fails()
+
+
+def test_a_store_that_is_written_without_its_position_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = TaskState.written
+    monkeypatch.setattr(
+        TaskState, "written", lambda state, changes, positions, upto: written(state, changes[1:], positions, upto)
+    )
+    assert fails()
