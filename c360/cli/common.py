@@ -39,11 +39,16 @@ class Context:
         return read_settings()
 
     @cached_property
-    def app(self) -> App:
+    def name(self) -> str:
+        """Of the app, as "module:app"."""
         name = self.app_name or self.settings.app
         if not name:
             raise UsageError("which app? Say `c360 -A module:app …` or set C360_APP")
-        return load_app(name)
+        return name
+
+    @cached_property
+    def app(self) -> App:
+        return load_app(self.name)
 
     @cached_property
     def plan(self) -> Plan:

@@ -16,7 +16,7 @@ from c360.testing.simulate import simulate
 TEXT_MAX = 2_000  # of an error
 CHUNK = 8
 
-_app: App | None = None  # of the processes that are forked: an app cannot be sent to them
+_app: App | None = None  # of one process of the pool: an app cannot be sent to it
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,16 @@ class Simulations:
         return asdict(self)
 
 
-def run_seeds(app: App, first: int, seeds: int, done: Callable[[int], None] = lambda n: None) -> Simulations:
-    """Simulate `seeds` seeds from `first` on; `done` is told how many are. The first failure is that of the least seed."""
-    global _app
-    _app = app
+def run_seeds(
+    load: Callable[[], App], first: int, seeds: int, done: Callable[[int], None] = lambda n: None
+) -> Simulations:
+    """Simulate `seeds` seeds from `first` on; `done` is told how many are. The first failure is that of the least seed.
+
+    `load` gives the app, in every process anew; it must be a function of a module, or a partial of one.
+    """
     failures = []
-    # Forked, so that they have the app; nothing here has started a thread yet.
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
+    context = multiprocessing.get_context("spawn")  # a fork would take over locks of threads that it has not
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=_begin, initargs=(load,)) as pool:
         for n, failure in enumerate(pool.map(_one, range(first, first + seeds), chunksize=CHUNK), 1):
             if failure is not None:
                 failures.append(failure)
@@ -53,9 +56,14 @@ def run_seeds(app: App, first: int, seeds: int, done: Callable[[int], None] = la
     return Simulations(seeds, len(failures), failures[0] if failures else None)
 
 
+def _begin(load: Callable[[], App]) -> None:
+    global _app
+    _app = load()
+    logging.disable(logging.CRITICAL)  # thousands of injected faults are nobody's news
+
+
 def _one(seed: int) -> Failure | None:
     assert _app is not None
-    logging.disable(logging.CRITICAL)  # thousands of injected faults are nobody's news
     try:
         simulate(_app, seed)
     except BaseException as error:  # whatever ends a worker is what we are after
