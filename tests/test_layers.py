@@ -46,6 +46,7 @@ ONE_DOOR: dict[str, set[str]] = {
     "rocksdict": {"c360.tables.rocks"},
     "os.environ": {"c360.config"},
     "faust": {"c360.agents.user"},
+    "aiokafka": {"c360.engine.aio", "c360.agents.user"},
     "aiohttp.web": {"c360.serving.web"},
 }
 

@@ -54,6 +54,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 
+from c360.engine.aio import leave
 from c360.engine.kafka_errors import OUT_OF_LOG, error_of, remedy, remedy_of
 from c360.engine.kafka_settings import ClientSettings
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
@@ -258,8 +259,7 @@ class KafkaConsumer:
         assert isinstance(metadata, bytes)
         assert metadata.startswith(b"CGMDv2:"), "confluent-kafka writes group metadata in another format now"
         (generation,) = struct.unpack_from("=i", metadata, 7)
-        _, member, _ = metadata[11:].split(b"\0", 2)
-        return metadata if generation > 0 and member else None
+        return metadata if generation > 0 and _member_id(metadata) else None
 
     def close(self) -> None:
         self._close_client()
@@ -270,6 +270,7 @@ class KafkaConsumer:
             return
         if self._subscribed:  # nobody is told; callbacks only let go
             self._in_callback, self._raised = True, None
+        member = self._membership() if self._subscribed and "group.instance.id" in self._config else None
         with self._guard:
             client, self._client = self._client, None
             if self._asking is not None:
@@ -281,6 +282,8 @@ class KafkaConsumer:
                 raise remedy_of(raised, "leaving the group") from None
             finally:
                 self._subscribed = False
+        if member is not None:
+            leave(self._config, _member_id(member))
 
     def _live(self) -> ConsumerClient:
         if self._client is None:
@@ -325,6 +328,10 @@ class KafkaConsumer:
             self._raised = self._raised or error
         finally:
             self._in_callback = False
+
+
+def _member_id(metadata: bytes) -> str:
+    return metadata[11:].split(b"\0", 2)[1].decode()
 
 
 def _consumer(config: Mapping[str, Any]) -> ConsumerClient:

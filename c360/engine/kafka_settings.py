@@ -137,7 +137,8 @@ class ClientSettings:
     def consumer(self, group: str, instance: str | None) -> dict[str, str]:
         settings = {**self.admin(), **READING, **MEMBER, **self._of(FOR_READERS, FOR_MEMBERS), "group.id": group}
         if settings.get("group.protocol") == "consumer":
-            settings = {k: v for k, v in settings.items() if k not in NOT_OF_NEW_PROTOCOL}
+            # Nor a static id: there a killed member that comes back early is refused for good.
+            return {k: v for k, v in settings.items() if k not in NOT_OF_NEW_PROTOCOL}
         return settings if instance is None else {**settings, "group.instance.id": instance}
 
     def producer(self, transactional_id: str | None) -> dict[str, str]:

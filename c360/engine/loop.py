@@ -153,7 +153,7 @@ class Loop:
         self.executor = executor or ThreadPoolExecutor(1, thread_name_prefix=f"restore-{agent.name}")
         self.producer: Producer | None = None
         self.unsettled: list[RunningTask] = []  # to be restored by the next producer: a commit's outcome is unknown
-        self.consumer: Consumer = cluster.consumer(agent.group)
+        self.consumer: Consumer = cluster.consumer(agent.group, instance=slot)  # a restart finds its partitions
         self.subscribed: tuple[str, ...] = ()
         self.closing = False
         self.waiting_for = ""
