@@ -26,7 +26,7 @@ from c360.ops.records import follow
 from c360.ops.traffic import endless, traffic
 from c360.ops.verify import verify
 from c360.plan import Plan
-from c360.serving.metrics import lag_of
+from c360.serving.metrics import Lag
 from c360.tables.store import Stores
 
 SETTLE_S = 600.0
@@ -86,6 +86,7 @@ class Demo:
         self.positions: dict[TP, int] = {}
         self.begun = time.monotonic()
         self.reader = cluster.reader()
+        self.lag = Lag(self.reader)
         self.feed_error: BaseException | None = None
 
     def run_once(self, events: int, seed: int, end_ms: int, show: Callable[[Glance], None]) -> Summary:
@@ -180,7 +181,7 @@ class Demo:
             self.positions = self.reader.starts(partitions)
         follow(self.reader, self.positions, self.profiles)
         newest = list(self.profiles)[-SHOWN:]
-        lag = lag_of(self.worker.loops, self.reader)
+        lag = self.lag.of(self.worker.loops)
         folded = sum(loop.metrics.records for loop in self.worker.loops if isinstance(loop.agent, Govern))
         return Glance(
             self.sent,

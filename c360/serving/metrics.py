@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +13,7 @@ from c360.engine.loop import Loop, Phase
 from c360.engine.transport import TP, Reader
 
 Labels = Mapping[str, str]
+NEAR = 100
 
 
 @dataclass
@@ -36,17 +39,38 @@ def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def lag_of(loops: Iterable[Loop], reader: Reader) -> dict[str, int]:
-    """Records that each agent still has to read: ends of its inputs minus its positions, running tasks only."""
-    out = {}
-    for loop in loops:
-        positions: dict[TP, int] = {}
-        for task in list(loop.tasks.values()):
-            if task.phase is Phase.RUNNING:
-                positions |= task.next
-        ends = reader.ends(list(positions))
-        out[loop.agent.name] = sum(max(0, ends[tp] - n) for tp, n in positions.items())
-    return out
+class Lag:
+    """How many records agents still have to read; asked for again and again by one page."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.empty: dict[TP, tuple[int, int]] = {}  # from, to: nothing there but marks of transactions
+        self.guard = threading.Lock()  # two requests, one reader
+
+    def of(self, loops: Iterable[Loop]) -> dict[str, int]:
+        """By agent: records between its positions and the ends of its inputs, running tasks only."""
+        at: dict[str, dict[TP, int]] = {}
+        for loop in loops:
+            running = [t for t in list(loop.tasks.values()) if t.phase is Phase.RUNNING]
+            at[loop.agent.name] = {tp: n for task in running for tp, n in list(task.next.items())}
+        with self.guard:
+            ends = self.reader.ends(list({tp for positions in at.values() for tp in positions}))
+            return {
+                name: sum(self._left({tp: (n, ends[tp]) for tp, n in positions.items()}).values())
+                for name, positions in at.items()
+            }
+
+    def _left(self, gaps: Mapping[TP, tuple[int, int]]) -> dict[TP, int]:
+        """Offsets to go. The end of a log that transactions write to is a mark, which is no record: look, if it is near."""
+        left = {tp: end - n for tp, (n, end) in gaps.items() if end > n and self.empty.get(tp) != (n, end)}
+        near = [tp for tp, n in left.items() if n <= NEAR]
+        found: Counter[TP] = Counter()
+        for batches in self.reader.read({tp: gaps[tp][0] for tp in near}, {tp: gaps[tp][1] for tp in near}):
+            if not batches:
+                return left  # a transaction is open: nobody can tell yet
+            found.update({batch.tp: len(batch) for batch in batches})
+        self.empty |= {tp: gaps[tp] for tp in near if not found[tp]}
+        return left | {tp: found[tp] for tp in near}
 
 
 def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int) -> str:

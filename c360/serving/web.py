@@ -17,7 +17,7 @@ from c360.clock import system
 from c360.engine.loop import Loop, Phase
 from c360.engine.transport import Cluster
 from c360.errors import C360Error, UsageError
-from c360.serving.metrics import lag_of, page_of
+from c360.serving.metrics import Lag, page_of
 
 START_S = 30.0
 
@@ -46,6 +46,7 @@ class Web:
         self.loops, self.healthy, self.cluster = loops, healthy, cluster
         self.port, self.host, self.hosted = port, host, hosted
         self.reader = cluster.reader()
+        self.lag = Lag(self.reader)
         self.asyncio = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.asyncio.run_forever, name="web", daemon=True)
         self.runner: web.AppRunner | None = None
@@ -102,7 +103,7 @@ class Web:
     async def _metrics(self, request: web.Request) -> web.Response:
         lag: dict[str, int] = {}
         with contextlib.suppress(C360Error):  # the broker is away: everything else is still told
-            lag = await asyncio.to_thread(lag_of, self.loops(), self.reader)
+            lag = await asyncio.to_thread(self.lag.of, self.loops())
         text = await asyncio.to_thread(page_of, self.loops(), lag, system())
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
