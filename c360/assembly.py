@@ -65,6 +65,7 @@ class Worker:
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
+        log.info("%s starts as worker %s; broker %s", self.plan.app, self.slot, self.cluster.name)
         said = False
         while not self.stopping.is_set():
             try:

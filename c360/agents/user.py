@@ -7,7 +7,10 @@ records; here it may not, or an agent would act on governed records of aborted t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
+import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -16,9 +19,17 @@ import msgspec
 from faust.transport.drivers import aiokafka as driver
 
 from c360.agents.wire import Governed, governed_decoder, governed_type
+from c360.declare import UserAgent
+from c360.engine.transport import Cluster
+from c360.errors import C360Error
 from c360.plan import Plan
 
+log = logging.getLogger("c360.agents")
+
 READ_COMMITTED = "read_committed"
+AGAIN_S = 1.0
+LOOK_S = 2.0
+STOP_S = 5.0
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -42,17 +53,68 @@ class _Transport(driver.Transport):
 
 
 class UserAgents:
-    """A `faust.App` with the plan's user agents; lives on the worker's asyncio loop."""
+    """The plan's user agents in a `faust.App` on the worker's asyncio loop.
 
-    def __init__(self, plan: Plan, bootstrap: str) -> None:
-        self.plan, self.bootstrap = plan, bootstrap
-        self.app: faust.App | None = None
+    Faust does not wait for a broker, nor for topics that are made later: an app that cannot start or falls over is
+    thrown away and made anew, also when a topic has come that an agent waits for.
+    """
+
+    def __init__(self, plan: Plan, cluster: Cluster) -> None:
+        self.plan, self.cluster = plan, cluster
+        self.keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Make the Faust app on the running loop and start it."""
+        """Returns at once; the agents run when the broker and their topics are there."""
+        for noisy in ("aiokafka", __name__):  # what they meet is said here, once
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        self.keeping = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        if self.keeping is not None:
+            self.keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.keeping
+
+    async def _keep(self) -> None:
+        said = ""
+        while True:
+            try:
+                agents = await self._with_topics()
+                if agents:
+                    await self._host(agents)
+                    said = ""
+            except Exception as error:
+                if said != (said := type(error).__name__):
+                    log.warning("the app's own agents: %s; trying again",
+                                error if isinstance(error, C360Error) else f"Faust fell over ({said})")  # fmt: skip
+            await asyncio.sleep(AGAIN_S)
+
+    async def _with_topics(self) -> list[UserAgent]:
+        """The agents whose topic exists."""
+        admin = await asyncio.to_thread(self.cluster.admin)
+        topics = await asyncio.to_thread(admin.topics)
+        await asyncio.to_thread(admin.close)
+        return [a for a in self.plan.user_agents if a.topic in topics]
+
+    async def _host(self, agents: list[UserAgent]) -> None:
+        """Until there are topics for more of them. Raises what made Faust fall over."""
+        app = self._make(agents)
+        try:
+            await app.start()
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(app.wait(), LOOK_S)
+                    raise app.crash_reason or RuntimeError("Faust has stopped")
+                if len(agents) < len(self.plan.user_agents) and await self._with_topics() != agents:
+                    return
+        finally:
+            with contextlib.suppress(Exception):  # an app that failed to start cannot be stopped in order
+                await asyncio.wait_for(app.stop(), STOP_S)
+
+    def _make(self, agents: list[UserAgent]) -> faust.App:
         app = faust.App(
             f"{self.plan.app}.agents",
-            broker=";".join(f"kafka://{host}" for host in self.bootstrap.split(",")),
+            broker=";".join(f"kafka://{host}" for host in self.cluster.name.split(",")),
             web_enabled=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
@@ -61,17 +123,12 @@ class UserAgents:
         )
         app.transport = _Transport(app.conf.broker_consumer, app, app.loop)
         decoders = self._decoders()
-        for declared in self.plan.user_agents:
+        for declared in agents:
             topic = app.topic(declared.topic, value_serializer="raw", key_serializer="raw")
             decode = decoders.get(declared.topic, msgspec.json.Decoder().decode)
-            app.agent(topic, name=f"{self.plan.app}.agents.{declared.name}")(_typed(declared.function, decode))
-        self.app = app
-        await app.start()
-
-    async def stop(self) -> None:
-        if self.app is not None:
-            with contextlib.suppress(Exception):  # a Faust app that failed to start cannot be stopped in order
-                await self.app.stop()
+            hosted = _Hosted(declared.name, declared.function, decode)
+            app.agent(topic, name=f"{self.plan.app}.agents.{declared.name}")(hosted.run)
+        return app
 
     def _decoders(self) -> Mapping[str, Callable[[bytes], Any]]:
         """For governed topics: bytes to (record, sign), as record objects."""
@@ -82,27 +139,56 @@ class UserAgents:
         return decoders
 
 
-def _typed(function: Callable[[Any], Any], decode: Callable[[bytes], Any]) -> Callable[[Any], Any]:
-    """The user's agent over decoded values instead of bytes."""
+class _Hosted:
+    """A user's agent over decoded values instead of bytes. One that raises goes on with the record after that."""
 
-    async def agent(stream: Any) -> None:
-        result = function(_values(stream, decode))
-        if hasattr(result, "__aiter__"):
-            async for _ in result:  # an agent that yields: nobody waits for its answers here
-                pass
-        else:
-            await result
+    def __init__(self, name: str, function: Callable[[Any], Any], decode: Callable[[bytes], Any]) -> None:
+        self.name, self.function, self.decode = name, function, decode
+        self.taken = 0
 
-    return agent
+    async def run(self, stream: Any) -> None:
+        values = self._values(stream)
+        while True:
+            before = self.taken
+            try:
+                result = self.function(_Rest(values))
+                if hasattr(result, "__aiter__"):
+                    async for _ in result:  # an agent that yields: nobody waits for its answers here
+                        pass
+                else:
+                    await result
+                return
+            except Exception as error:  # its text may hold what a customer sent
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                log.error("@app.agent %s raised %s at %s:%s; it goes on with the next record", self.name,
+                          type(error).__name__, at.filename, at.lineno)  # fmt: skip
+            if self.taken == before:  # it did not get as far as a record
+                await asyncio.sleep(AGAIN_S)
 
-
-async def _values(stream: AsyncIterator[bytes], decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
-    async for value in stream:
-        if value is None:
-            continue
-        said = decode(value)
-        if isinstance(said, Governed):
-            if said.sign > 0:  # an agent sees what is added; the old row of an update is of no use to it
+    async def _values(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for value in stream:
+            self.taken += 1
+            if value is None:
+                continue
+            try:
+                said = self.decode(value)
+            except ValueError as error:
+                log.error("@app.agent %s: a record that is no JSON was left out (%s)", self.name, type(error).__name__)
+                continue
+            if not isinstance(said, Governed):
+                yield said
+            elif said.sign > 0:  # an agent sees what is added; the old row of an update is of no use to it
                 yield said.record  # type: ignore[attr-defined]  # subclasses made per record type have it
-        else:
-            yield said
+
+
+class _Rest:
+    """What is left of an iterator: an agent that falls over does not end it."""
+
+    def __init__(self, values: AsyncIterator[Any]) -> None:
+        self.values = values
+
+    def __aiter__(self) -> _Rest:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self.values)

@@ -24,6 +24,8 @@ FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, Kafka
 NOT_A_MEMBER: Final = frozenset(
     {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID}
 )
+# How a consumer says that another has its static id: the code of what was fatal is only in the text.
+INSTANCE_FENCED: Final = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 # The same records or the same rights would fail again and again: aborting for ever is no remedy.
 UNMENDABLE: Final = frozenset(
     {
@@ -96,7 +98,7 @@ def remedy(error: KafkaError, doing: str, *, deciding: bool = False) -> C360Erro
         return EngineFatal(text)
     if error.txn_requires_abort():
         return TaskMigrated(text) if code in NOT_A_MEMBER else TransactionAborted(text)
-    if code in FENCED:
+    if code in FENCED or (code == KafkaError._FATAL and INSTANCE_FENCED in error.str()):
         return Fenced(f"{text}: another process has this slot. Leave C360_SLOT unset, or give each worker its own")
     if error.fatal():
         return EngineFatal(text)

@@ -817,3 +817,28 @@ def test_a_groups_offsets_are_moved_only_while_it_has_no_members(
     admin.delete_group(name)
     admin.delete_group(f"{name}-never")
     assert admin.group_offsets(name) == {}
+
+
+@pytest.mark.kafka
+def test_a_static_member_leaves_when_it_is_closed_and_not_when_it_is_killed(kafka: str, name: str) -> None:
+    """Its session is longer than this test waits."""
+    cluster = KafkaCluster(kafka, {"session.timeout.ms": "45000"})
+    make(cluster, name, 2)
+    admin = cluster.admin()
+    first = Member(cluster.consumer(name, instance="slot"))
+    first.consumer.subscribe([name], first)
+    until(lambda: first.owned == partitions(name, 2), first)
+    again = Member(cluster.consumer(name, instance="slot"))  # its process was killed and is back
+    again.consumer.subscribe([name], again)
+    until(lambda: again.owned == partitions(name, 2), again)
+    other = Member(cluster.consumer(name, instance="other"))
+    other.consumer.subscribe([name], other)
+    until(lambda: len(other.owned) == len(again.owned) == 1, again, other)
+    again.consumer.close()
+    until(lambda: other.owned == partitions(name, 2), other)
+    other.consumer.close()
+    until(lambda: admin.group_members(name) == 0)
+    with pytest.raises(Fenced, match="another process has this slot"):
+        until(lambda: False, first)  # it hears that another is in its place
+    first.consumer.close()
+    admin.close()

@@ -1,17 +1,20 @@
 """An app to send bad input to: notes of customers, keyed by customer, and rows of their addresses.
 
-STORY names it, so that stories can share a broker. `fixed` is the same app after its author has learned of a channel.
+STORY names it, so that stories can share a broker. `fixed` is the same app after its author has learned of a channel;
+`heard` the same with agents of its own, which append what they hear to the file SIGNALS.
 """
 
 import os
+from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 from c360 import App, Projection, Record, count, derived, newest, total
 from c360.plan import Plan
 
-NOTES, ROWS = "notes", "addresses"
+NOTES, ROWS, SIGNALS, ALARMS = "notes", "addresses", "signals", "alarms"
 
 
 def notes_app(name: str, channels: Any) -> App:
@@ -61,9 +64,37 @@ def notes_app(name: str, channels: Any) -> App:
     return app
 
 
+def with_agents(app: App, file: Path) -> App:
+    """One agent that listens and one that falls over at the first record that says so."""
+
+    def append(said: str) -> None:
+        with file.open("a") as out:
+            out.write(said + "\n")
+
+    @app.agent(f"{app.name}.{SIGNALS}")
+    async def listens(signals: AsyncIterator[dict[str, str]]) -> None:
+        async for signal in signals:
+            append(signal["says"])
+
+    @app.agent(f"{app.name}.{ALARMS}")
+    async def breaks(alarms: AsyncIterator[dict[str, str]]) -> None:
+        async for alarm in alarms:
+            append(alarm["says"])
+            if alarm["says"] == "break":
+                raise ValueError(f"cannot bear {alarm['secret']}")
+
+    @app.agent(f"{app.name}.governed.{NOTES}")
+    async def reads(notes: AsyncIterator[Any]) -> None:
+        async for note in notes:
+            append(f"note {note.text}")
+
+    return app
+
+
 NAME = os.environ.get("STORY", "story")
 app = notes_app(NAME, Literal["web", "shop"])
 fixed = notes_app(NAME, Literal["web", "shop", "phone"])
+heard = with_agents(notes_app(NAME, Literal["web", "shop"]), Path(os.environ.get("SIGNALS", "signals")))
 
 
 def plan_of(name: str, *more: str) -> Plan:

@@ -12,6 +12,7 @@ from c360.ops import dlq
 from c360.plan import Plan
 from tests.stories.notes import NOTES, ROWS, plan_of
 
+SECRET = "Wilhelmina Secret"  # in every bad value, and nowhere in a log
 Letter = tuple[str, int, int]  # raw topic, partition, offset
 
 
@@ -62,7 +63,8 @@ class Sent:
 
     def good(self, *, to: str = "crm:good") -> None:
         """A note that nothing is wrong with."""
-        self(to.removeprefix("crm:").encode(), note(f"good {self.count}"))
+        said = f"good {self.count}"
+        self(to.removeprefix("crm:").encode(), note(said, said))
         self.notes[to] = self.notes.get(to, 0) + 1
 
     def letters(self) -> dict[Letter, list[dlq.DeadLetter]]:

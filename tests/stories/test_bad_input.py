@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.stories.notes import ROWS, plan_of
-from tests.stories.sent import Sent, note
+from tests.stories.sent import SECRET, Sent, note
 from tests.stories.tools import (
     assert_verified,
     attributes,
@@ -24,7 +24,6 @@ from tests.stories.tools import (
 from tests.testing.shop import change
 
 BEFORE, AFTER = "tests.stories.notes:app", "tests.stories.notes:fixed"
-SECRET = "Wilhelmina Secret"  # in every bad value, and nowhere in a log
 UNSURE = "implementation-defined"
 
 

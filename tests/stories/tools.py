@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,6 +67,25 @@ def c360(broker: str, app: str, *arguments: str, **settings: str) -> subprocess.
         _command(app, *arguments), cwd=ROOT, env=_environ(broker, **settings), capture_output=True, text=True,
         timeout=DEADLINE_S, check=False,
     )  # fmt: skip
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """What a worker's web answers: status and text; (0, "") when it does not."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
 
 
 def profiles(plan: Plan, cluster: Cluster) -> dict[bytes, bytes]:
