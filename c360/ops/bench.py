@@ -46,7 +46,9 @@ def run_bench(cluster: Cluster, plan: Plan, events: int, say: Say) -> dict[str, 
             say(f"{agent.name}: {measured['cpu_us_per_event']} µs CPU per event, {measured['events_per_s']} events/s")
         result["restore"] = _restore(cluster, plan, Path(directory) / "fresh")
         say(f"restore: {result['restore']['records_per_s']} records/s")
-        result["latency_ms"] = _latency(cluster, plan, Path(directory) / "fresh", min(LATENCY_S, max(2.0, events / 20_000)))
+        result["latency_ms"] = _latency(
+            cluster, plan, Path(directory) / "fresh", min(LATENCY_S, max(2.0, events / 20_000))
+        )
         say(f"latency: {result['latency_ms']}")
     return result
 

@@ -27,7 +27,9 @@ def test_every_option_is_in_the_table_of_its_command_and_no_other(heading: str, 
     text = sections(PAGE)[heading]
     listed = {name for row in rows(text) for name in re.findall(r"`(-[^`]*)`", row[0])}
     assert listed - {"-h", "--help"} == options_of(command)
-    assert set(re.findall(r"`(--[a-z-]+)`", text)) <= {o for _, other in commands() for o in options_of(other)} | {"--help"}
+    assert set(re.findall(r"`(--[a-z-]+)`", text)) <= {o for _, other in commands() for o in options_of(other)} | {
+        "--help"
+    }
 
 
 @pytest.mark.parametrize(("heading", "command"), commands())
@@ -38,7 +40,8 @@ def test_every_option_explains_itself(heading: str, command: click.Command) -> N
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:
     listed = {int(row[0]) for row in rows(sections(PAGE)[SHARED])[1:]}
-    assert listed == {0, 130, *(error.exit_code for error in (C360Error, *C360Error.__subclasses__()))}
+    errors: list[type[C360Error]] = [C360Error, *C360Error.__subclasses__()]
+    assert listed == {0, 130, *(error.exit_code for error in errors)}
 
 
 def objects(schema: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
