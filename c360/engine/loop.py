@@ -20,6 +20,7 @@ Errors are handled in one place, `_recover`, by their class (`c360.errors`).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -559,6 +560,8 @@ class Loop:
                 task.phase = Phase.RUNNING
                 self.owners.update(dict.fromkeys(task.task.inputs, task))
                 self.consumer.fetch(task.base)
+            if self.settings.adopt:
+                self.recommitted = -math.inf  # the group is to have them at once, also when nothing moves
             self.metrics.restored(self.progress[-1] if self.progress else Progress())
 
     def _corrupted(self, task: RunningTask, error: TaskCorrupted) -> None:

@@ -137,7 +137,7 @@ def test_what_is_not_there_is_false(shop: Shop) -> None:
 
 
 def test_a_reset_without_execute_changes_nothing(shop: Shop) -> None:
-    looks = ("reset customer@1 --to-earliest --json", "profile crm:1 --json", "doctor --json")
+    looks = ("reset customer@1 --to-earliest --json", "profile crm:1 --json")
     before = [shop.c360(*words.split()) for words in looks]
     dry = shop.c360("reset", "customer@1", "--to-earliest")
     assert dry.code == 0

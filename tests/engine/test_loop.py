@@ -561,6 +561,15 @@ def test_positions_that_the_group_and_the_changelog_disagree_about_need_an_opera
     world.check()
 
 
+def test_adopted_positions_are_the_group_s_even_when_nothing_moves(world: World, stores: Stores) -> None:
+    work(world, stores)
+    before = world.admin.group_offsets(world.toy.group)
+    world.admin.set_group_offsets(world.toy.group, {world.tps[1]: 0})
+    loop = world.loop(stores, settings=LoopSettings(adopt=True))
+    world.until(lambda: world.admin.group_offsets(world.toy.group) == before, loop)
+    loop.close()
+
+
 def test_group_offsets_that_have_expired_need_an_operator(world: World, stores: Stores) -> None:
     work(world, stores)
     world.admin.delete_group(world.toy.group)

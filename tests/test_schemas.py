@@ -1,0 +1,139 @@
+"""`schemas/*.avsc` are the contracts of the topics we own: whatever agents write holds to them, and nothing else would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from fastavro import parse_schema
+from fastavro.validation import validate
+
+from c360.engine.memory import MemoryCluster
+from c360.engine.transport import TP
+from c360.ops.demo import Demo
+from c360.ops.load import RawRecord
+from c360.ops.records import records
+from c360.ops.traffic import traffic
+from c360.tables.store import MemoryStores
+from examples.shop.app import app
+from tests.docs.pages import ROOT, rows
+
+SCHEMAS = ROOT / "schemas"
+PAGE = ROOT / "docs" / "formats" / "topics.md"
+BY_ROLE = {
+    "projection": "profile", "governed": "governed", "dlq": "dead_letter", "truncates": "truncate", "days": "day",
+}  # fmt: skip
+NO_SCHEMA = {"raw", "changelog", "replay", "tasks"}  # the user's, binary, the user's again, without records
+END_MS = 1_767_225_600_000
+
+
+def schema(name: str) -> Any:
+    return json.loads((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8"))
+
+
+def as_avro(contract: Any, wire: Any) -> Any:
+    """A value of the wire as the page on topics says that it stands for Avro."""
+    if contract["type"] != "record":
+        return wire
+    made = dict(wire)
+    for field in contract["fields"]:
+        name = field["name"]
+        if name not in made and "default" in field:
+            made[name] = field["default"]
+        elif field.get("json") and isinstance(made.get(name), dict):
+            made[name] = {key: json.dumps(value) for key, value in made[name].items()}
+    return made
+
+
+def holds(name: str, wire: Any) -> bool:
+    """Whether a value of the wire has exactly the fields of its schema, each of its type."""
+    contract = schema(name)
+    value = as_avro(contract, wire)
+    if contract["type"] == "record" and value.keys() != {field["name"] for field in contract["fields"]}:
+        return False  # fastavro does not mind fields that it does not know
+    return validate(value, parse_schema(without_logical_types(contract)), raise_errors=False)
+
+
+def without_logical_types(contract: Any) -> Any:
+    """The wire has numbers; of a logical type fastavro would take a text as well."""
+    if isinstance(contract, dict):
+        return {k: without_logical_types(v) for k, v in contract.items() if k != "logicalType"}
+    return [without_logical_types(part) for part in contract] if isinstance(contract, list) else contract
+
+
+@cache
+def written() -> Mapping[str, list[Any]]:
+    """What a demo writes, by role: traffic with misfits, repeats and deleted rows, and a table that is emptied."""
+    plan, cluster = app.plan(), MemoryCluster()
+    truncate = {
+        "op": "t", "before": None, "after": None, "ts_ms": END_MS,
+        "source": {"connector": "postgresql", "schema": "public", "table": "customers", "ts_ms": END_MS, "lsn": 1 << 40},
+    }  # fmt: skip
+    raw = [
+        *traffic(3_000, seed=7, end_ms=END_MS),
+        RawRecord("crm.public.customers", None, orjson.dumps(truncate), END_MS, [("from", b"debezium")]),
+        RawRecord("web.clicks", None, b"\xff", END_MS, [("name", b"value")]),
+    ]
+    Demo(plan, cluster, MemoryStores(), slot="0").fold(iter(raw), lambda glance: None)
+    reader, counts = cluster.reader(), cluster.admin().topics()
+    found: dict[str, list[Any]] = {}
+    for topic in plan.topics:
+        partitions = [TP(topic.name, p) for p in range(counts[topic.name])]
+        values = [r.value for r in records(reader, reader.starts(partitions)) if r.value is not None]
+        if topic.role in BY_ROLE:
+            found.setdefault(topic.role, []).extend(map(orjson.loads, values))
+        else:
+            assert topic.role in NO_SCHEMA, f"{topic.name}: its role has no schema"
+            assert topic.role != "tasks" or not values
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SCHEMAS.glob("*.avsc")), ids=lambda path: path.stem)
+def test_a_schema_is_avro_and_explains_itself(path: Path) -> None:
+    contract = schema(path.stem)
+    parse_schema(contract)
+    assert contract["doc"]
+    assert path.stem in BY_ROLE.values()
+
+
+def test_the_page_says_which_topic_has_which_schema() -> None:
+    table = {row[0]: row[2] for row in rows(PAGE.read_text(encoding="utf-8"))[1:]}
+    assert table.keys() == BY_ROLE.keys() | NO_SCHEMA - {"raw"}
+    assert {role: text for role, text in table.items() if "avsc" in text} == {
+        role: f"`schemas/{name}.avsc`" for role, name in BY_ROLE.items()
+    }
+
+
+@pytest.mark.parametrize(("role", "name"), BY_ROLE.items())
+def test_every_record_of_a_demo_holds_to_its_schema(role: str, name: str) -> None:
+    found = written()[role]
+    assert found
+    assert [value for value in found if not holds(name, value)] == []
+
+
+def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:
+    assert {g.get("sign", 1) for g in written()["governed"]} == {1, -1}
+    assert any(g.get("enriched") for g in written()["governed"])
+    assert {d["reason"] for d in written()["dlq"]} >= {"not-json", "out-of-range", "wrong-type"}
+    assert any(d.get("headers") for d in written()["dlq"])
+
+
+@pytest.mark.parametrize(("role", "name"), [item for item in BY_ROLE.items() if item[0] != "days"])
+def test_a_record_with_a_field_more_less_or_of_another_type_does_not_hold(role: str, name: str) -> None:
+    contract, value = schema(name), written()[role][0]
+    assert not holds(name, {**value, "something": "else"})
+    for field in contract["fields"]:
+        key = field["name"]
+        assert not holds(name, {**value, key: [None]}), key
+        if "default" not in field:
+            assert not holds(name, {k: v for k, v in value.items() if k != key}), key
+
+
+def test_a_day_is_a_whole_number() -> None:
+    assert holds("day", 20_418)
+    assert not holds("day", "20418")
