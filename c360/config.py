@@ -22,7 +22,7 @@ KNOWN: Mapping[str, str] = {
 }
 PREFIX = "C360_"
 CLIENT = "KAFKA_"  # C360_KAFKA_SASL_MECHANISM → sasl.mechanism
-OURS = ("C360_TEST_BROKER", "C360_NO_KAFKA")  # read by the project's own tests
+OURS = ("C360_TEST_", "C360_NO_KAFKA")  # beginnings of names that the project's own tests read
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         else:
             raise UsageError(f"pyproject.toml [tool.c360]: unknown setting {name!r}{_nearest(name, [*KNOWN, 'kafka'])}")
     for name, value in environ.items():
-        if not name.startswith(PREFIX) or name in OURS:
+        if not name.startswith(PREFIX) or name.startswith(OURS):
             continue
         short = name.removeprefix(PREFIX)
         if short.startswith(CLIENT):

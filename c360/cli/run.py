@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -28,7 +29,7 @@ from c360.cli.common import (
     stderr,
 )
 from c360.engine.loop import LoopSettings
-from c360.errors import C360Error, EngineFatal
+from c360.errors import C360Error, EngineFatal, UsageError
 from c360.ops.load import RawRecord, read_lines
 from c360.ops.load import load as load_records
 from c360.ops.slot import slot_in
@@ -44,7 +45,18 @@ log = logging.getLogger("c360.worker")
 @click.option(
     "--slot", help="Name of this worker, unique among all. Default: C360_SLOT, else kept in the state directory."
 )
-@click.option("--web-port", type=PORT, help="Port of /health, /ready and /metrics. Default: no web.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Worker processes under one supervisor, each with a slot and a state directory of its own.",
+)
+@click.option(
+    "--web-port",
+    type=PORT,
+    help="Port of /health, /ready and /metrics; of several processes, the first's. Default: no web.",
+)
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address of the web.")
 @click.option(
     "--commit-ms", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Longest time between commits."
@@ -52,6 +64,7 @@ log = logging.getLogger("c360.worker")
 @click.option(
     "--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's."
 )
+@click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
 @broker_option
 @pass_context
 @handled
@@ -64,24 +77,57 @@ def worker(
     commit_ms: int,
     adopt: bool,
     broker: str | None,
+    processes: int,
+    number: int | None,
 ) -> None:
     """Run the agents until SIGTERM or Ctrl-C; then commit everything and leave."""
     from c360.tables.rocks import RocksStores
 
     set_up_logging()
     plan, cluster, settings = context.plan, context.cluster(broker), context.settings
-    with slot_in(settings.state_dir, slot or settings.slot) as name:
+    state_dir, slot = settings.state_dir, slot or settings.slot
+    if processes > 1 and number is None:
+        if web_port == 0:
+            raise UsageError("--web-port 0 with --processes: say a port; each process takes the next")
+        sys.exit(_supervise(state_dir, slot, processes))
+    if number is not None:
+        state_dir, web_port = state_dir / f"process-{number}", None if web_port is None else web_port + number
+    with slot_in(state_dir, slot) as name:
         running = Worker(
             plan,
             cluster,
-            RocksStores(settings.state_dir / plan.app),
+            RocksStores(state_dir / plan.app),
             name,
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt),
             only=[a.strip() for a in only.split(",")] if only else (),
         )
-        log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, settings.state_dir)
+        log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
+        if number is not None:
+            threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
         with stopping_on_signals(running):
             _run_with_web(running, web_port, web_host)
+
+
+def _supervise(state_dir: Path, slot: str | None, processes: int) -> int:
+    """This command once per process, each with its number, until a signal. The exit code."""
+    from c360.ops.supervisor import Supervisor
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with slot_in(state_dir, slot) as name:
+
+        def command(k: int) -> list[str]:
+            return [sys.executable, "-m", "c360", *sys.argv[1:], "--number", str(k), "--slot", f"{name}-{k}"]
+
+        return Supervisor(command, processes, stop_s=STOP_S + 5).run(stop.is_set)
+
+
+def _stop_with(parent: int, running: Worker) -> None:
+    """Stop when the supervisor is gone: nobody else would ever stop this process."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    running.stop()
 
 
 def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:

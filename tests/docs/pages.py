@@ -72,4 +72,4 @@ def commands() -> list[tuple[str, click.Command]]:
 
 def options_of(command: click.Command) -> set[str]:
     """Its options as typed, without those for help."""
-    return {name for p in command.params if isinstance(p, click.Option) for name in p.opts}
+    return {name for p in command.params if isinstance(p, click.Option) and not p.hidden for name in p.opts}
