@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from c360.ops import dlq
 from tests.stories.notes import ROWS, plan_of
 from tests.stories.sent import SECRET, Sent, note
 from tests.stories.tools import (
@@ -151,6 +152,8 @@ def test_what_does_not_fit_is_put_aside_with_its_reason_and_everything_else_is_f
         rows(sent)
         json_files(sent, shared)
         texts = naughty_strings(sent, shared)
+        for _ in range(3):
+            sent(b"three", note(None, SECRET))  # a derived value raises
         sent.producer.flush()
         wait_for_rest(sent.plan, sent.cluster, process, log)
         assert process.poll() is None
@@ -177,6 +180,12 @@ def test_what_does_not_fit_is_put_aside_with_its_reason_and_everything_else_is_f
         assert (known["crm:odd"]["notes"], known["crm:odd"]["spent"]) == (5, "12.34")
         assert known["crm:odd"]["text"] == "ends with the world"
         assert (known["crm:rows"]["addresses"], known["crm:rows"]["city"]) == (3, "Jena")
+        assert (known["crm:three"]["notes"], known["crm:three"]["half"]) == (3, None)
+        derived = [x for x in dlq.read(sent.plan, sent.cluster) if x.key == b"crm:three"][-1].misfit
+        assert (derived.reason, SECRET in derived.error) == ("derived-failed", False)
+        assert "@derived value of customer@1 raised ValueError" in derived.error
+        assert derived.traceback is not None
+        assert "three cannot be halved" in derived.traceback
         assert_verified(sent.plan, sent.cluster)
         assert stop(process) == 0, log.read_text()
     assert SECRET not in log.read_text()
