@@ -67,7 +67,15 @@ def payloads(send: Sent) -> None:
 
 def keys(send: Sent) -> None:
     """Of records whose subject is the key."""
-    for key in (None, b"", b"  ", b"\xff" + SECRET.encode(), b"a\x00b", SECRET.encode() * 100):
+    for key in (
+        None,
+        b"",
+        b"  ",
+        b"\xff" + SECRET.encode(),
+        b"a\x00b",
+        SECRET.encode() * 100,
+        SECRET.encode() * 300_000,
+    ):
         send(key, note(None), bad="no-subject")
         send.good()
 
@@ -241,4 +249,25 @@ def test_misfits_are_replayed_after_a_fix_and_counted_once_also_when_replayed_ag
         assert {s: a["notes"] for s, a in attributes(plan, cluster).items()} == folded
         assert_verified(fixed, cluster)
         assert stop(process) == 0
+    assert SECRET not in log.read_text()
+
+
+@pytest.mark.timeout(300)
+def test_a_profile_that_would_be_too_large_for_its_topic_stays_as_it_is_and_the_rest_goes_on(
+    sent: Sent, kafka: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with working(kafka, tmp_path / "state", log, BEFORE, STORY=sent.name) as process:
+        for n in range(20):  # 18 MB of texts that the profile would hold
+            sent(b"large", note(None, f"{n} {SECRET}" * 47_000))
+            sent.good()
+        sent.producer.flush()
+        wait_for_rest(sent.plan, sent.cluster, process, log)
+        letters = [x.misfit for x in dlq.read(sent.plan, sent.cluster) if x.misfit.reason == "too-large"]
+        assert 0 < len(letters) < 6
+        assert {(m.stage, m.topic) for m in letters} == {("customer@1", f"{sent.name}.governed.notes.v1")}
+        known = attributes(sent.plan, sent.cluster)
+        assert (known["crm:large"]["notes"], known["crm:good"]["notes"]) == (20 - len(letters), 20)
+        assert_verified(sent.plan, sent.cluster)
+        assert stop(process) == 0, log.read_text()
     assert SECRET not in log.read_text()

@@ -63,7 +63,9 @@ class World:
             if quiet == 4:
                 return
             done = sum(loop.turn(0.0) for loop in self.loops)
-            quiet = 0 if done or any(loop.in_transaction for loop in self.loops) else quiet + 1
+            busy = done or any(loop.in_transaction for loop in self.loops)
+            careful = any(t.limit or t.condemned for loop in self.loops for t in loop.tasks.values())
+            quiet = 0 if busy or careful else quiet + 1
         raise AssertionError("the loops did not come to rest")
 
     def verify(self, *agents: str, edit: Edit | None = None, archive: Sequence[Any] = ()) -> Report:
