@@ -304,4 +304,5 @@ def test_a_record_that_makes_a_profile_too_large_to_be_written_is_put_aside_and_
     assert latest["crm:0"]["attributes"]["clicks"] == before + 40 - len(letters)
     assert sum(latest[f"crm:s{n}"]["attributes"]["clicks"] for n in range(9)) == 40
     assert world.verify().examples == []
-    assert world.verify(edit=At(world.cluster, DLQ, -1).lost).differences >= 1
+    n = [m["reason"] for m in world.values(DLQ)].index("too-large")
+    assert world.verify(edit=At(world.cluster, DLQ, n).lost).differences >= 1
