@@ -23,6 +23,7 @@ import msgspec
 
 from c360.agents.wire import (
     GOVERNED_BYTES,
+    MISFIT_BYTES,
     ORIGIN,
     TIME,
     Governed,
@@ -362,7 +363,8 @@ class GovernTask:
         value = misfit_record(
             "govern", self.raw, offset, arrivals.times[i], batch.keys[i], batch.values[i], batch.headers(i), error
         )
-        out.send(self.dlq, batch.keys[i], value)
+        key = batch.keys[i]
+        out.send(self.dlq, None if key is None or len(key) > MISFIT_BYTES else key, value)
         self.misfits.put(_OFFSET.pack(offset), True)
         self.counters.misfits[error.reason if isinstance(error, Misfit) else "failed"] += 1
 

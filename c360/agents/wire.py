@@ -14,7 +14,7 @@ from c360.codecs.record import Record
 from c360.engine.transport import TP, Headers
 from c360.errors import Misfit
 
-MISFIT_BYTES = 256 * 1024  # of the original kept in a misfit; more is cut, with a hash of all of it
+MISFIT_BYTES = 256 * 1024  # of the original kept in a misfit; more is cut, with a hash of all of it; so its headers
 GOVERNED_BYTES = 1_000_000  # a larger governed record is a misfit
 ORIGIN = "c360-origin"  # header of a replayed misfit: offset in the raw partition
 TIME = "c360-time"  # header of a replayed misfit: timestamp of the raw record, ms
@@ -103,6 +103,7 @@ def misfit_record(
     """The dead-letter record of a record and what was wrong with it."""
     whole = value or b""
     cut = len(whole) > MISFIT_BYTES
+    few = sum(len(name) + len(data or b"") for name, data in headers) <= MISFIT_BYTES
     is_misfit = isinstance(error, Misfit)
     cause = error.__cause__ if is_misfit else error
     return encode(
@@ -119,6 +120,6 @@ def misfit_record(
             size=len(whole),
             sha256=hashlib.sha256(whole).hexdigest() if cut else None,
             traceback="".join(traceback.format_exception(cause))[-8000:] if cause is not None else None,
-            headers=[(name, base64.b64encode(data or b"").decode()) for name, data in headers],
+            headers=[(name, base64.b64encode(data or b"").decode()) for name, data in headers] if few else [],
         )
     )

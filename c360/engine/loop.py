@@ -40,7 +40,9 @@ from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Produce
 from c360.errors import (
     BrokerAway,
     C360Error,
+    EngineFatal,
     Fenced,
+    Misfit,
     NeedsOperator,
     OutcomeUnknown,
     TaskCorrupted,
@@ -69,6 +71,7 @@ class LoopSettings:
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record, `BEHIND` times that when behind
     commit_records: int = 50_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
+    record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
     adopt: bool = False  # take the changelog's positions where the group's differ
     away_s: float = 1.0  # between two tries while the broker is away
     store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
@@ -107,6 +110,18 @@ class _BatchFailed(Exception):
     def __init__(self, task: RunningTask, batch: Batch, error: Exception) -> None:
         super().__init__(str(error))
         self.task, self.batch, self.error = task, batch, error
+
+
+class _TooLarge(Exception):
+    """A value that no topic takes."""
+
+
+class _CommitFailed(Exception):
+    """What a task has folded since its last commit cannot be written."""
+
+    def __init__(self, task: RunningTask) -> None:
+        super().__init__()
+        self.task = task
 
 
 class InlineExecutor(Executor):
@@ -193,6 +208,9 @@ class Loop:
             return done
         except _BatchFailed as failed:
             self._bisect(failed)
+        except _CommitFailed as failed:
+            self._look_closer(failed.task)
+            self._recover(TransactionAborted("a record cannot be written"))
         except C360Error as error:
             self._recover(error)
         return 0
@@ -281,6 +299,21 @@ class Loop:
             task.limit[batch.tp] = (max(1, len(batch) // 2), batch.offsets[-1])
         self._recover(TransactionAborted("a batch failed"))
 
+    def _look_closer(self, task: RunningTask) -> None:
+        """As `_bisect`, for what only shows when it is to be written, such as a state that has grown too large."""
+        moved = task.moved()
+        if not moved:
+            raise EngineFatal(f"{self.agent.name}: a record of over {self.settings.record_bytes} bytes, of no input")
+        for tp, position in moved.items():
+            size, until = task.limit.get(tp, (min(position - task.base[tp], self.settings.batch_records), -1))
+            if len(moved) == size == 1:
+                most = self.settings.record_bytes
+                why = f"{self.agent.name}: with this record it would have to write one of over {most} bytes"
+                log.warning("%s: record %s/%d@%d makes too large what is to be written; it is put aside",
+                            self.agent.name, *tp, position - 1)  # fmt: skip
+                task.condemned[tp] = (position - 1, Misfit("too-large", why))
+            task.limit[tp] = (max(1, size // 2), max(until, position - 1))
+
     def send(
         self,
         topic: str,
@@ -290,6 +323,8 @@ class Loop:
         headers: Headers | None = None,
     ) -> None:
         """4: output of a processor, in the transaction of its input."""
+        if value is not None and len(value) > self.settings.record_bytes:
+            raise _TooLarge
         if not self.in_transaction:
             self._begin()
         assert self.producer is not None
@@ -330,7 +365,10 @@ class Loop:
             if not (moved or everything or processor.wants(now) or self.in_transaction):
                 continue
             silent = not self.in_transaction
-            processor.finish(task.next, now, self)
+            try:
+                processor.finish(task.next, now, self)
+            except _TooLarge:
+                raise _CommitFailed(task) from None
             said = silent and self.in_transaction
             changes = state.changes()
             notes = processor.notes()
@@ -373,9 +411,11 @@ class Loop:
             self._begin()
         assert self.producer is not None
         topic, partition = self.agent.changelog(task.task.lead)
-        produce = self.producer.produce
+        produce, most = self.producer.produce, self.settings.record_bytes
         for _, entries in changes:
             for key, value in entries:
+                if value is not None and len(value) > most:
+                    raise _CommitFailed(task)
                 produce(topic, key, value, partition)
         at: list[int] = []
         produce(topic, b"\x00positions", positions, partition, None, at.append)
@@ -397,7 +437,10 @@ class Loop:
             return True
         except C360Error as error:
             self.trouble = error
-            return False
+        except _CommitFailed as failed:
+            self._look_closer(failed.task)
+            self.trouble = TransactionAborted("a record cannot be written")
+        return False
 
     # ============================================================================================ group membership
     def _subscribe(self) -> None:

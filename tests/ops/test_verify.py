@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -286,3 +287,22 @@ def test_an_agent_that_commits_meanwhile_is_not_judged(world: World) -> None:
     assert not report.complete
     assert "commits faster" in report.to_text()
     assert world.now_ms > NOW_MS
+
+
+def test_a_record_that_makes_a_profile_too_large_to_be_written_is_put_aside_and_verified(world: World) -> None:
+    before = world.latest(PROFILES)["crm:0"]["attributes"]["clicks"]
+    for loop in world.loops:
+        loop.settings = replace(loop.settings, record_bytes=4000)
+    for n in range(40):
+        world.send("web.clicks", "k", click(f"large{n}", "0", f"{n}/" + "x" * 1000))
+        world.send("web.clicks", "k", click(f"small{n}", f"s{n % 9}"))
+    world.settle()
+    letters = [m for m in world.values(DLQ) if m["reason"] == "too-large"]
+    assert 0 < len(letters) < 40
+    assert {(m["stage"], m["topic"]) for m in letters} == {("customer@3", CLICKS)}
+    latest = world.latest(PROFILES)
+    assert latest["crm:0"]["attributes"]["clicks"] == before + 40 - len(letters)
+    assert sum(latest[f"crm:s{n}"]["attributes"]["clicks"] for n in range(9)) == 40
+    assert world.report().examples == []
+    n = [m["reason"] for m in world.values(DLQ)].index("too-large")
+    assert world.report(edit=At(world.cluster, DLQ, n).lost).differences >= 1

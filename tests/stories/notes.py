@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from c360 import App, Projection, Record, count, derived, newest, total
+from c360 import App, Projection, Record, collect, count, derived, newest, total
 from c360.plan import Plan
 
 NOTES, ROWS, SIGNALS, ALARMS = "notes", "addresses", "signals", "alarms"
@@ -50,6 +50,7 @@ def notes_app(name: str, channels: Any) -> App:
         notes: int = count(Note)
         text: str | None = newest(Note.text)
         anything: Any = newest(Note.anything)
+        samples: list[str] = collect(Note.text, limit=40)
         spent: Decimal = total(Note.amount)
         shares: Decimal = total(share)
         addresses: int = count(Address)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from c360.ops import dlq
 from tests.stories.notes import ROWS, plan_of
 from tests.stories.sent import SECRET, Sent, note
 from tests.stories.tools import (
@@ -66,7 +67,15 @@ def payloads(send: Sent) -> None:
 
 def keys(send: Sent) -> None:
     """Of records whose subject is the key."""
-    for key in (None, b"", b"  ", b"\xff" + SECRET.encode(), b"a\x00b", SECRET.encode() * 100):
+    for key in (
+        None,
+        b"",
+        b"  ",
+        b"\xff" + SECRET.encode(),
+        b"a\x00b",
+        SECRET.encode() * 100,
+        SECRET.encode() * 300_000,
+    ):
         send(key, note(None), bad="no-subject")
         send.good()
 
@@ -151,6 +160,8 @@ def test_what_does_not_fit_is_put_aside_with_its_reason_and_everything_else_is_f
         rows(sent)
         json_files(sent, shared)
         texts = naughty_strings(sent, shared)
+        for _ in range(3):
+            sent(b"three", note(None, SECRET))  # a derived value raises
         sent.producer.flush()
         wait_for_rest(sent.plan, sent.cluster, process, log)
         assert process.poll() is None
@@ -177,6 +188,12 @@ def test_what_does_not_fit_is_put_aside_with_its_reason_and_everything_else_is_f
         assert (known["crm:odd"]["notes"], known["crm:odd"]["spent"]) == (5, "12.34")
         assert known["crm:odd"]["text"] == "ends with the world"
         assert (known["crm:rows"]["addresses"], known["crm:rows"]["city"]) == (3, "Jena")
+        assert (known["crm:three"]["notes"], known["crm:three"]["half"]) == (3, None)
+        derived = [x for x in dlq.read(sent.plan, sent.cluster) if x.key == b"crm:three"][-1].misfit
+        assert (derived.reason, SECRET in derived.error) == ("derived-failed", False)
+        assert "@derived value of customer@1 raised ValueError" in derived.error
+        assert derived.traceback is not None
+        assert "three cannot be halved" in derived.traceback
         assert_verified(sent.plan, sent.cluster)
         assert stop(process) == 0, log.read_text()
     assert SECRET not in log.read_text()
@@ -232,4 +249,25 @@ def test_misfits_are_replayed_after_a_fix_and_counted_once_also_when_replayed_ag
         assert {s: a["notes"] for s, a in attributes(plan, cluster).items()} == folded
         assert_verified(fixed, cluster)
         assert stop(process) == 0
+    assert SECRET not in log.read_text()
+
+
+@pytest.mark.timeout(300)
+def test_a_profile_that_would_be_too_large_for_its_topic_stays_as_it_is_and_the_rest_goes_on(
+    sent: Sent, kafka: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with working(kafka, tmp_path / "state", log, BEFORE, STORY=sent.name) as process:
+        for n in range(20):  # 18 MB of texts that the profile would hold
+            sent(b"large", note(None, f"{n} {SECRET}" * 47_000))
+            sent.good()
+        sent.producer.flush()
+        wait_for_rest(sent.plan, sent.cluster, process, log)
+        letters = [x.misfit for x in dlq.read(sent.plan, sent.cluster) if x.misfit.reason == "too-large"]
+        assert 0 < len(letters) < 6
+        assert {(m.stage, m.topic) for m in letters} == {("customer@1", f"{sent.name}.governed.notes.v1")}
+        known = attributes(sent.plan, sent.cluster)
+        assert (known["crm:large"]["notes"], known["crm:good"]["notes"]) == (20 - len(letters), 20)
+        assert_verified(sent.plan, sent.cluster)
+        assert stop(process) == 0, log.read_text()
     assert SECRET not in log.read_text()

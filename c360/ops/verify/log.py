@@ -97,6 +97,7 @@ class DeadLetters:
         self.log, self.topic = log, topic
         self.ends: dict[TP, int] = {}
         self.counts: dict[str, dict[TP, Counter[int]]] = {}
+        self.large: set[tuple[str, TP, int]] = set()  # stage, partition, offset of what could not be written
 
     def of(self, stage: str, tp: TP) -> Counter[int]:
         """By offset, how many dead letters this stage wrote of records of a partition."""
@@ -109,6 +110,8 @@ class DeadLetters:
                 if said.get("offset", -1) >= 0:
                     at = TP(said["topic"], said["partition"])
                     self.counts.setdefault(said["stage"], {}).setdefault(at, Counter())[said["offset"]] += 1
+                    if said["reason"] == "too-large":
+                        self.large.add((said["stage"], at, said["offset"]))
             self.ends = ends
         return self.counts.get(stage, {}).get(tp, Counter())
 
