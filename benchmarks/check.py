@@ -15,7 +15,9 @@ import orjson
 
 from benchmarks.oracle import Outcome, Profile
 
-Written = tuple[bytes | None, bytes | None]  # key and value of a record; those of one key in the order they were written
+Written = tuple[
+    bytes | None, bytes | None
+]  # key and value of a record; those of one key in the order they were written
 
 EXAMPLES = 3  # differences of one kind that are told in full
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

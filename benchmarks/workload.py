@@ -67,11 +67,12 @@ def _event(random: Random, i: int, customer: int) -> dict[str, Any]:
         event["consent"] = {"profiling": choice < 0.008}
     if kind in ("page_view", "add_to_cart", "order"):
         sku = (customer * SHELF + _rank(random)) % (SHELF * SHELVES)
-        event["props"] = props = {"sku": f"sku-{sku:05}"}
+        props: dict[str, Any] = {"sku": f"sku-{sku:05}"}
         if kind != "page_view":
             props["amount"] = round(1 + sku * 0.37 + customer % 100 / 100, 2)
         props["currency"] = "EUR"
         props["url"] = f"https://shop.example/p/{sku}/spring-sale?ref={customer % 977}"
+        event["props"] = props
     else:
         sku = 7
         event["props"] = {"subject": "where is my order", "url": "https://shop.example/help/contact"}
