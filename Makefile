@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 BIN := .venv/bin
-TYPED := c360 $(wildcard examples) $(wildcard tests)
+TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types check bench clean lock
@@ -40,8 +40,8 @@ types: setup  ## mypy --strict
 
 check: lint types test  ## what CI runs
 
-bench: setup  ## throughput and latency on this machine
-	@$(BIN)/c360 bench
+bench: setup  ## c360 beside Kafka Streams and the null limit, checked: a table (BENCH_ARGS="--help" for more)
+	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 lock: setup  ## renew requirements.lock from pyproject.toml (review the difference, then make setup)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

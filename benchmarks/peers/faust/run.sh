@@ -1,0 +1,3 @@
+#!/bin/sh
+# Faust 0.15, at least once: exactly once is experimental there.
+exec "$BUILD/venv/bin/python" -u "$(dirname "$0")/app.py" worker -l warn --without-web
