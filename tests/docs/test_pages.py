@@ -32,9 +32,11 @@ def ids(value: object) -> str:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if fences(p.read_text(encoding="utf-8"), "python")], ids=ids)
-def test_a_python_snippet_is_an_app_that_runs(page: Path, tmp_path: Path) -> None:
-    for snippet in fences(page.read_text(encoding="utf-8"), "python"):
-        (tmp_path / "snippet.py").write_text(snippet)
+def test_python_snippets_are_an_app_that_runs(page: Path, tmp_path: Path) -> None:
+    """Each together with those above it."""
+    snippets = fences(page.read_text(encoding="utf-8"), "python")
+    for n in range(len(snippets)):
+        (tmp_path / "snippet.py").write_text("\n".join(snippets[: n + 1]))
         ran = C360(directory=tmp_path)("-A", "snippet", "plan", "--json")
         assert ran.code == 0, ran.err
 
@@ -42,7 +44,7 @@ def test_a_python_snippet_is_an_app_that_runs(page: Path, tmp_path: Path) -> Non
 def test_the_readme_s_app_is_the_hello_example() -> None:
     """Line for line, without the docstring and empty lines: the example is the source."""
     example = (ROOT / "examples" / "hello.py").read_text(encoding="utf-8").split("\n\n", 1)[1]
-    (snippet,) = fences(README.read_text(encoding="utf-8"), "python")
+    snippet = fences(README.read_text(encoding="utf-8"), "python")[0]
     assert [s for s in snippet.splitlines() if s] == [s for s in example.splitlines() if s]
 
 
