@@ -89,22 +89,23 @@ def ignored_type(record: type[Record]) -> type[msgspec.Struct]:
     return msgspec.defstruct(f"Ignored{record.__name__}", [], tag_field="type", tag=record.__name__)
 
 
-def reader_of(item: Input, kind: ValueType, where: Callable[[Any], bool] | None) -> Callable[[Any], Any]:
-    """A function from a view to the value an attribute folds; None is nothing."""
+def read_of(item: Input, kind: ValueType, *, whole: bool) -> Callable[[Any], Any] | str:
+    """How a value is read from a view: the path to it, or a function. `whole`: the view has the user's record type."""
     if item.name is None:
-        read: Callable[[Any], Any] = lambda view: True  # noqa: E731 - one of three shapes of the same thing
-    elif item.enriched:
-        get, plain = attrgetter(f"enriched.{item.name}"), PLAIN.get(kind)
-        read = get if plain is None else lambda view: None if (v := get(view)) is None else msgspec.convert(v, plain)
-    elif where is None or kind not in ("text", "json"):
-        read = attrgetter(f"record.{item.name}")
-    else:  # of the user's record type, which has an Enum or a record where JSON has text or an object
-        field = attrgetter(f"record.{item.name}")
-        read = lambda view: v if (v := field(view)) is None or type(v) is str else msgspec.to_builtins(v)  # noqa: E731
-    if where is None:
-        return read
-    inner = read
-    return lambda view: inner(view) if where(view.record) else None
+        return ""
+    path = f"{'enriched' if item.enriched else 'record'}.{item.name}"
+    get = attrgetter(path)
+    if item.enriched:
+        plain = PLAIN.get(kind)
+        return path if plain is None else lambda view: None if (v := get(view)) is None else msgspec.convert(v, plain)
+    if not whole or kind not in ("text", "json"):
+        return path
+    # of the user's record type, which has an Enum or a record where JSON has text or an object
+    return lambda view: v if (v := get(view)) is None or type(v) is str else msgspec.to_builtins(v)
+
+
+def _on_record(where: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda view: where(view.record)
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,17 @@ def source_fold(source: Source, projection: ProjectionDeclaration, folding: Fold
             if item.record is declared.record
         ]
         if used:
-            view: Any = view_type(declared.record, [u[2] for u in used], whole=any(u[3] is not None for u in used))
+            whole = any(where is not None for *_, where in used)
+            view: Any = view_type(declared.record, [item for _, _, item, _ in used], whole=whole)
+            # Conditions of one text are one; so are values of one field.
+            tests = {repr(where): _on_record(where) for *_, where in used if where is not None}
+            reads = {
+                (item, kind): read_of(item, kind, whole=whole)
+                for index, _, item, _ in used
+                for kind in [projection.attributes[index].type]
+            }
             readers = [
-                Reader(index, rank, reader_of(item, projection.attributes[index].type, where))
+                Reader(index, rank, reads[item, projection.attributes[index].type], tests.get(repr(where)))
                 for index, rank, item, where in used
             ]
             folds[view] = folding.folder(readers, rows=source.kind == "rows")

@@ -18,13 +18,13 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from hashlib import blake2b
 from json.encoder import encode_basestring as quote  # text -> its encoding
 from typing import Any, Protocol
 
 from c360.profile.attribute import Attribute, Kind
-from c360.profile.value import DAY_MS, SHAPES, Shape, divided, units_of, units_text
+from c360.profile.value import DAY_MS, SHAPES, Shape, divided, instant_order, units_of, units_text
 
 Box = list[Any]
 Change = Callable[[Box, int, Any, int, int], None]
@@ -209,7 +209,7 @@ class Best:
 
     def change(self, rank: int, *, rows: bool) -> Change:
         assert 0 <= rank < RANKS, f"rank {rank} of a source: there are {RANKS}"
-        change = _row_change(2) if rows else self._keep_best
+        change = _row_change(2) if rows else self._keeper()
         if not self.timed:
             return change
         trust = f"{RANKS - 1 - rank:0{_RANK_DIGITS}}" if self.kind == "prefer" else ""
@@ -220,6 +220,28 @@ class Best:
             change(box, i, f"{trust}{at_ms + _TIME_BIAS}{encoding}", at_ms, sign)
 
         return timed
+
+    def _keeper(self) -> Change:
+        """`_keep_best`, with the order written out where it is that of the texts."""
+        if self.order is not None and self.order is not instant_order:
+            return self._keep_best
+        end = -1 if self.order is instant_order else None
+
+        def keep_least(box: Box, i: int, entry: str, at_ms: int, sign: int) -> None:
+            cell = box[i]
+            if cell is None:
+                box[i] = [entry, None]
+            elif (best := cell[EVENTS]) is None or entry[:end] < best[:end]:
+                cell[EVENTS] = entry
+
+        def keep_greatest(box: Box, i: int, entry: str, at_ms: int, sign: int) -> None:
+            cell = box[i]
+            if cell is None:
+                box[i] = [entry, None]
+            elif (best := cell[EVENTS]) is None or entry[:end] > best[:end]:
+                cell[EVENTS] = entry
+
+        return keep_least if self.least else keep_greatest
 
     def _keep_best(self, box: Box, i: int, entry: str, at_ms: int, sign: int) -> None:
         cell = box[i]
@@ -273,6 +295,7 @@ def _keep_newest(box: Box, i: int, encoding: str, at_ms: int, sign: int) -> None
         cell[EVENTS] = entry
 
 
+@cache
 def _encoder(shape: Shape) -> Callable[[Any], str]:
     """A function from a value to its encoding; it raises Unfit."""
     text = shape.text
@@ -345,8 +368,7 @@ class Counted:
         cell = box[i] or [None, None, None]
         if other[EVENTS] is not None:
             kept = _sum(cell[EVENTS], other[EVENTS])
-            assert kept is not None
-            if len(kept) > self.limit:
+            if kept is not None and len(kept) > self.limit:  # None: of a cell that is stale and may hold anything
                 sample = self._sample(kept)
                 kept = {key: kept[key] for key in sample}
                 cell[EDGE] = sample[-1]

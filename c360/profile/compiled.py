@@ -6,10 +6,11 @@ readers for each record. For `orders = count(Order)` and `spend = total(Order.am
     def fold(fragment, record, at_ms, sign, mask):
         assert sign == 1 or sign == -1, 'sign is 1 or -1'
         if not -62135596800000 <= at_ms <= 253402300799999: raise bad_time()
-        value0 = read0(record)
-        value1 = read1(record)
-        if value1 is not None:
-            try: value1 = ready1(value1)
+        value0 = True
+        value1 = record.record.amount
+        fit1 = value1
+        if fit1 is not None:
+            try: fit1 = ready1(fit1)
             except Unfit as error: raise misfit('spend', error) from None
         cells = fragment.get(mask)
         if cells is None:
@@ -18,12 +19,14 @@ readers for each record. For `orders = count(Order)` and `spend = total(Order.am
         elif cells[1] is None or at_ms > cells[1]: cells[1] = at_ms
         cells[0] += sign
         if value0 is not None: cells[2] += sign
-        if value1 is not None: cells[3] += value1 * sign
+        if fit1 is not None: cells[3] += fit1 * sign
 
 and their values are `[cells[2] if cells[2] > 0 else 0, shown3(cells[3])]`.
 
+What several attributes take is read, tested and made ready once.
+
 Everything that can fail comes before the first change: a record that raises leaves the fragment as it was.
-Names are ours and numbers are checked; nothing a user wrote becomes code but the attribute's name, as a literal.
+Names are ours and numbers are checked; nothing a user wrote becomes code but names of fields, and of attributes as literals.
 """
 
 from __future__ import annotations
@@ -48,13 +51,15 @@ Show = Callable[[list[Any], int], list[Any]]
 class Reader:
     """Where one attribute takes a value from a record.
 
-    `read` returns a value of the attribute's type, or None for nothing; for a flag, what is false is nothing too; for a
-    count, all that matters is whether it is None. Text must be valid Unicode.
+    `read` gives a value of the attribute's type, or None for nothing; for a flag, what is false is nothing too; for a
+    count, all that matters is whether it is None. It is a function of the record, or the path of attributes to the value,
+    such as "record.amount"; "" is True. Text must be valid Unicode. `where`: whether the record counts at all.
     """
 
     attribute: int  # its index in the projection
     rank: int  # of the source among those of the attribute, 0 is the most trusted; only `prefer` looks at it
-    read: Callable[[Any], Any]
+    read: Callable[[Any], Any] | str
+    where: Callable[[Any], Any] | None = None
 
 
 def _misfit(attribute: str, error: Unfit) -> Misfit:
@@ -72,30 +77,26 @@ def compile_fold(
     names: dict[str, Any] = {"blank": blank, "Unfit": Unfit, "misfit": _misfit, "bad_time": _bad_time}
     signs = ("sign == 1 or sign == -1", "sign is 1 or -1") if rows else ("sign == 1", "events are never taken back")
     one, signed = ("sign", " * sign") if rows else ("1", "")
-    reads, changes = [], []
+    reads = _Reads(names)
+    changes = []
     for k, reader in enumerate(readers):
         attribute, cell = attributes[reader.attribute], cells[reader.attribute]
         position = FIRST + reader.attribute
-        change = cell.change(reader.rank, rows=rows)
-        there = f"value{k}" if attribute.kind == "flag" else f"value{k} is not None"
-        names |= {f"read{k}": reader.read, f"ready{k}": cell.ready, f"change{k}": change}
-        reads.append(f"value{k} = read{k}(record)")
+        value = reads.value(reader)
         if cell.ready is not None:
-            reads += [
-                f"if value{k} is not None:",
-                f"    try: value{k} = ready{k}(value{k})",
-                f"    except Unfit as error: raise misfit({attribute.name!r}, error) from None",
-            ]
+            value = reads.fit(value, cell.ready, attribute.name)
+        there = value if attribute.kind == "flag" else f"{value} is not None"
         if not isinstance(cell, Sum):
-            changes.append(f"if {there}: change{k}(cells, {position}, value{k}, at_ms, sign)")
+            names[f"change{k}"] = cell.change(reader.rank, rows=rows)
+            changes.append(f"if {there}: change{k}(cells, {position}, {value}, at_ms, sign)")
         elif cell.ones:
             changes.append(f"if {there}: cells[{position}] += {one}")
         else:
-            changes.append(f"if {there}: cells[{position}] += value{k}{signed}")
+            changes.append(f"if {there}: cells[{position}] += {value}{signed}")
     body = [
         f"assert {signs[0]}, {signs[1]!r}",
         f"if not {TIME_MIN_MS} <= at_ms <= {TIME_MAX_MS}: raise bad_time()",
-        *reads,
+        *reads.lines,
         "cells = fragment.get(mask)",
         "if cells is None:",
         "    cells = fragment[mask] = blank.copy()",
@@ -108,6 +109,53 @@ def compile_fold(
     exec(compile(text, "<fold>", "exec"), names)
     fold: Fold = names["fold"]
     return fold
+
+
+class _Reads:
+    """The lines of a fold that read values; each value, test and conversion has one line and one name."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+        self.lines: list[str] = []
+        self.known: dict[Any, str] = {}
+
+    def _once(self, key: Any, name: str, lines: Callable[[str], list[str]]) -> str:
+        if key not in self.known:
+            self.known[key] = named = f"{name}{len(self.known)}"
+            self.lines += lines(named)
+        return self.known[key]
+
+    def _function(self, function: Callable[[Any], Any], name: str) -> str:
+        self.names[name] = function
+        return name
+
+    def value(self, reader: Reader) -> str:
+        """The name of what a reader reads."""
+        read, where = reader.read, reader.where
+        if callable(read):
+            said = f"{self._function(read, f'read{len(self.known)}')}(record)"
+        else:
+            assert all(map(str.isidentifier, read.split("."))) or not read, read
+            said = f"record.{read}" if read else "True"
+        if where is not None:
+            test = self._function(where, f"where{len(self.known)}")
+            holds = self._once(where, "holds", lambda name: [f"{name} = {test}(record)"])
+            said = f"{said} if {holds} else None"
+        return self._once((read, where), "value", lambda name: [f"{name} = {said}"])
+
+    def fit(self, value: str, ready: Callable[[Any], Any], attribute: str) -> str:
+        """The name of a value made ready for an attribute."""
+        function = self._function(ready, f"ready{len(self.known)}")
+        return self._once(
+            (value, ready),
+            "fit",
+            lambda name: [
+                f"{name} = {value}",
+                f"if {name} is not None:",
+                f"    try: {name} = {function}({name})",
+                f"    except Unfit as error: raise misfit({attribute!r}, error) from None",
+            ],
+        )
 
 
 def compile_show(attributes: Sequence[Attribute], cells: Sequence[Cell]) -> Show:

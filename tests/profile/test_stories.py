@@ -301,3 +301,19 @@ def test_the_most_trusted_source_is_preferred_whatever_the_time() -> None:
     assert folding.values(fragment, 0) == ["crm"]
     crm(fragment, "crm", -5, -1, 0)
     assert folding.values(fragment, 0) == ["new"]
+
+
+def test_a_stale_sample_bears_that_more_is_taken_out_and_put_in() -> None:
+    """Until it is made anew it holds anything, also fewer than none of a value."""
+    folding, event, _ = one_attribute(Attribute("tags", "top", "text", n=1, limit=1))
+    twice = fragment_of(folding, event, "b")
+    event(twice, "b", 0, 1, 0)
+    once, other = fragment_of(folding, event, "b"), fragment_of(folding, event, "a")
+    whole = folding.merge(twice, other)
+    whole, stale = folding.subtract(whole, other)
+    assert stale
+    folding.absorb(whole, once)
+    whole, more = folding.subtract(whole, twice)
+    folding.absorb(whole, once)
+    folding.remake(whole, stale | more, [once, once])
+    assert whole == folding.merge(once, once)
