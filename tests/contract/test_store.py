@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from c360.errors import Fenced, NeedsOperator
+from c360.errors import Fenced, NeedsOperator, TaskCorrupted
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStores, Store, Stores
 
@@ -100,6 +101,21 @@ def test_a_damaged_database_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / "agent" / "0" / "CURRENT").write_text("rubbish\n")
     again = stores.open("agent/0")
     assert again.get_many([b"a"]) == [None]
+    again.close()
+
+
+def test_a_scan_over_a_damaged_block_does_not_end_as_if_there_were_no_more(tmp_path: Path) -> None:
+    stores = RocksStores(tmp_path)
+    store = stores.open("agent/0")
+    store.write([(b"%05d" % n, os.urandom(100)) for n in range(2000)])
+    store.close()
+    (table,) = (tmp_path / "agent" / "0").glob("*.sst")
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    table.write_bytes(data)
+    again = stores.open("agent/0")
+    with pytest.raises(TaskCorrupted, match="reading"):
+        list(again.scan(b"", b"\xff"))
     again.close()
 
 

@@ -261,6 +261,24 @@ def test_a_worker_whose_slot_was_taken_stops(world: World) -> None:
     world.check()
 
 
+def test_a_stop_is_heard_while_the_outcome_of_a_commit_is_unknown_and_the_broker_away(world: World) -> None:
+    """The loop once waited for its next producer and for nothing else."""
+    met: list[str] = []
+
+    def away(step: str) -> Exception | None:
+        met.append(step)
+        if step == "before commit":
+            return OutcomeUnknown("injected")
+        return BrokerAway("injected") if step == "before producer" and "before commit" in met else None
+
+    loop = world.loop(MemoryStores(), cluster=FaultyCluster(world.cluster, away))
+    world.feed_all()
+    loop.run(lambda: met[-3:] == ["before producer"] * 3)
+    assert loop.tasks == {}
+    world.until(world.idle, world.loop(MemoryStores()))
+    world.check()
+
+
 def test_records_that_come_with_a_failed_revocation_are_not_lost(world: World) -> None:
     """One poll may bring both: callbacks that end in an abort, and records of partitions that stay."""
     plan = At(0, lambda: OutcomeUnknown("injected"), frozenset({"before commit"}))
