@@ -203,7 +203,9 @@ def table(contestants: Mapping[str, Mapping[str, Any]]) -> str:
         figures = [_text(found[column]) for column in list(COLUMNS)[1:]]
         check = "ok" if found["check"] == "ok" else "WRONG"
         rows.append([name, _text(cpu), *ratios, *figures, _text(found["load"]), check])
-    wrong = [f"{name}: {found['check'].splitlines()[0]}" for name, found in contestants.items() if found["check"] != "ok"]
+    wrong = [
+        f"{name}: {found['check'].splitlines()[0]}" for name, found in contestants.items() if found["check"] != "ok"
+    ]
     return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + wrong)
 
 
