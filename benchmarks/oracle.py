@@ -42,39 +42,45 @@ class Outcome:
         return sum(p.events for p in self.profiles.values())
 
 
+@dataclass
 class _Customer:
-    """Everything that was ever said of a customer."""
+    """What was said of a customer, as far as it decides the profile."""
 
-    def __init__(self) -> None:
-        self.times: list[int] = []
-        self.choices: list[tuple[int, bool]] = []
-        self.emails: list[tuple[int, str]] = []
-        self.skus: Counter[str] = Counter()
-        self.cents: list[int] = []
+    times: tuple[int, int]  # least and greatest
+    events: int = 0
+    choice: tuple[int, bool] | None = None  # the greatest (ts, value)
+    email: tuple[int, str] | None = None
+    skus: Counter[str] = field(default_factory=Counter)
+    orders: int = 0
+    cents: int = 0
 
     def add(self, event: dict[str, Any]) -> None:
         at, props = event["ts"], event.get("props", {})
-        self.times.append(at)
+        self.events += 1
+        self.times = min(self.times[0], at), max(self.times[1], at)
         if "consent" in event:
-            self.choices.append((at, event["consent"]["profiling"]))
+            said = at, event["consent"]["profiling"]
+            self.choice = said if self.choice is None else max(self.choice, said)
         if "email" in event:
-            self.emails.append((at, event["email"]))
+            used = at, event["email"]
+            self.email = used if self.email is None else max(self.email, used)
         if "sku" in props:
             self.skus[props["sku"]] += 1
         if event["type"] == "order":
-            self.cents.append(round(props["amount"] * 100))
+            self.orders += 1
+            self.cents += round(props["amount"] * 100)
 
     def profile(self) -> Profile:
         return Profile(
-            events=len(self.times),
-            opted_out=not max(self.choices)[1] if self.choices else False,
-            orders=len(self.cents),
-            revenue_cents=sum(self.cents),
-            first_seen=min(self.times),
-            last_seen=max(self.times),
+            events=self.events,
+            opted_out=self.choice is not None and not self.choice[1],
+            orders=self.orders,
+            revenue_cents=self.cents,
+            first_seen=self.times[0],
+            last_seen=self.times[1],
             distinct_skus=len(self.skus),
             top_sku=min(self.skus, key=lambda sku: (-self.skus[sku], sku), default=None),
-            email=max(self.emails)[1] if self.emails else None,
+            email=None if self.email is None else self.email[1],
         )
 
 
@@ -106,6 +112,9 @@ def outcome(records: Iterable[Raw]) -> Outcome:
             found.duplicates += 1
             continue
         seen.add(event["event_id"])
-        customers.setdefault(event["customer_id"], _Customer()).add(event)
+        name, at = event["customer_id"], event["ts"]
+        if name not in customers:
+            customers[name] = _Customer((at, at))
+        customers[name].add(event)
     found.profiles = {name: customer.profile() for name, customer in customers.items()}
     return found

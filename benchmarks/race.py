@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from operator import truediv
 from pathlib import Path
@@ -134,6 +134,10 @@ class Process:
         lines = self.log.read_text(errors="replace").splitlines()
         return next((line for line in lines if line.startswith("READY")), None)
 
+    def perf_text(self) -> str:
+        """What perf has written, once it has left; "" without perf."""
+        return self.report.read_text() if self.report.exists() else ""
+
     def check_alive(self) -> None:
         if (code := self.process.poll()) is not None:
             raise Failed(f"{self.name} ended with exit code {code}. Its log ends with:\n{self._tail()}")
@@ -215,31 +219,23 @@ def figures(samples: Sequence[Sample], events: int, instructions: Sequence[tuple
     """
     last = samples[-1]
     done = [events * statistics.mean(map(truediv, sample.committed, last.committed)) for sample in samples]
-    half = next(i for i, n in enumerate(done) if n >= events / 2)
-    first = next(i for i, n in enumerate(done) if n > 0)
-    if half == len(samples) - 1:
-        raise Failed("everything was committed between two samples: take more --events")
-    middle, steady = samples[half], events - done[half]
-    whole = max(events - done[first], 1)
+    first = next(sample for sample, n in zip(samples, done, strict=True) if n > 0)
+    middle, before = next((sample, n) for sample, n in zip(samples, done, strict=True) if n >= events / 2)
+    steady = events - before  # none, if everything was committed between two samples
 
-    def us(seconds: float, of: float) -> float:
-        return round(seconds / of * 1e6, 2)
+    def us(cpu_s: float, of: float) -> float | None:
+        return round(cpu_s / of * 1e6, 2) if of else None
 
-    counted_steady = None
-    if len(instructions) > 1:
-        counted_steady = round(
-            (instructions_at(instructions, last.at_s) - instructions_at(instructions, middle.at_s)) / steady
-        )
+    counts = [instructions_at(instructions, sample.at_s) for sample in (middle, last)]
     return {
         "events": events,
         "cpu_us_per_event": us(last.cpu_s - middle.cpu_s, steady),
         "cpu_us_per_event_whole": us(last.cpu_s, events),
-        "instructions_per_event": counted_steady,
-        "events_per_s": round(steady / (last.at_s - middle.at_s)),
-        "events_per_s_whole": round(whole / max(last.at_s - samples[first].at_s, SAMPLE_S)),
-        "first_commit_s": round(samples[first].at_s, 1),
-        "seconds": round(last.at_s, 1),
+        "instructions_per_event": round((counts[1] - counts[0]) / steady) if steady and counts[1] else None,
+        "events_per_s": round(steady / (last.at_s - middle.at_s)) if steady else None,
         "broker_cpu_us_per_event": us(last.broker_cpu_s - middle.broker_cpu_s, steady),
+        "first_commit_s": round(first.at_s, 1),
+        "seconds": round(last.at_s, 1),
     }
 
 
@@ -247,40 +243,41 @@ def figures(samples: Sequence[Sample], events: int, instructions: Sequence[tuple
 def race(contestant: Contestant, course: Course, prefix: str, *, restore: bool = False) -> dict[str, Any]:
     """All figures of one run, `check` among them: "ok", or what is wrong. Raises Skipped and Failed."""
     build = prepare(contestant)
+    with closing(course.cluster.admin()) as admin, closing(course.cluster.reader()) as reader:
+        if contestant.peer != "c360":  # which makes its own
+            compact = {"cleanup.policy": "compact"}
+            admin.create([TopicSpec(f"{prefix}-profiles", PARTITIONS, compact), TopicSpec(f"{prefix}-dlq", PARTITIONS)])
+        return _race(contestant, course, prefix, build, admin, reader, restore)
+
+
+def _race(
+    contestant: Contestant, course: Course, prefix: str, build: Path, admin: Admin, reader: Reader, restore: bool
+) -> dict[str, Any]:
     names = {"prefix": prefix, "input": course.input}
-    admin, reader = course.cluster.admin(), course.cluster.reader()
     state = course.work / prefix
-    if contestant.peer != "c360":  # which makes its own
-        compact = {"cleanup.policy": "compact"}
-        admin.create([TopicSpec(f"{prefix}-profiles", PARTITIONS, compact), TopicSpec(f"{prefix}-dlq", PARTITIONS)])
-    before = _sizes(course, admin, prefix)
-    load = os.getloadavg()[0]
+    bytes_before, load = _changelog_bytes(course, admin, prefix), os.getloadavg()[0]
     process = Process(contestant, course, prefix, build, state, course.work / f"{prefix}-{contestant.name}.log")
     try:
         samples = follow(process, Progress(contestant.stages, names, admin, reader), course)
-        memory = peak_rss_mb(process.pids)
-        ready = process.ready()
+        memory_mb, ready = peak_rss_mb(process.pids), process.ready()
     finally:
         process.stop()
     events = course.count(contestant.reads)
-    report = process.report.read_text() if process.report.exists() else ""
+    bytes_after = _changelog_bytes(course, admin, prefix)
     result = {
-        **figures(samples, events, counted(report)),
-        "peak_rss_mb": round(memory),
+        **figures(samples, events, counted(process.perf_text())),
+        "peak_rss_mb": round(memory_mb),
         "state_mb": _megabytes(state),
-        "changelog_bytes_per_event": _grown(before, _sizes(course, admin, prefix), events),
+        "changelog_bytes_per_event": (
+            None if bytes_before is None or bytes_after is None else round((bytes_after - bytes_before) / events, 1)
+        ),
         "load": round(load, 2),
         "ready": ready,
-        "check": "ok",
     }
-    written = list(_check(contestant, course, names, admin, reader, result))
-    if written:
-        result["check"] = "; ".join(written)
+    result["check"] = "; ".join(_check(contestant, course, names, admin, reader, result)) or "ok"
     if restore:
         result["restore"] = _restore(contestant, course, prefix, build, state)
     shutil.rmtree(state, ignore_errors=True)
-    admin.close()
-    reader.close()
     return result
 
 
@@ -331,17 +328,13 @@ def _restore(contestant: Contestant, course: Course, prefix: str, build: Path, s
 
 
 # ------------------------------------------------------------------------------------------------------------- sizes
-def _sizes(course: Course, admin: Admin, prefix: str) -> int | None:
+def _changelog_bytes(course: Course, admin: Admin, prefix: str) -> int | None:
     """Bytes of the contestant's changelogs on the broker; None where its disk cannot be seen."""
     if course.broker_data is None:
         return None
     topics = [name for name in admin.topics() if prefix in name and "changelog" in name]
     logs = (log for name in topics for log in course.broker_data.glob(f"{name}-[0-9]*/*.log"))
     return sum(log.stat().st_size for log in logs)
-
-
-def _grown(before: int | None, after: int | None, events: int) -> float | None:
-    return None if before is None or after is None else round((after - before) / events, 1)
 
 
 def _megabytes(directory: Path) -> float:

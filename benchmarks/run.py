@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -44,6 +45,7 @@ RATIOS = ("kafka_streams", "null")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that contestants are stopped, too
     results: dict[str, Any] = {"machine": machine(), "settings": vars(options), "contestants": {}, "skipped": {}}
     with ExitStack() as stack:
         try:

@@ -130,7 +130,9 @@ class RocksStores:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.cache = Cache(BLOCK_CACHE_BYTES)
-        self.buffers = WriteBufferManager(WRITE_BUFFER_BYTES, True)
+        # Never stalling: a stalled write waits for memory that only writes to the other databases would flush, with the
+        # GIL held, so a process whose other tasks are idle would stand still for ever.
+        self.buffers = WriteBufferManager(WRITE_BUFFER_BYTES, False)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,0 +1,27 @@
+"""What only RocksDB can get wrong: memory that its databases share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from c360.tables.rocks import WRITE_BUFFER_BYTES, RocksStores
+
+stores = RocksStores(Path(sys.argv[1]))
+tasks = [stores.open(f"task-{i}") for i in range(8)]
+value = bytes(10_000)
+for task in tasks:
+    task.write([(b"%08d" % i, value) for i in range(WRITE_BUFFER_BYTES // 6 // len(value))])
+tasks[-1].write([(b"last", b"!")])
+assert tasks[-1].get_many([b"last"]) == [b"!"]
+"""
+
+
+def test_a_write_comes_back_when_other_idle_tasks_fill_the_shared_write_buffer(tmp_path: Path) -> None:
+    """In a process of its own: a write that stalls holds the GIL, and no time-out of pytest's could end it."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], timeout=100, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
