@@ -48,6 +48,11 @@ class TaskMigrated(C360Error):
     """Rejoin: this member is no longer in the group. Abort, drop all tasks, subscribe again."""
 
 
+class Replaced(TaskMigrated):
+    """Rejoin, but not for ever: another member came with this one's static id. It may be this process itself, to a broker
+    that lost its answer; if it happens again and again, it is another process, and this one stops."""
+
+
 class OutcomeUnknown(C360Error):
     """New producer: a commit or abort timed out. Never reuse the old one; re-read committed positions and rewind."""
 

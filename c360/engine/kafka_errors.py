@@ -16,6 +16,7 @@ from c360.errors import (
     Fenced,
     NeedsOperator,
     OutcomeUnknown,
+    Replaced,
     TaskMigrated,
     TransactionAborted,
 )
@@ -98,7 +99,9 @@ def remedy(error: KafkaError, doing: str, *, deciding: bool = False) -> C360Erro
         return EngineFatal(text)
     if error.txn_requires_abort():
         return TaskMigrated(text) if code in NOT_A_MEMBER else TransactionAborted(text)
-    if code in FENCED or (code == KafkaError._FATAL and INSTANCE_FENCED in error.str()):
+    if code == KafkaError._FATAL and INSTANCE_FENCED in error.str():
+        return Replaced(text)
+    if code in FENCED:
         return Fenced(f"{text}: another process has this slot. Leave C360_SLOT unset, or give each worker its own")
     if error.fatal():
         return EngineFatal(text)

@@ -45,6 +45,7 @@ from c360.errors import (
     Misfit,
     NeedsOperator,
     OutcomeUnknown,
+    Replaced,
     TaskCorrupted,
     TaskMigrated,
     TransactionAborted,
@@ -54,6 +55,7 @@ from c360.tables.store import Entry, Stores
 log = logging.getLogger("c360.engine")
 
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
+REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
 BEHIND = 10  # fewer commits write fewer profiles per record, and what waits in the log anyway is not later for it
 
 
@@ -72,6 +74,7 @@ class LoopSettings:
     commit_records: int = 50_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
+    static: bool = False  # be a static member of the group, named as the slot
     adopt: bool = False  # take the changelog's positions where the group's differ
     away_s: float = 1.0  # between two tries while the broker is away
     store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
@@ -164,12 +167,14 @@ class Loop:
         self.first_uncommitted = 0.0
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
+        self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
         self.restored: deque[tuple[list[RunningTask], Future[bool]]] = deque()
         self.progress: list[Progress] = []
         self.executor = executor or ThreadPoolExecutor(1, thread_name_prefix=f"restore-{agent.name}")
         self.producer: Producer | None = None
         self.unsettled: list[RunningTask] = []  # to be restored by the next producer: a commit's outcome is unknown
-        self.consumer: Consumer = cluster.consumer(agent.group, instance=slot)  # a restart finds its partitions
+        instance = slot if self.settings.static else None
+        self.consumer: Consumer = cluster.consumer(agent.group, instance=instance)
         self.subscribed: tuple[str, ...] = ()
         self.closing = False
         self.waiting_for = ""
@@ -634,6 +639,8 @@ class Loop:
                 log.info("%s: transaction aborted (%s); rewinding", self.agent.name, error)
                 self._abort_and_rewind()
             case TaskMigrated():
+                if isinstance(error, Replaced):
+                    self._count_replaced(error)
                 log.info("%s: no longer a member (%s); joining again", self.agent.name, error)
                 self._abort_quietly()
                 for task in list(self.tasks.values()):
@@ -667,6 +674,15 @@ class Loop:
                 with suppress(Fenced):
                     self._abort_quietly()
                 raise error
+
+    def _count_replaced(self, error: Replaced) -> None:
+        """Two processes of one slot take it from each other until one of them gives up here."""
+        now = time.monotonic()
+        self.replaced.append(now)
+        if len(self.replaced) == REPLACED_TIMES and now - self.replaced[0] < REPLACED_S:
+            with suppress(Fenced):
+                self._abort_quietly()
+            raise Fenced(f"{error}: another process has this slot. Leave C360_SLOT unset, or give each worker its own")
 
     def _abort_and_rewind(self) -> None:
         if self.in_transaction:

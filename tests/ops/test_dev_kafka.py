@@ -127,8 +127,8 @@ kafka = dev_kafka.start()
 if sys.argv[1] == "fork":                     # a child that holds every open pipe of its parent
     multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,), daemon=True).start()
 children = [child.pid for child in multiprocessing.active_children()]
-print(json.dumps([kafka.pids, children, str(kafka._home)]), flush=True)
 try:
+    print(json.dumps([kafka.pids, children, str(kafka._home)]), flush=True)
     kafka.wait()
 except KeyboardInterrupt:
     kafka.stop()
