@@ -54,6 +54,7 @@ log = logging.getLogger("c360.engine")
 
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 STORE_TRIES = 3
+CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
 AWAY_S = 1.0
 
 
@@ -88,6 +89,7 @@ class RunningTask:
     committed: set[TP] = field(default_factory=set)  # inputs the group has an offset for
     notes: dict[str, Any] = field(default_factory=dict)  # of the last commit
     store_failures: int = 0
+    store_failed: float = 0.0  # when, last
     # By input. Being bisected: (batch size, up to offset); to be put aside: (offset, why).
     limit: dict[TP, tuple[int, int]] = field(default_factory=dict)
     condemned: dict[TP, tuple[int, BaseException]] = field(default_factory=dict)
@@ -394,7 +396,8 @@ class Loop:
             task.base, task.notes, task.committed = dict(task.next), notes, known
             try:
                 task.state.written(changes, positions, logged[-1] + 1)
-                task.store_failures = 0
+                if task.store_failures and begun - task.store_failed > CALM_S:
+                    task.store_failures = 0
             except TaskCorrupted as error:
                 self._corrupted(task, error)
         if everything:
@@ -611,6 +614,7 @@ class Loop:
 
     def _forget_store(self, task: RunningTask, error: TaskCorrupted) -> None:
         task.store_failures += 1
+        task.store_failed = time.monotonic()
         if task.state is not None:
             task.state.store.destroy()
             task.state = None
