@@ -57,6 +57,7 @@ log = logging.getLogger("c360.engine")
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
 BEHIND = 10  # fewer commits write fewer profiles per record, and what waits in the log anyway is not later for it
+CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
 
 
 class Phase(Enum):
@@ -93,6 +94,7 @@ class RunningTask:
     committed: set[TP] = field(default_factory=set)  # inputs the group has an offset for
     notes: dict[str, Any] = field(default_factory=dict)  # of the last commit
     store_failures: int = 0
+    store_failed: float = 0.0  # when, last
     # By input. Being bisected: (batch size, up to offset); to be put aside: (offset, why).
     limit: dict[TP, tuple[int, int]] = field(default_factory=dict)
     condemned: dict[TP, tuple[int, BaseException]] = field(default_factory=dict)
@@ -402,7 +404,8 @@ class Loop:
             task.base, task.notes, task.committed = dict(task.next), notes, known
             try:
                 task.state.written(changes, positions, logged[-1] + 1)
-                task.store_failures = 0
+                if task.store_failures and begun - task.store_failed > CALM_S:
+                    task.store_failures = 0
             except TaskCorrupted as error:
                 self._corrupted(task, error)
         if everything:
@@ -621,6 +624,7 @@ class Loop:
 
     def _forget_store(self, task: RunningTask, error: TaskCorrupted) -> None:
         task.store_failures += 1
+        task.store_failed = time.monotonic()
         if task.state is not None:
             task.state.store.destroy()
             task.state = None

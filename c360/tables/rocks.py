@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -59,6 +60,8 @@ class RocksStore:
             raise TaskCorrupted(f"the state in {path} is damaged: {text}") from error
         self.unlogged = WriteOptions()
         self.unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, declared as a method
+        # On a full disk a write would wait for ever for memory to be written out, and not say why.
+        self.unlogged.no_slowdown = True
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         try:
@@ -68,17 +71,18 @@ class RocksStore:
         return found
 
     def write(self, entries: Iterable[Entry]) -> None:
-        batch = WriteBatch(raw_mode=True)
-        put, delete = batch.put, batch.delete
-        for key, value in entries:
-            if value is None:
-                delete(key)
-            else:
-                put(key, value)
-        try:
-            self.db.write(batch, self.unlogged)
-        except Exception as error:
-            raise TaskCorrupted(f"writing {self.path} failed: {error}") from error
+        entries = list(entries)
+        while True:
+            try:
+                self.db.write(_batch(entries), self.unlogged)
+                return
+            except Exception as error:
+                broken = self.db.property_int_value("rocksdb.background-errors")
+                waits = "stall" in str(error)
+                if broken or not waits:
+                    why = "the disk takes nothing, is there no space left?" if waits else error
+                    raise TaskCorrupted(f"writing {self.path} failed: {why}") from error
+            time.sleep(0.01)  # the disk catches up
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = self.db.iter()
@@ -122,6 +126,17 @@ class RocksStore:
             failed = error
         del self.db  # whatever came of it, the directory is free
         return failed
+
+
+def _batch(entries: Sequence[Entry]) -> WriteBatch:
+    batch = WriteBatch(raw_mode=True)
+    put, delete = batch.put, batch.delete
+    for key, value in entries:
+        if value is None:
+            delete(key)
+        else:
+            put(key, value)
+    return batch
 
 
 class RocksStores:
