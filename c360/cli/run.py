@@ -15,7 +15,7 @@ from types import FrameType
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from c360.assembly import Worker
+from c360.assembly import Worker, spare_the_collector
 from c360.cli.common import (
     RATE,
     Context,
@@ -59,7 +59,11 @@ log = logging.getLogger("c360.worker")
 )
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address of the web.")
 @click.option(
-    "--commit-ms", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Longest time between commits."
+    "--commit-ms",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Longest time between commits while it keeps up.",
 )
 @click.option(
     "--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's."
@@ -104,6 +108,7 @@ def worker(
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
+        spare_the_collector()
         with stopping_on_signals(running):
             _run_with_web(running, web_port, web_host)
 

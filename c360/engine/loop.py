@@ -56,7 +56,6 @@ log = logging.getLogger("c360.engine")
 
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
-BEHIND = 10  # fewer commits write fewer profiles per record, and what waits in the log anyway is not later for it
 CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
 
 
@@ -71,7 +70,10 @@ class LoopSettings:
     """How a loop paces itself."""
 
     batch_records: int = 1000
-    commit_s: float = 0.1  # at the latest so long after the first uncommitted record, `BEHIND` times that when behind
+    commit_s: float = 0.1  # at the latest so long after the first uncommitted record
+    behind_s: float = (
+        3.0  # or so long when behind: fewer commits write fewer profiles, and what waits anyway is not late
+    )
     commit_records: int = 50_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
@@ -345,10 +347,11 @@ class Loop:
     # ============================================================================================== 5 to 7: commit
     def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
+            commit_s, behind_s = self.settings.commit_s, self.settings.behind_s
             return (
                 idle
                 or self.uncommitted >= self.settings.commit_records
-                or time.monotonic() - self.first_uncommitted >= self.settings.commit_s * (BEHIND if behind else 1)
+                or time.monotonic() - self.first_uncommitted >= max(commit_s, behind_s if behind else 0.0)
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
             return True

@@ -33,7 +33,7 @@ from c360.tables.table import Table
 from c360.testing.faults import At, FaultyCluster, FaultyStores, Later
 from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
 
-WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, away_s=0.0)
+WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, behind_s=0.0, away_s=0.0)
 LATE = LoopSettings(commit_s=3600.0, away_s=0.0)  # commits when there is nothing more to read, or when it must
 
 

@@ -24,7 +24,7 @@ POISON = b"poison"  # a value that makes the processor raise, wherever it stands
 REMIND = b"remind"  # a value that asks for a reminder REMIND_MS later
 REMIND_MS = 1000
 COUNTS = b"\x01"
-OFTEN = LoopSettings(batch_records=7, commit_s=0.0, away_s=0.0)  # a commit in every turn
+OFTEN = LoopSettings(batch_records=7, commit_s=0.0, behind_s=0.0, away_s=0.0)  # a commit in every turn
 
 
 def _encode(count: int) -> bytes:
