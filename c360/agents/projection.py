@@ -20,7 +20,7 @@ import msgspec
 
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_record
 from c360.clock import DAY_MS
-from c360.codecs.record import FieldInfo, Record, fields_of
+from c360.codecs.record import Condition, FieldInfo, Record, fields_of
 from c360.declare import Input, Projection, ProjectionDeclaration, Source, value_type
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
@@ -105,7 +105,8 @@ def read_of(item: Input, kind: ValueType, *, whole: bool) -> Callable[[Any], Any
 
 
 def _on_record(where: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda view: where(view.record)
+    holds = where.holds if isinstance(where, Condition) else where
+    return lambda view: holds(view.record)
 
 
 @dataclass(frozen=True)

@@ -85,13 +85,13 @@ _SYMBOLS: Mapping[Callable[[Any, Any], bool], str] = {
 class Condition:
     """A condition on one record: call it with the record. Its text is stable, it is part of a projection's fingerprint."""
 
-    __slots__ = ("_holds", "_text")
+    __slots__ = ("_text", "holds")
 
     def __init__(self, holds: Callable[[Any], bool], text: str) -> None:
-        self._holds, self._text = holds, text
+        self.holds, self._text = holds, text
 
     def __call__(self, record: Any) -> bool:
-        return self._holds(record)
+        return self.holds(record)
 
     def __and__(self, other: Any) -> Condition:
         return Condition(lambda r: self(r) and other(r), f"({self!r} & {other!r})")

@@ -403,8 +403,9 @@ class Counted:
         shown = self.shape.shown
         if self.kind == "collect":
             return [shown(key) for key in sorted(present, key=self.order)[: self.limit]]
-        if len(present) > 16 * self.n:  # ordering only those with a chance is quicker
-            least = sorted(present.values(), reverse=True)[self.n - 1]
+        if len(present) > self.n:  # only those with a chance are put in order
+            counts = present.values()
+            least = max(counts) if self.n == 1 else sorted(counts, reverse=True)[self.n - 1]
             present = {key: n for key, n in present.items() if n >= least}
         ranked = sorted(present, key=self.order)
         ranked.sort(key=present.__getitem__, reverse=True)  # stable: of equal counts, the lesser encoding stays first

@@ -234,10 +234,14 @@ def units_text(units: int, scale: int) -> str:
     """Units as a decimal number with `scale` places: (-5, 2) is -0.05."""
     if not scale:
         return str(units)
-    digits = str(units)
-    if len(digits) <= scale or units < 0:
-        digits = f"{units:0{scale + 1 + (units < 0)}}"
-    return f"{digits[:-scale]}.{digits[-scale:]}"
+    if units < 0:
+        return f"-{units_text(-units, scale)}"
+    whole, rest = divmod(units, 10**scale)
+    return f"{whole}.{rest:0{scale}}" if scale > 3 else f"{whole}{_PLACES[scale][rest]}"
+
+
+# The few texts behind the point that most amounts have.
+_PLACES = [[f".{rest:0{scale}}" for rest in range(10**scale)] for scale in range(4)]
 
 
 def divided(units: int, n: int) -> int:
