@@ -14,6 +14,7 @@ from c360.engine.transport import TP, Reader
 
 Labels = Mapping[str, str]
 NEAR = 100
+PATIENCE = 10  # tenths of a second
 
 
 @dataclass
@@ -65,8 +66,10 @@ class Lag:
         left = {tp: end - n for tp, (n, end) in gaps.items() if end > n and self.empty.get(tp) != (n, end)}
         near = [tp for tp, n in left.items() if n <= NEAR]
         found: Counter[TP] = Counter()
+        idle = 0
         for batches in self.reader.read({tp: gaps[tp][0] for tp in near}, {tp: gaps[tp][1] for tp in near}):
-            if not batches:
+            idle += not batches
+            if idle > PATIENCE:
                 return left  # a transaction is open: nobody can tell yet
             found.update({batch.tp: len(batch) for batch in batches})
         self.empty |= {tp: gaps[tp] for tp in near if not found[tp]}
