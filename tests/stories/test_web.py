@@ -63,6 +63,12 @@ def test_metrics_count_what_was_sent_and_the_apps_own_agents_hear_what_was_commi
         wait_for_rest(sent.plan, sent.cluster, process, log)
         wait_until(lambda: get(web, "/ready")[0] == 200, process, log)
         assert get(web, "/health") == (200, '{"healthy": true}')
+
+        def lag() -> float:
+            counted = parsed(get(web, "/metrics")[1])
+            return sum(n for (name, _), n in counted.items() if name == "c360_lag_records")
+
+        wait_until(lambda: lag() == 0, process, log)
         counted = parsed(get(web, "/metrics")[1])
         for name, labels, value in (
             ("c360_governed_total", 'source="notes"', 41),
