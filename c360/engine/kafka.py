@@ -65,9 +65,9 @@ T = TypeVar("T")
 REQUEST_S: Final = 10.0  # a broker that has not answered by then is away
 OFFSETS_S: Final = 10.0  # to bring offsets into a transaction; less than the transaction may take
 TRIED_S: Final = 0.5  # one look at committed offsets or metadata; closing a consumer waits for it
-ABORT_S: Final = (
-    5.0  # the next producer of the id aborts what is left; a worker has 30 s to stop, and a commit takes 15
-)
+# Without a time-out of their own both may take twice the transaction's, and a worker has 30 s to stop.
+COMMIT_S: Final = 15.0
+ABORT_S: Final = 5.0  # the next producer of the id aborts what is left
 MADE_S: Final = 30.0  # until a new topic is known to every broker
 READ_RECORDS: Final = 10_000
 LATEST, EARLIEST = -1, -2  # in place of a time, in requests for offsets
@@ -468,7 +468,7 @@ class KafkaProducer:
                     raise self._remedy(raised, f"{self._id}: sending offsets") from None
 
     def commit(self) -> None:
-        self._call(f"{self._id}: commit", ProducerClient.commit_transaction, -1, deciding=True)
+        self._call(f"{self._id}: commit", ProducerClient.commit_transaction, COMMIT_S, deciding=True)
 
     def abort(self) -> None:
         self._call(f"{self._id}: abort", ProducerClient.abort_transaction, ABORT_S, deciding=True)
