@@ -57,7 +57,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 from c360.engine.kafka_errors import OUT_OF_LOG, error_of, remedy, remedy_of
 from c360.engine.kafka_settings import ClientSettings
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
-from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator, OutcomeUnknown, TaskMigrated, UsageError
+from c360.errors import (
+    BrokerAway,
+    C360Error,
+    EngineFatal,
+    NeedsOperator,
+    OutcomeUnknown,
+    TaskMigrated,
+    TransactionAborted,
+    UsageError,
+)
 
 log = logging.getLogger("c360.kafka")
 T = TypeVar("T")
@@ -451,6 +460,11 @@ class KafkaProducer:
             except BufferError:
                 self._call("waiting for room in the send queue", ProducerClient.poll, 0.05)
             except KafkaException as raised:
+                if self._transactional and error_of(raised).code() == KafkaError._STATE:
+                    # Something sent before has failed since, and with it the transaction; aborting tells if that is all.
+                    raise TransactionAborted(
+                        f"{self._id}: the transaction has failed while producing to {topic}"
+                    ) from None
                 raise self._remedy(raised, f"producing to {topic}") from None
 
     def send_offsets(self, offsets: Mapping[TP, int], group: Any) -> None:
