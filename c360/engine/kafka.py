@@ -58,7 +58,16 @@ from c360.engine.aio import leave
 from c360.engine.kafka_errors import OUT_OF_LOG, error_of, remedy, remedy_of
 from c360.engine.kafka_settings import ClientSettings
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
-from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator, OutcomeUnknown, TaskMigrated, UsageError
+from c360.errors import (
+    BrokerAway,
+    C360Error,
+    EngineFatal,
+    NeedsOperator,
+    OutcomeUnknown,
+    TaskMigrated,
+    TransactionAborted,
+    UsageError,
+)
 
 log = logging.getLogger("c360.kafka")
 T = TypeVar("T")
@@ -66,9 +75,9 @@ T = TypeVar("T")
 REQUEST_S: Final = 10.0  # a broker that has not answered by then is away
 OFFSETS_S: Final = 10.0  # to bring offsets into a transaction; less than the transaction may take
 TRIED_S: Final = 0.5  # one look at committed offsets or metadata; closing a consumer waits for it
-ABORT_S: Final = (
-    5.0  # the next producer of the id aborts what is left; a worker has 30 s to stop, and a commit takes 15
-)
+# Without a time-out of their own both may take twice the transaction's, and a worker has 30 s to stop.
+COMMIT_S: Final = 15.0
+ABORT_S: Final = 5.0  # the next producer of the id aborts what is left
 MADE_S: Final = 30.0  # until a new topic is known to every broker
 READ_RECORDS: Final = 10_000
 LATEST, EARLIEST = -1, -2  # in place of a time, in requests for offsets
@@ -458,6 +467,11 @@ class KafkaProducer:
             except BufferError:
                 self._call("waiting for room in the send queue", ProducerClient.poll, 0.05)
             except KafkaException as raised:
+                if self._transactional and error_of(raised).code() == KafkaError._STATE:
+                    # Something sent before has failed since, and with it the transaction; aborting tells if that is all.
+                    raise TransactionAborted(
+                        f"{self._id}: the transaction has failed while producing to {topic}"
+                    ) from None
                 raise self._remedy(raised, f"producing to {topic}") from None
 
     def send_offsets(self, offsets: Mapping[TP, int], group: Any) -> None:
@@ -475,7 +489,7 @@ class KafkaProducer:
                     raise self._remedy(raised, f"{self._id}: sending offsets") from None
 
     def commit(self) -> None:
-        self._call(f"{self._id}: commit", ProducerClient.commit_transaction, -1, deciding=True)
+        self._call(f"{self._id}: commit", ProducerClient.commit_transaction, COMMIT_S, deciding=True)
 
     def abort(self) -> None:
         self._call(f"{self._id}: abort", ProducerClient.abort_transaction, ABORT_S, deciding=True)
