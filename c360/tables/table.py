@@ -14,6 +14,8 @@ from c360.tables.store import Entry, Store
 V = TypeVar("V")
 
 CACHE_BYTES = 64 << 20
+ENTRY_BYTES = 150  # of a key in a dictionary, and of what is known to be absent
+SIZES_SEEN = 100_000
 OBJECT_FACTOR = 4  # decoded Python objects against their encoded size: measured 3 to 5 for fragments
 
 
@@ -40,7 +42,7 @@ class Table(Generic[V]):
         self.cache_bytes = cache_bytes
         self.live: dict[bytes, V | None] = {}  # None: known to be absent
         self.old: dict[bytes, V | None] = {}  # the generation before; moved over when used, dropped when `live` is full
-        self.weight = 0
+        self.sized = [0, 0]  # how many values have been encoded or decoded, and their bytes
         self.dirty: dict[bytes, None] = {}
         self.store: Store
 
@@ -63,14 +65,15 @@ class Table(Generic[V]):
                 missing = unread
             prefix = self.prefix
             decode = self.decode
-            weight = 0
+            size = count = 0
             for key, data in zip(missing, self.store.get_many([prefix + k for k in missing]), strict=True):
                 if data is None:
                     live[key] = None
                 else:
                     live[key] = decode(data)
-                    weight += len(data)
-            self.weight += weight * OBJECT_FACTOR + 150 * len(missing)
+                    size += len(data)
+                    count += 1
+            self._measured(count, size)
         return live
 
     def get(self, key: bytes) -> V | None:
@@ -117,21 +120,34 @@ class Table(Generic[V]):
         """Dirty entries as they go into the changelog; the same go to the store after the commit."""
         prefix, live, encode = self.prefix, self.live, self.encode
         entries: list[Entry] = []
-        weight = 0
+        size = count = 0
         for key in self.dirty:
             value = live[key]
             data = None if value is None else encode(value)
             if data is not None:
-                weight += len(data)
+                size += len(data)
+                count += 1
             entries.append((prefix + key, data))
-        self.weight += weight * OBJECT_FACTOR // 2 + 75 * len(entries)  # half of what is dirty was counted when loaded
+        self._measured(count, size)
         return entries
 
     def committed(self) -> None:
         """The dirty entries are in the store now."""
         self.dirty.clear()
-        if self.weight > self.cache_bytes // 2:
-            self.old, self.live, self.weight = self.live, {}, 0
+        if self._weight() > self.cache_bytes // 2:
+            self.old, self.live = self.live, {}
+
+    def _measured(self, count: int, size: int) -> None:
+        sized = self.sized
+        sized[0] += count
+        sized[1] += size
+        if sized[0] > SIZES_SEEN:  # what was long ago counts less
+            sized[:] = sized[0] // 2, sized[1] // 2
+
+    def _weight(self) -> int:
+        """About the bytes that `live` takes: its values are as large as those seen lately are on average."""
+        count, size = self.sized
+        return len(self.live) * (ENTRY_BYTES + (OBJECT_FACTOR * size // count if count else 0))
 
     def rolled_back(self) -> None:
         """The transaction is gone: forget what it changed."""
