@@ -655,13 +655,14 @@ class _Watermarks:
         """
         if not partitions:
             return {}
-        client = self._client = self._client or _consumer(self._config)
         doing = f"offsets of {', '.join(sorted({tp.topic for tp in partitions}))}"
 
         def ask(left_s: float) -> dict[TP, int]:
+            client = self._client = self._client or _consumer(self._config)
             try:
                 found = client.offsets_for_times([TopicPartition(*tp, at) for tp in partitions], timeout=REQUEST_S)
             except KafkaException as raised:
+                self.close()  # one whose first metadata were of a restarting broker may never know these partitions
                 raise remedy_of(raised, doing) from None
             for part in found:
                 if part.error:
