@@ -162,7 +162,7 @@ class GovernTask:
     """One raw partition: its ids or rows, and the misfits that may be replayed."""
 
     def __init__(
-        self, plan: Plan, parts: SourceParts, task: Task, raw_partitions: int, counters: GovernCounters
+        self, plan: Plan, parts: SourceParts, task: Task, raw_partitions: Callable[[], int], counters: GovernCounters
     ) -> None:
         source = parts.source
         self.raw = task.lead
@@ -347,7 +347,7 @@ class GovernTask:
     def _spread(self, change: Change, arrivals: _Arrivals, i: int, out: Outbox) -> None:
         """A truncate arrives on one partition and concerns all: each task of the source hears of it in its own."""
         value = encode(Truncate(change.position, arrivals.times[i], (self.raw.partition, arrivals.offsets[i])))
-        for partition in range(self.raw_partitions):
+        for partition in range(self.raw_partitions()):
             out.send(self.truncates, None, value, partition)
 
     def _truncate(self, said: Truncate, out: Outbox) -> None:
@@ -458,4 +458,5 @@ class Govern:
     def processor(self, task: Task) -> Processor:
         parts = self.parts[task.lead.topic]
         source = parts.source
-        return GovernTask(self.plan, parts, task, self.topics()[source.topic], self.counters[source.name])
+        # Asked for only when a table was truncated: it is a request to the broker, and a worker has many tasks.
+        return GovernTask(self.plan, parts, task, lambda: self.topics()[source.topic], self.counters[source.name])

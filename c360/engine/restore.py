@@ -25,7 +25,6 @@ def restore(reader: Reader, states: Mapping[TP, TaskState], progress: Progress, 
     A store ahead of its changelog, or behind what the changelog still holds, belongs to another life of it and begins
     again from nothing.
     """
-    begun = time.monotonic()
     logs: Sequence[TP] = list(states)
     ends, starts = reader.ends(logs), reader.starts(logs)
     for log, state in states.items():
@@ -34,6 +33,7 @@ def restore(reader: Reader, states: Mapping[TP, TaskState], progress: Progress, 
             state.forget()
     positions = {log: max(state.next, starts[log]) for log, state in states.items()}
     progress.left = sum(max(0, ends[log] - positions[log]) for log in logs)
+    begun = time.monotonic()
     for batches in reader.read(positions, ends):
         if stopped():
             return False
