@@ -18,6 +18,8 @@ Facts from librdkafka 2.16 that shape this one:
 * `send_offsets_to_transaction` does not look at its time-out and never comes back when the broker that coordinates the
   group was gone from the metadata for a moment, such as a single broker that restarts (librdkafka #5456 and #5511).
   It is waited for from another thread, and a producer that hangs is left behind.
+* In the same moment a client may lose the only broker it knew, or learn that partitions do not exist, for good. What
+  asks for topics and offsets makes itself a new client after an error.
 * A topic that is assigned but was never asked for is looked up once a second: 0.9 s until the first record, 0.01 s when
   its metadata has been fetched before.
 """
@@ -662,7 +664,7 @@ class _Watermarks:
             try:
                 found = client.offsets_for_times([TopicPartition(*tp, at) for tp in partitions], timeout=REQUEST_S)
             except KafkaException as raised:
-                self.close()  # one whose first metadata were of a restarting broker may never know these partitions
+                self.close()  # the next try asks with a new one
                 raise remedy_of(raised, doing) from None
             for part in found:
                 if part.error:
@@ -682,8 +684,9 @@ class KafkaAdmin:
     """Topics and groups. The client is kept: a temporary one is gone before its futures resolve."""
 
     def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
+        self._config = dict(config)
         try:
-            self._client: AdminClient = AdminClient(dict(config), logger=log)
+            self._client: AdminClient = AdminClient(self._config, logger=log)
         except KafkaException as raised:
             raise UsageError(f"a Kafka setting is wrong: {error_of(raised).str()}") from None
         self._watermarks = _Watermarks(watermarks)
@@ -696,6 +699,7 @@ class KafkaAdmin:
         try:  # of all topics: asking for one that does not exist could create it
             metadata = self._client.list_topics(timeout=REQUEST_S)
         except KafkaException as raised:
+            self._client = AdminClient(self._config, logger=log)  # one that has lost its only broker may stay lost
             raise remedy_of(raised, "asking for topics") from None
         topics = {n: [p.leader for p in t.partitions.values()] for n, t in metadata.topics.items() if not t.error}
         return topics, len(metadata.brokers)
