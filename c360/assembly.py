@@ -15,7 +15,7 @@ from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.transport import Admin, Cluster
-from c360.errors import BrokerAway, UsageError
+from c360.errors import BrokerAway
 from c360.ops import topics
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -59,14 +59,11 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
-        known = [a.name for a in self.plan.agents]
         for name in self.only:
-            if name not in known:
-                raise UsageError(f"there is no agent {name!r} in {self.plan.app!r}; it has {', '.join(known)}")
+            self.plan.agent(name)
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
-        log.info("%s starts as worker %s; broker %s", self.plan.app, self.slot, self.cluster.name)
         said = False
         while not self.stopping.is_set():
             try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from c360.declare import Declarations, ProjectionDeclaration, Source, UserAgent, with_enrichments
-from c360.errors import DeclarationError
+from c360.errors import DeclarationError, UsageError
 from c360.identity.namespace import Namespace
 
 Role = Literal["raw", "governed", "projection", "changelog", "dlq", "replay", "truncates", "tasks", "days"]
@@ -91,11 +91,12 @@ class Plan:
     agents: tuple[PlannedAgent, ...]
 
     def agent(self, name: str) -> PlannedAgent:
-        """The agent of that name. Raises KeyError."""
+        """The agent of that name. Raises UsageError, naming those there are."""
         for agent in self.agents:
             if agent.name == name:
                 return agent
-        raise KeyError(name)
+        known = ", ".join(agent.name for agent in self.agents)
+        raise UsageError(f"there is no agent {name!r} in {self.app!r}; it has {known}")
 
     def source_of(self, record: type) -> Source:
         for source in self.sources:

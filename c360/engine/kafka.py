@@ -56,7 +56,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 
-from c360.engine.aio import leave
 from c360.engine.kafka_errors import OUT_OF_LOG, error_of, remedy, remedy_of
 from c360.engine.kafka_settings import ClientSettings
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
@@ -297,6 +296,8 @@ class KafkaConsumer:
             finally:
                 self._subscribed = False
         if member is not None:
+            from c360.engine.aio import leave  # here: only static members need it, and it takes 80 ms
+
             leave(self._config, _member_id(member))
 
     def _live(self) -> ConsumerClient:

@@ -71,9 +71,7 @@ class LoopSettings:
 
     batch_records: int = 1000
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record
-    behind_s: float = (
-        3.0  # or so long when behind: fewer commits write fewer profiles, and what waits anyway is not late
-    )
+    behind_s: float = 3.0  # or so long when behind: fewer commits write fewer profiles (docs/decisions/0007)
     commit_records: int = 50_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB

@@ -23,7 +23,7 @@ from c360.agents.projection import PROFILES, ProfileCodec, ProfileState, digest_
 from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
-from c360.errors import NeedsOperator, UsageError
+from c360.errors import NeedsOperator
 from c360.ops.records import records
 from c360.plan import Plan, PlannedAgent
 from c360.profile.fold import Folding
@@ -44,12 +44,7 @@ class ResetPlan:
 
 def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     """Look at what `--to-earliest` would do. Raises UsageError for an unknown agent, NeedsOperator when it is refused."""
-    try:
-        agent = plan.agent(agent_name)
-    except KeyError:
-        raise UsageError(
-            f"there is no agent {agent_name!r} in {plan.app!r}; it has {', '.join(a.name for a in plan.agents)}"
-        ) from None
+    agent = plan.agent(agent_name)
     admin = cluster.admin()
     existing = admin.topics()
     members = admin.group_members(agent.group)

@@ -19,6 +19,7 @@ from c360.errors import UsageError
 from c360.ops import dev_kafka
 from c360.ops.kafka import probe, settings
 from c360.ops.kafka.provide import Docker, Jars, find_kafka
+from tests.stories.tools import alive
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,15 +29,6 @@ def until(condition: Callable[[], bool], what: str, *, within_s: float = 30) -> 
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
         time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def address(bootstrap: str) -> tuple[str, int]:

@@ -119,14 +119,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+def send_large(sent: Sent, customers: int) -> None:
+    """A note of 400 KB of each, which nothing makes smaller."""
+    for n in range(customers):
+        sent(str(n).encode(), note(None, os.urandom(200_000).hex()))
+        sent.notes[f"crm:{n}"] = 1
+
+
 def test_a_full_disk_ends_the_worker_with_a_clear_error_and_room_is_all_it_needs(
     sent: Sent, kafka: str, tmp_path: Path, small_disk: Path
 ) -> None:
     log = tmp_path / "log"
     with working(kafka, small_disk, log, APP, STORY=sent.name) as process:
-        for n in range(140):
-            sent(str(n).encode(), note(None, os.urandom(200_000).hex()))
-            sent.notes[f"crm:{n}"] = 1
+        send_large(sent, 140)
         while process.poll() is None:
             sent.good()
             sent.good(to="crm:1")
@@ -155,9 +160,7 @@ def test_a_disk_that_is_full_only_at_the_end_keeps_nobody_from_stopping(
 ) -> None:
     log = tmp_path / "log"
     with working(kafka, small_disk, log, APP, STORY=sent.name) as process:
-        for n in range(40):
-            sent(str(n).encode(), note(None, os.urandom(200_000).hex()))
-            sent.notes[f"crm:{n}"] = 1
+        send_large(sent, 40)
         sent.producer.flush()
         wait_for_rest(sent.plan, sent.cluster, process, log)
         assert stop(process) == 0

@@ -103,14 +103,23 @@ def attributes(plan: Plan, cluster: Cluster) -> dict[str, Mapping[str, Any]]:
     return {key.decode(): json.loads(value)["attributes"] for key, value in profiles(plan, cluster).items()}
 
 
-def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it is so, while the worker lives; a broker that is away has said nothing yet."""
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes] | None, log: Path) -> None:
+    """Until it is so, while the worker lives, if one should; a broker that is away has said nothing yet."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
         with suppress(BrokerAway):
             if done():
                 return
-        assert process.poll() is None, log.read_text()
+        assert process is None or process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from c360.engine.state import Positions
 from c360.engine.transport import TP, Cluster
-from c360.errors import UsageError
 from c360.ops.verify.govern import GovernCheck
 from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.projection import ProjectionCheck
@@ -30,16 +29,14 @@ def verify(plan: Plan, cluster: Cluster, agents: Sequence[str], *, archive: Sequ
     order, from offset 0 on, so the topic must have been filled by plain producers; where that does not meet the log,
     they are not used. Raises UsageError for an unknown agent, BrokerAway where a transaction stays open.
     """
-    known = [a.name for a in plan.agents]
     for name in agents:
-        if name not in known:
-            raise UsageError(f"there is no agent {name!r} in {plan.app!r}; it has {', '.join(known)}")
+        plan.agent(name)
     log = Log(cluster)
     try:
         dead = DeadLetters(log, plan.dlq)
         archived = Archive(log, archive, [s.topic for s in plan.sources])
         found = {}
-        for name in agents or known:
+        for name in agents or [a.name for a in plan.agents]:
             findings = Findings()
             if name == "govern":
                 for source in plan.sources:
