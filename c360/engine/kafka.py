@@ -98,7 +98,14 @@ class KafkaCluster:
         self._settings = ClientSettings(bootstrap, settings or {})
 
     def consumer(self, group: str, *, instance: str | None = None) -> Consumer:
-        return KafkaConsumer(self._settings.consumer(group, instance))
+        return KafkaConsumer(self._settings.consumer(group, instance), partial(self._set_up, group))
+
+    def _set_up(self, group: str) -> None:
+        """In the new group protocol the broker keeps what a member of the classic one says by itself."""
+        if settings := self._settings.group():
+            admin = KafkaAdmin(self._settings.admin(), self._settings.watermarks())
+            admin.set_up_group(group, settings)
+            admin.close()
 
     def producer(self, transactional_id: str | None = None) -> Producer:
         """Raises BrokerAway while the coordinator does not answer, Fenced if another process takes over meanwhile."""
@@ -113,11 +120,12 @@ class KafkaCluster:
 
 # ====================================================================================================== consumer
 class KafkaConsumer:
-    """A group member. All calls from one thread, except `committed`."""
+    """A group member. All calls from one thread, except `committed`. `set_up` is called before it joins."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], set_up: Callable[[], None] = lambda: None) -> None:
         self.ignored: Counter[str] = Counter()  # transient errors by name
         self._config = dict(config)
+        self._set_up = set_up
         self._client: ConsumerClient | None = _consumer(self._config)
         self._asking: ConsumerClient | None = None  # for `committed`, from whatever thread
         self._subscribed = False
@@ -135,6 +143,8 @@ class KafkaConsumer:
         self._raised: BaseException | None = None  # by the listener
 
     def subscribe(self, topics: Sequence[str], listener: Rebalance) -> None:
+        if not self._subscribed:
+            self._set_up()
         if self._client is None:
             self._client = _consumer(self._config)
         try:
@@ -791,6 +801,16 @@ class KafkaAdmin:
                     raise _active(group, 1)
                 raise remedy(part.error, f"moving {group} in {part.topic}/{part.partition}")
 
+    def set_up_group(self, group: str, settings: Mapping[str, str]) -> None:
+        """Settings that the broker keeps for a group. Those it refuses are told, and its own hold: they cost time only."""
+        for name, value in settings.items():
+            try:
+                self._alter({group: {name: value}}, ResourceType.GROUP)
+            except BrokerAway:
+                raise
+            except C360Error as error:
+                log.warning("%s: the broker keeps its own %s, as it refuses %s (%s)", group, name, value, error)
+
     def delete_group(self, group: str) -> None:
         futures = self._client.delete_consumer_groups([group], request_timeout=REQUEST_S)
         try:
@@ -845,11 +865,13 @@ class KafkaAdmin:
                 refused.append(TP(part.topic, part.partition))
         return refused
 
-    def _alter(self, settings: Mapping[str, Mapping[str, str | None]]) -> None:
-        """Set topic settings; None gives one back to the broker's default."""
+    def _alter(
+        self, settings: Mapping[str, Mapping[str, str | None]], kind: ResourceType = ResourceType.TOPIC
+    ) -> None:
+        """Set settings of topics, or groups; None gives one back to the broker's default."""
         resources = [
             ConfigResource(
-                ResourceType.TOPIC,
+                kind,
                 name,
                 incremental_configs=[
                     ConfigEntry(
