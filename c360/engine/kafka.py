@@ -865,9 +865,7 @@ class KafkaAdmin:
                 refused.append(TP(part.topic, part.partition))
         return refused
 
-    def _alter(
-        self, settings: Mapping[str, Mapping[str, str | None]], kind: ResourceType = ResourceType.TOPIC
-    ) -> None:
+    def _alter(self, settings: Mapping[str, Mapping[str, str | None]], kind: ResourceType = ResourceType.TOPIC) -> None:
         """Set settings of topics, or groups; None gives one back to the broker's default."""
         resources = [
             ConfigResource(

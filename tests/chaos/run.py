@@ -175,9 +175,7 @@ def _wait_until_well(crew: Crew, watch: Watch, cluster: Cluster, within_s: float
     )
     admin.close()
     since = time.monotonic()
-    _wait(
-        lambda: watch.arrivals.flowing(since), within_s, lambda: f"no output for {watch.arrivals.silent(since)}"
-    )
+    _wait(lambda: watch.arrivals.flowing(since), within_s, lambda: f"no output for {watch.arrivals.silent(since)}")
 
 
 def _rests(cluster: Cluster) -> bool:
@@ -321,11 +319,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=300, help="of faults, all protocols together; default: %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="of faults, all protocols together; default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, help="of faults and traffic; default: a random one, printed")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3, help="default: %(default)s")
     parser.add_argument("--protocols", type=_protocols, default=PROTOCOLS, help=f"default: {','.join(PROTOCOLS)}")
-    parser.add_argument("--faults", type=_faults, default=(), help="these and no others, once each; default: random ones")
+    parser.add_argument(
+        "--faults", type=_faults, default=(), help="these and no others, once each; default: random ones"
+    )
     parser.add_argument("--rate", type=float, default=300, help="records a second; default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument("--keep", action="store_true", help="keep logs and state also when all is right")

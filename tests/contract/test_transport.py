@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -424,15 +425,15 @@ def test_a_member_that_was_away_is_fenced_loses_its_partitions_and_joins_again(
     producer = impatient.producer(name)
     hung.consumer.subscribe([topic], hung)
     until(lambda: hung.owned == partitions(topic), hung)
-    kept = hung.consumer.group()
+    kept: Any = hung.consumer.group()
     if isinstance(impatient, MemoryCluster):
         impatient.expire(hung.consumer)
     other.consumer.subscribe([topic], other)
     until(lambda: other.owned == partitions(topic), other)  # without the other's consent
-    for membership in (lambda: kept, hung.consumer.group):  # it says that it is over, or the broker does
+    for anew in (False, True):  # the client says that it is over, or the broker does
         producer.begin()
         with pytest.raises(TaskMigrated):
-            producer.send_offsets({TP(topic, 0): 1}, membership())
+            producer.send_offsets({TP(topic, 0): 1}, hung.consumer.group() if anew else kept)
         producer.abort()
     hung.consumer.fetch({TP(topic, 0): 0})  # a restore that ends just now does not make the loss an orderly end
     until(lambda: len(hung.owned) == len(other.owned) == 1, hung, other)
