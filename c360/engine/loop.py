@@ -71,8 +71,9 @@ class LoopSettings:
 
     batch_records: int = 1000
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record
-    behind_s: float = 3.0  # or so long when behind: fewer commits write fewer profiles (docs/decisions/0007)
-    commit_records: int = 50_000  # or after so many records: bounds memory between commits
+    # Or so long when behind, the commit itself included: fewer commits write fewer profiles (docs/decisions/0007).
+    behind_s: float = 6.0
+    commit_records: int = 150_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
     static: bool = False  # be a static member of the group, named as the slot
@@ -167,6 +168,7 @@ class Loop:
         self.in_transaction = False
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
+        self.commit_took_s = 0.0  # the last one
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
         self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
@@ -345,11 +347,13 @@ class Loop:
     # ============================================================================================== 5 to 7: commit
     def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
-            commit_s, behind_s = self.settings.commit_s, self.settings.behind_s
+            commit_s = self.settings.commit_s
+            if behind:
+                commit_s = max(commit_s, self.settings.behind_s - self.commit_took_s)
             return (
                 idle
                 or self.uncommitted >= self.settings.commit_records
-                or time.monotonic() - self.first_uncommitted >= max(commit_s, behind_s if behind else 0.0)
+                or time.monotonic() - self.first_uncommitted >= commit_s
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
             return True
@@ -411,7 +415,8 @@ class Loop:
                 self._corrupted(task, error)
         if everything:
             self.recommitted = begun
-        self.metrics.committed(self.uncommitted, time.monotonic() - begun)
+        self.commit_took_s = time.monotonic() - begun
+        self.metrics.committed(self.uncommitted, self.commit_took_s)
         self.uncommitted = 0
 
     def _log(self, task: RunningTask, changes: Sequence[tuple[object, list[Entry]]], positions: bytes) -> list[int]:
