@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from c360.clock import Clock
 from c360.engine.agent import Agent, Processor, Task
@@ -37,6 +37,7 @@ from c360.engine.metrics import LoopMetrics
 from c360.engine.restore import Progress, restore
 from c360.engine.state import TaskState, encode_positions, partitions_of
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer
+from c360.engine.turnstile import Turnstile
 from c360.errors import (
     BrokerAway,
     C360Error,
@@ -110,6 +111,18 @@ class RunningTask:
             self.state = None
 
 
+class _Made(NamedTuple):
+    """What a commit holds of one task."""
+
+    task: RunningTask
+    moving: dict[TP, int]
+    changes: list[tuple[Any, list[Entry]]]
+    positions: bytes
+    notes: dict[str, Any]
+    known: set[TP]  # inputs the group has an offset for from now on
+    logged: list[int]  # of its positions in the changelog, once acknowledged
+
+
 class _BatchFailed(Exception):
     """A processor raised something that is no remedy: the user's code or ours. Bisect."""
 
@@ -155,13 +168,16 @@ class Loop:
         clock: Clock,
         settings: LoopSettings | None = None,
         executor: Executor | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:
+        """`turnstile`: shared with the other loops of the process, where there are any."""
         self.agent = agent
         self.cluster = cluster
         self.stores = stores
         self.transactional_id = f"{agent.group}.{slot}"
         self.clock = clock
         self.settings = settings or LoopSettings()
+        self.turnstile = turnstile or Turnstile()
         self.metrics = LoopMetrics(agent.name)
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
         self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
@@ -210,7 +226,10 @@ class Loop:
             batches = self.consumer.poll(self.settings.batch_records, wait_s)
             self._raise_trouble()
             # 2 to 4
-            done = sum(self._process(batch) for batch in batches)
+            done = 0
+            if batches:
+                with self.turnstile.turn():
+                    done = sum(self._process(batch) for batch in batches)
             # 5 to 7
             if self._commit_due(idle=not done, behind=done >= self.settings.batch_records):
                 self.commit()
@@ -364,10 +383,34 @@ class Loop:
         """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
         begun = time.monotonic()
         everything = begun - self.recommitted > RECOMMIT_S
+        with self.turnstile.turn():
+            changed = self._finish(everything)
+        if not changed:
+            assert not self.in_transaction, "what was said belongs to no position"
+            return
         producer = self.producer
         assert producer is not None
-        changed = []
+        # 5b positions, fenced by the group's generation as it is now
         offsets: dict[TP, int] = {}
+        for made in changed:
+            offsets |= made.moving
+        producer.send_offsets(offsets, self.consumer.group())
+        # 5c one decision for all of it
+        producer.commit()
+        self.in_transaction = False
+        # 6, 7
+        with self.turnstile.turn():
+            for made in changed:
+                self._write(made, begun)
+        if everything:
+            self.recommitted = begun
+        self.commit_took_s = time.monotonic() - begun
+        self.metrics.committed(self.uncommitted, self.commit_took_s)
+        self.uncommitted = 0
+
+    def _finish(self, everything: bool) -> list[_Made]:
+        """5a: the last output, and the changelog of each task that has something to say."""
+        changed = []
         now = self.clock()
         for task in self._running():
             state, processor = task.state, task.processor
@@ -388,36 +431,26 @@ class Loop:
                 continue
             # Every transaction carries an owned position, or a zombie's timer could write: without news, the old ones.
             moving = moved if moved and not everything else task.next
-            offsets |= moving
-            # 5a the changelog: what changed, and the positions it belongs to, last
+            # What changed, and the positions it belongs to, last
             known = task.committed | moving.keys()
             positions = encode_positions(
                 {tp: n for tp, n in task.next.items() if tp in known}, self.agent.fingerprint, notes
             )
-            changed.append((task, changes, positions, notes, known, self._log(task, changes, positions)))
-        if not changed:
-            assert not self.in_transaction, "what was said belongs to no position"
-            return
-        # 5b positions, fenced by the group's generation as it is now
-        producer.send_offsets(offsets, self.consumer.group())
-        # 5c one decision for all of it
-        producer.commit()
-        self.in_transaction = False
-        # 6, 7
-        for task, changes, positions, notes, known, logged in changed:
-            assert task.state is not None
-            task.base, task.notes, task.committed = dict(task.next), notes, known
-            try:
-                task.state.written(changes, positions, logged[-1] + 1)
-                if task.store_failures and begun - task.store_failed > CALM_S:
-                    task.store_failures = 0
-            except TaskCorrupted as error:
-                self._corrupted(task, error)
-        if everything:
-            self.recommitted = begun
-        self.commit_took_s = time.monotonic() - begun
-        self.metrics.committed(self.uncommitted, self.commit_took_s)
-        self.uncommitted = 0
+            logged = self._log(task, changes, positions)
+            changed.append(_Made(task, moving, changes, positions, notes, known, logged))
+        return changed
+
+    def _write(self, made: _Made, now: float) -> None:
+        """6 and 7 of a task, after the commit."""
+        task = made.task
+        assert task.state is not None
+        task.base, task.notes, task.committed = dict(task.next), made.notes, made.known
+        try:
+            task.state.written(made.changes, made.positions, made.logged[-1] + 1)
+            if task.store_failures and now - task.store_failed > CALM_S:
+                task.store_failures = 0
+        except TaskCorrupted as error:
+            self._corrupted(task, error)
 
     def _log(self, task: RunningTask, changes: Sequence[tuple[object, list[Entry]]], positions: bytes) -> list[int]:
         """Produce the changelog records of a task; the returned list gets the offset of the last one, once known."""
