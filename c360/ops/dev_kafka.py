@@ -21,7 +21,7 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,10 @@ class Running:
     ) -> None:
         self.bootstrap = ",".join(node.address for node in nodes)
         self.pids = pids  # of the brokers, in node order (of the docker command where docker runs them)
+        self.doors = {  # by name, where each broker listens
+            door.name: [(node.host, d.port) for node in nodes for d in node.doors if d.name == door.name]
+            for door in nodes[0].doors
+        }
         self._nodes = nodes
         self._home = home
         self._keeper = kept
@@ -89,6 +93,19 @@ class Running:
         return self._keeper.poll() is not None or any(
             (_directory(self._home, n) / "exit").exists() for n in self._nodes
         )
+
+    def start_again(self, number: int) -> None:
+        """Start a broker (counted from 0) that has ended or is about to, on its data; returns when it answers."""
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        self._keeper.stdin.write(f"start {number}\n")
+        self._keeper.stdin.flush()
+        self.pids[:] = _pids(self._keeper.stdout.readline())
+        node, deadline = self._nodes[number], time.monotonic() + READY_S
+        while not probe.live_brokers(node.host, node.port):
+            if time.monotonic() > deadline or (_directory(self._home, node) / "exit").exists():
+                raise BrokerAway(f"broker {node.id} did not start again. Its log ends with:\n{_tail(self.log_text())}")
+            time.sleep(_LOOK_S)
 
     def stop(self) -> None:
         """Stop the brokers cleanly and delete what was temporary; a second call does nothing."""
@@ -124,27 +141,29 @@ def start(
     port: int | None = None,
     data_dir: Path | None = None,
     overrides: Mapping[str, settings.Value] | None = None,
+    doors: Mapping[str, Sequence[str]] | None = None,
     cache: Path | None = None,
     say: Say = lambda line: None,
 ) -> Running:
     """Start `brokers` (1 or 3) and return when they are ready, in 2 s (3 brokers: 7 s) once the jars are there.
 
     `port` is the first broker's, the others follow; without it they are random. `data_dir` keeps topics for the next
-    start; without it they are temporary. `overrides` are broker settings by their Kafka names. `cache` replaces
-    `~/.cache/c360`. `say` is told what takes long.
+    start; without it they are temporary. `overrides` are broker settings by their Kafka names. `doors` are more
+    listeners by name, each with the address (host:port) of every broker that its clients are to be told: proxies of the
+    caller's, say, in front of `Running.doors`. `cache` replaces `~/.cache/c360`. `say` is told what takes long.
     Raises UsageError when nothing here can run Kafka, or it cannot run like this; BrokerAway when it is not ready
     in time.
     """
     if brokers not in (1, 3):
         raise UsageError(f"{brokers} brokers: a development Kafka has 1 or 3")
     kafka = find_kafka(cache, say=say)
-    if isinstance(kafka, Docker) and (brokers > 1 or data_dir is not None):
+    if isinstance(kafka, Docker) and (brokers > 1 or doors or data_dir is not None):
         raise UsageError(
-            "three brokers, or a data directory that stays, need Java 17+ and Maven; docker runs one temporary broker"
+            "three brokers, doors, or a data directory that stays need Java 17+ and Maven; docker runs one temporary broker"
         )
     for _ in range(_ATTEMPTS):
         try:
-            return _start(kafka, brokers, port, data_dir, overrides or {})
+            return _start(kafka, brokers, port, data_dir, overrides or {}, doors or {})
         except _PortTaken:
             if port is not None:
                 break
@@ -155,13 +174,18 @@ def start(
 
 
 def _start(
-    kafka: Jars | Docker, brokers: int, port: int | None, data_dir: Path | None, overrides: Mapping[str, settings.Value]
+    kafka: Jars | Docker,
+    brokers: int,
+    port: int | None,
+    data_dir: Path | None,
+    overrides: Mapping[str, settings.Value],
+    doors: Mapping[str, Sequence[str]],
 ) -> Running:
     home = Path(tempfile.mkdtemp(prefix="c360-kafka-"))
     archives: list[tuple[Path, Path]] = []
     kept: subprocess.Popen[str] | None = None
     try:
-        nodes = _nodes(_keep(data_dir, brokers) if data_dir else home, _ports(brokers, port))
+        nodes = _nodes(_keep(data_dir, brokers) if data_dir else home, _ports(brokers, port, 2 + len(doors)), doors)
         for node in nodes:
             _directory(home, node).mkdir()
         after: list[list[str]] = []
@@ -194,11 +218,14 @@ def _start(
         raise
 
 
-def _nodes(data: Path, ports: list[tuple[int, int]]) -> list[settings.Node]:
-    return [
-        settings.Node(number, _HOST, port, controller, data / f"broker-{number}" / "data")
-        for number, (port, controller) in enumerate(ports, 1)
-    ]
+def _nodes(data: Path, ports: list[list[int]], doors: Mapping[str, Sequence[str]]) -> list[settings.Node]:
+    nodes = []
+    for number, (port, controller, *more) in enumerate(ports, 1):
+        mine = [
+            settings.Door(name, own, told[number - 1]) for own, (name, told) in zip(more, doors.items(), strict=True)
+        ]
+        nodes.append(settings.Node(number, _HOST, port, controller, data / f"broker-{number}" / "data", tuple(mine)))
+    return nodes
 
 
 def _directory(home: Path, node: settings.Node) -> Path:
@@ -220,16 +247,16 @@ def _keep(data_dir: Path, brokers: int) -> Path:
     return here
 
 
-def _ports(brokers: int, first: int | None) -> list[tuple[int, int]]:
-    """(client port, controller port) for each broker. Raises _PortTaken."""
+def _ports(brokers: int, first: int | None, each: int) -> list[list[int]]:
+    """`each` ports for every broker, of which the first is the one for clients. Raises _PortTaken."""
     held: list[socket.socket] = []
     try:
-        ports = []
-        for at in range(2 * brokers):
+        ports: list[int] = []
+        for at in range(each * brokers):
             held.append(socket.socket())
             # As the broker does; without it a port that was in use a minute ago looks taken.
             held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            wanted = first + at // 2 if first is not None and at % 2 == 0 else 0
+            wanted = first + at // each if first is not None and at % each == 0 else 0
             try:
                 held[-1].bind((_HOST, wanted))
             except OSError as error:
@@ -237,7 +264,7 @@ def _ports(brokers: int, first: int | None) -> list[tuple[int, int]]:
             except OverflowError as error:
                 raise UsageError(f"port {wanted}: ports are 1 to 65535") from error
             ports.append(int(held[-1].getsockname()[1]))
-        return list(zip(ports[::2], ports[1::2], strict=True))
+        return [ports[at : at + each] for at in range(0, len(ports), each)]
     finally:
         for one in held:
             one.close()
@@ -303,6 +330,10 @@ def _hand_over(kept: subprocess.Popen[str], spec: keeper.Spec) -> list[int]:
     answer = kept.stdout.readline()
     if not answer:
         raise UsageError(f"{spec['commands'][0][0]} could not be started")
+    return _pids(answer)
+
+
+def _pids(answer: str) -> list[int]:
     return [int(pid) for pid in json.loads(answer)]
 
 

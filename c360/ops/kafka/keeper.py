@@ -5,8 +5,9 @@ Run as a script with nothing but the standard library. A parent that is killed c
 brokers are children of the keeper, and the keeper ends them when its standard input says so, when that input closes
 (the parent is gone), or when its parent's id changes (gone, and a forked child still holds the pipe open).
 
-In: one line of JSON (`Spec` below as an object), later one line to stop. Out: one line of JSON, the process ids.
-A process that ended by itself leaves its exit code in `exit` in its directory. Each has its own file `broker.log`.
+In: one line of JSON (`Spec` below as an object); later `start N`, for the N-th process that has ended, and `stop`.
+Out: one line of JSON each time, the process ids. A process that ended by itself leaves its exit code in `exit` in its
+directory. Each has its own file `broker.log`.
 """
 
 from __future__ import annotations
@@ -45,11 +46,10 @@ def main() -> None:
     running: dict[int, subprocess.Popen[bytes]] = {}
     told = False
     try:
-        for at, (command, directory) in enumerate(zip(spec["commands"], spec["directories"], strict=True)):
-            with Path(directory, "broker.log").open("ab") as log:
-                running[at] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory)
-        print(json.dumps([process.pid for process in running.values()]), flush=True)
-        told = _wait(parent, running, spec["directories"])
+        for at in range(len(spec["commands"])):
+            _start(spec, running, at)
+        _tell(running)
+        told = _wait(parent, running, spec)
     finally:
         _end(list(running.values()), spec["stop_s"] if told else spec["orphan_s"])
         for command in spec["after"]:
@@ -62,18 +62,38 @@ def _stay(number: int, frame: object) -> None:
     """It ends when its parent does, not before."""
 
 
-def _wait(parent: int, running: dict[int, subprocess.Popen[bytes]], directories: list[str]) -> bool:
-    """Until told to stop (True) or orphaned (False); notes who ended by itself meanwhile."""
+def _start(spec: Spec, running: dict[int, subprocess.Popen[bytes]], at: int) -> None:
+    directory = spec["directories"][at]
+    with Path(directory, "broker.log").open("ab") as log:
+        running[at] = subprocess.Popen(
+            spec["commands"][at], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
+        )
+
+
+def _tell(running: dict[int, subprocess.Popen[bytes]]) -> None:
+    print(json.dumps([running[at].pid for at in sorted(running)]), flush=True)
+
+
+def _wait(parent: int, running: dict[int, subprocess.Popen[bytes]], spec: Spec) -> bool:
+    """Until told to stop (True) or orphaned (False); starts again who is named, notes who ended by itself meanwhile."""
     noted: set[int] = set()
     while True:
         readable, _, _ = select.select([sys.stdin], [], [], _LOOK_S)
         if readable:
-            return bool(sys.stdin.readline())
+            word, _, number = sys.stdin.readline().partition(" ")
+            if word != "start":
+                return bool(word)
+            at = int(number)
+            running[at].wait()
+            noted.discard(at)
+            Path(spec["directories"][at], "exit").unlink(missing_ok=True)
+            _start(spec, running, at)
+            _tell(running)
         if os.getppid() != parent:
             return False
         for at, process in running.items():
             if at not in noted and process.poll() is not None:
-                Path(directories[at], "exit").write_text(str(process.returncode), encoding="ascii")
+                Path(spec["directories"][at], "exit").write_text(str(process.returncode), encoding="ascii")
                 noted.add(at)
 
 

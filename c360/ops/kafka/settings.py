@@ -15,6 +15,15 @@ Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
+class Door:
+    """One more listener of a broker. Its clients are told `advertised` (host:port): what stands there, such as a proxy."""
+
+    name: str
+    port: int
+    advertised: str
+
+
+@dataclass(frozen=True)
 class Node:
     """One broker that is a controller too. `data` is its log directory."""
 
@@ -23,6 +32,7 @@ class Node:
     port: int
     controller_port: int
     data: Path
+    doors: tuple[Door, ...] = ()
 
     @property
     def address(self) -> str:
@@ -37,15 +47,18 @@ def broker_properties(
     `overrides` (Kafka's names) win. `bind` is the address listened on; clients are told `node.host`.
     """
     copies, in_sync = (3, 2) if len(nodes) >= 3 else (1, 1)
+    listens = {"PLAINTEXT": node.port, "CONTROLLER": node.controller_port, **{d.name: d.port for d in node.doors}}
+    tells = {"PLAINTEXT": node.address, **{d.name: d.advertised for d in node.doors}}
     properties: dict[str, Value] = {
         "process.roles": "broker,controller",
         "node.id": node.id,
         "controller.quorum.voters": ",".join(f"{n.id}@{n.host}:{n.controller_port}" for n in nodes),
         "log.dirs": str(node.data),
-        "listeners": f"PLAINTEXT://{bind}:{node.port},CONTROLLER://{bind}:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{node.address}",
+        "listeners": ",".join(f"{name}://{bind}:{port}" for name, port in listens.items()),
+        "advertised.listeners": ",".join(f"{name}://{address}" for name, address in tells.items()),
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listens),
         "default.replication.factor": copies,
         "min.insync.replicas": in_sync,
         "offsets.topic.replication.factor": copies,
