@@ -37,7 +37,7 @@ from c360.engine.metrics import LoopMetrics
 from c360.engine.restore import Progress, restore
 from c360.engine.state import TaskState, encode_positions, partitions_of
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer
-from c360.engine.turnstile import Turnstile
+from c360.engine.turnstile import Turn, Turnstile
 from c360.errors import (
     BrokerAway,
     C360Error,
@@ -177,7 +177,7 @@ class Loop:
         self.transactional_id = f"{agent.group}.{slot}"
         self.clock = clock
         self.settings = settings or LoopSettings()
-        self.turnstile = turnstile or Turnstile()
+        self.computing = Turn(turnstile or Turnstile())
         self.metrics = LoopMetrics(agent.name)
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
         self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
@@ -226,13 +226,14 @@ class Loop:
             batches = self.consumer.poll(self.settings.batch_records, wait_s)
             self._raise_trouble()
             # 2 to 4
-            done = 0
             if batches:
-                with self.turnstile.turn():
-                    done = sum(self._process(batch) for batch in batches)
+                self.computing.take()
+            done = sum(self._process(batch) for batch in batches)
+            behind = done >= self.settings.batch_records
             # 5 to 7
-            if self._commit_due(idle=not done, behind=done >= self.settings.batch_records):
+            if self._commit_due(idle=not done, behind=behind):
                 self.commit()
+            self.computing.leave(unless_fresh=behind)
             return done
         except _BatchFailed as failed:
             self._bisect(failed)
@@ -246,6 +247,7 @@ class Loop:
     def close(self) -> None:
         """Leave the group and let go of everything. Uncommitted work is aborted, nothing is lost."""
         self.closing = True
+        self.computing.leave()
         if not isinstance(self.trouble, OutcomeUnknown):  # that one's producer is not to be used again
             with suppress(Fenced):
                 self._abort_quietly()
@@ -383,8 +385,9 @@ class Loop:
         """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
         begun = time.monotonic()
         everything = begun - self.recommitted > RECOMMIT_S
-        with self.turnstile.turn():
-            changed = self._finish(everything)
+        self.computing.take()
+        changed = self._finish(everything)
+        self.computing.leave()  # the others, while the broker decides
         if not changed:
             assert not self.in_transaction, "what was said belongs to no position"
             return
@@ -399,9 +402,9 @@ class Loop:
         producer.commit()
         self.in_transaction = False
         # 6, 7
-        with self.turnstile.turn():
-            for made in changed:
-                self._write(made, begun)
+        self.computing.take()
+        for made in changed:
+            self._write(made, begun)
         if everything:
             self.recommitted = begun
         self.commit_took_s = time.monotonic() - begun
@@ -676,6 +679,7 @@ class Loop:
     # ==================================================================================================== remedies
     def _recover(self, error: C360Error) -> None:
         """One remedy per class. What is not here (Fenced, NeedsOperator, EngineFatal …) ends the process."""
+        self.computing.leave()
         self.metrics.recovered(type(error).__name__)
         match error:
             case TransactionAborted():
