@@ -15,6 +15,7 @@ from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.transport import Admin, Cluster
+from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway
 from c360.ops import topics
 from c360.plan import Plan
@@ -77,9 +78,18 @@ class Worker:
                 self.stopping.wait(AWAY_S)
         else:
             return
+        turnstile = Turnstile()
         for agent in agents_of(self.plan, admin, self.only):
             self.loops.append(
-                Loop(agent, self.cluster, self.stores, slot=self.slot, clock=self.clock, settings=self.settings)
+                Loop(
+                    agent,
+                    self.cluster,
+                    self.stores,
+                    slot=self.slot,
+                    clock=self.clock,
+                    settings=self.settings,
+                    turnstile=turnstile,
+                )
             )
         self.admin = admin
 

@@ -341,6 +341,7 @@ def declare_projection(
                 limit=declaration.limit,
                 within_days=declaration.within.days if declaration.within else 0,
                 scale=declaration.scale,
+                of=(declaration.inputs, declaration.where),
             )
         )
         declarations.append(declaration)

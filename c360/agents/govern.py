@@ -15,7 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import attrgetter
 from typing import Any
 
@@ -53,11 +53,6 @@ IDS, ROWS, MISFITS = b"iI", b"r", b"m"
 _OFFSET = struct.Struct(">q")
 
 
-def epoch_ms(time: datetime) -> int:
-    """Whole milliseconds since 1970, rounded down."""
-    return (time - EPOCH) // MS
-
-
 class RowState(msgspec.Struct, array_like=True):
     """The last state of one row. `governed` None: deleted; kept so that older states do not come back."""
 
@@ -92,7 +87,7 @@ class RecordReader:
         self.governed: Any = governed_type(declared.record)
         fields = {f.name: f for f in fields_of(declared.record)}
         self.subjects = [
-            (attrgetter(name), identifiers[without_none(fields[name].annotation)]) for name in declared.subject
+            (attrgetter(name), identifiers[without_none(fields[name].annotation)].label) for name in declared.subject
         ]
         self.subject_names = declared.subject
         self.key = key
@@ -100,12 +95,27 @@ class RecordReader:
         self.at = attrgetter(declared.at) if declared.at else None
         self.enrichments = [(e.name, e.function) for e in enrichments if e.record is declared.record]
 
-    def subject(self, record: Record, raw_key: bytes | None) -> str:
+    def govern(
+        self, record: Record, raw_key: bytes | None, said_id: str | None, at: int, append: int, origin: tuple[int, int]
+    ) -> tuple[bytes, bytes]:
+        """The subject and the governed record, as bytes. `at`: its time where none is declared. Raises Misfit."""
+        if self.at is not None and (time := self.at(record)) is not None:
+            at = (time - EPOCH) // MS  # rounded down
+        if at > append + AHEAD_MS and append >= 0:
+            at = append + AHEAD_MS  # so that no wrong clock wins for ever
+        subject = self._subject(record, raw_key)
+        enriched = self._enriched(record) if self.enrichments else {}
+        value = encode(self.governed(id=said_id, at=at, cause=append, origin=origin, enriched=enriched, record=record))
+        if len(value) > GOVERNED_BYTES:
+            raise Misfit("too-large", f"{self.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
+        return subject.encode(), value
+
+    def _subject(self, record: Record, raw_key: bytes | None) -> str:
         """The subject `namespace:value`. Raises Misfit when there is none."""
-        for read, namespace in self.subjects:
+        for read, label in self.subjects:
             value = read(record)
             if value is not None:
-                return namespace.label(value)
+                return label(value)
         if self.key is None:
             names = " and ".join(f"{self.name}.{n}" for n in self.subject_names)
             raise Misfit("no-subject", f"{names} has no value, so the record is about nobody")
@@ -118,13 +128,7 @@ class RecordReader:
                 "no-subject", f"the key is not UTF-8, and {self.name} takes its subject from the key"
             ) from None
 
-    def time(self, record: Record, fallback: int, append: int) -> int:
-        """Event time, ms; not later than a little after the append time, so that no wrong clock wins for ever."""
-        value = self.at(record) if self.at is not None else None
-        at = fallback if value is None else epoch_ms(value)
-        return at if append < 0 or at <= append + AHEAD_MS else append + AHEAD_MS
-
-    def enrich(self, record: Record) -> dict[str, Any]:
+    def _enriched(self, record: Record) -> dict[str, Any]:
         """Values of the enrichments. Raises Misfit with the user's exception as its cause."""
         values = {}
         for name, function in self.enrichments:
@@ -223,7 +227,10 @@ class GovernTask:
     # ------------------------------------------------------------------------------------------------------ events
     def _events(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
-        fresh: list[tuple[int, bytes | None, bytes, bytes]] = []  # index, id, subject, governed bytes
+        fresh: list[tuple[int, bytes, bytes]] = []  # index, subject, governed bytes
+        anonymous: set[int] = set()  # those of them without an id
+        ids: list[bytes] = []  # of the others
+        id_times: list[int] = []
         readers, raw = self.readers, self.raw.partition
         keys, times, offsets = batch.keys, arrivals.times, arrivals.offsets
         for i, record in enumerate(self.decoder.decode(batch.values)):
@@ -235,39 +242,29 @@ class GovernTask:
                     raise record
                 reader = readers[type(record)]
                 time = times[i]
-                subject = reader.subject(record, keys[i])
-                text = None if reader.id is None else reader.id(record)
-                event_id = None if text is None else str(text)
-                governed = reader.governed(
-                    id=event_id,
-                    at=reader.time(record, time, time),
-                    cause=time,
-                    origin=(raw, offsets[i]),
-                    enriched=reader.enrich(record) if reader.enrichments else {},
-                    record=record,
-                )
-                value = encode(governed)
-                if len(value) > GOVERNED_BYTES:
-                    raise Misfit("too-large", f"{reader.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
+                event_id = None if reader.id is None or (said := reader.id(record)) is None else str(said)
+                subject, value = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
-            fresh.append(
-                (i, None if event_id is None else id_key(f"{reader.name}\0{event_id}"), subject.encode(), value)
-            )
-        known = [(f[1], times[f[0]]) for f in fresh if f[1] is not None]
-        answers = iter(self.ids.admit([k for k, _ in known], [t for _, t in known])) if known else iter(())
-        send, output = out.send, self.output
-        governed_now = 0
-        for i, key, subject_key, value in fresh:
-            if key is None or next(answers):
-                send(output, subject_key, value)
-                governed_now += 1
+            if event_id is None:
+                anonymous.add(i)
             else:
-                self.counters.duplicates += 1
+                ids.append(id_key(f"{reader.name}\0{event_id}"))
+                id_times.append(time)
+            fresh.append((i, subject, value))
+        answers = iter(self.ids.admit(ids, id_times))
+        send, output = out.send, self.output
+        repeats = 0
+        for i, subject, value in fresh:
+            if i in anonymous or next(answers):
+                send(output, subject, value)
+            else:
+                repeats += 1
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(offsets[i]))
-        self.counters.governed += governed_now
+        self.counters.governed += len(fresh) - repeats
+        self.counters.duplicates += repeats
 
     # -------------------------------------------------------------------------------------------------------- rows
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
@@ -312,29 +309,17 @@ class GovernTask:
         if change.unchanged:
             record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
         reader = self.reader
-        subject = reader.subject(record, arrivals.batch.keys[i])
-        value = encode(
-            reader.governed(
-                id=change.row_id,
-                at=reader.time(record, change.at_ms, append),
-                cause=append,
-                origin=origin,
-                enriched=reader.enrich(record) if reader.enrichments else {},
-                record=record,
-            )
-        )
-        if len(value) > GOVERNED_BYTES:
-            raise Misfit("too-large", f"{reader.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
+        subject, value = reader.govern(record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin)
         if held is not None and old is not None:
-            if change.snapshot and held.subject == subject and self.decode_governed(old).record == record:
+            if change.snapshot and held.subject == subject.decode() and self.decode_governed(old).record == record:
                 # A row read again, not changed: only its position is news, and no profile is written.
-                self.rows.put(row_id, RowState(position, subject, old))
+                self.rows.put(row_id, RowState(position, held.subject, old))
                 self.counters.stale += 1
                 return
             self._retract(held, append, origin, out)
-        out.send(self.output, subject.encode(), value)
+        out.send(self.output, subject, value)
         self.counters.governed += 1
-        self.rows.put(row_id, RowState(position, subject, value))
+        self.rows.put(row_id, RowState(position, subject.decode(), value))
 
     def _retract(self, held: RowState, cause: int, origin: tuple[int, int], out: Outbox) -> None:
         """The held record again, same in all that folds, with the sign turned."""

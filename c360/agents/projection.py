@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ import msgspec
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_record
 from c360.clock import DAY_MS
 from c360.codecs.record import Condition, FieldInfo, Record, fields_of
-from c360.declare import Input, Projection, ProjectionDeclaration, Source, value_type
+from c360.declare import Input, Projection, ProjectionDeclaration, Source, Where, value_type
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
@@ -55,15 +55,21 @@ class View(msgspec.Struct, kw_only=True):
     mask: int = 0
 
 
-def view_type(record: type[Record], inputs: Sequence[Input], *, whole: bool) -> type[View]:
-    """The part of a governed record type that these inputs need; `whole`: the user's record type, for conditions."""
+def looked_at(conditions: Iterable[Where]) -> frozenset[str] | None:
+    """The fields that conditions look at; None: perhaps all, they are to see the record as the user has declared it."""
+    seen = [c.fields if isinstance(c, Condition) else None for c in conditions]
+    return None if None in seen else frozenset[str]().union(*(s for s in seen if s is not None))
+
+
+def view_type(record: type[Record], inputs: Sequence[Input], typed: frozenset[str] | None) -> type[View]:
+    """The part of a governed record type that inputs and conditions need; `typed`: as `looked_at` has it."""
     infos = {f.name: f for f in fields_of(record)}
-    needed = sorted({i.name for i in inputs if i.name is not None and not i.enriched})
+    needed = sorted({i.name for i in inputs if i.name is not None and not i.enriched} | (typed or frozenset()))
     fields: list[Any] = []
-    if whole:
+    if typed is None:
         fields.append(("record", record))
     elif needed:
-        parts = [(n, _plain_wire(infos[n]), None) for n in needed]
+        parts = [(n, infos[n].wire if n in typed else _plain_wire(infos[n]), None) for n in needed]
         fields.append(("record", msgspec.defstruct(f"{record.__name__}Fields", parts)))
     enriched = sorted({i.name for i in inputs if i.name is not None and i.enriched})
     if enriched:
@@ -80,7 +86,7 @@ def _plain_wire(info: FieldInfo) -> Any:
     kind = value_type(info.annotation)
     if kind == "json":
         return Any
-    wire = str if kind == "text" else info.wire
+    wire = str if kind in ("text", "datetime") else info.wire  # a time's text is what attributes keep of it
     return wire | None if info.optional else wire
 
 
@@ -89,8 +95,8 @@ def ignored_type(record: type[Record]) -> type[msgspec.Struct]:
     return msgspec.defstruct(f"Ignored{record.__name__}", [], tag_field="type", tag=record.__name__)
 
 
-def read_of(item: Input, kind: ValueType, *, whole: bool) -> Callable[[Any], Any] | str:
-    """How a value is read from a view: the path to it, or a function. `whole`: the view has the user's record type."""
+def read_of(item: Input, kind: ValueType, typed: frozenset[str] | None) -> Callable[[Any], Any] | str:
+    """How a value is read from a view: the path to it, or a function. `typed`: as `looked_at` has it."""
     if item.name is None:
         return ""
     path = f"{'enriched' if item.enriched else 'record'}.{item.name}"
@@ -98,9 +104,9 @@ def read_of(item: Input, kind: ValueType, *, whole: bool) -> Callable[[Any], Any
     if item.enriched:
         plain = PLAIN.get(kind)
         return path if plain is None else lambda view: None if (v := get(view)) is None else msgspec.convert(v, plain)
-    if not whole or kind not in ("text", "json"):
+    if kind not in ("text", "json") or (typed is not None and item.name not in typed):
         return path
-    # of the user's record type, which has an Enum or a record where JSON has text or an object
+    # as the user has declared it, which may be an Enum or a record where JSON has text or an object
     return lambda view: v if (v := get(view)) is None or type(v) is str else msgspec.to_builtins(v)
 
 
@@ -128,12 +134,12 @@ def source_fold(source: Source, projection: ProjectionDeclaration, folding: Fold
             if item.record is declared.record
         ]
         if used:
-            whole = any(where is not None for *_, where in used)
-            view: Any = view_type(declared.record, [item for _, _, item, _ in used], whole=whole)
+            typed = looked_at([where for *_, where in used if where is not None])
+            view: Any = view_type(declared.record, [item for _, _, item, _ in used], typed)
             # Conditions of one text are one; so are values of one field.
             tests = {repr(where): _on_record(where) for *_, where in used if where is not None}
             reads = {
-                (item, kind): read_of(item, kind, whole=whole)
+                (item, kind): read_of(item, kind, typed)
                 for index, _, item, _ in used
                 for kind in [projection.attributes[index].type]
             }
@@ -388,7 +394,7 @@ class ProjectionTask:
         if digest == state.digest:
             self.counters.unchanged += 1
             return indexed
-        headers = [(CAUSE, str(cause).encode())] if cause >= 0 else None
+        headers = [(CAUSE, b"%d" % cause)] if cause >= 0 else None
         out.send(self.output, key, record, None, headers)
         state.digest = digest
         self.counters.written += 1

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from c360.codecs.layout import UNREADABLE, Layout, misfit_of, readable
+from c360.codecs.layout import ODD, UNREADABLE, Layout, misfit_of, readable
 from c360.codecs.record import Record
 from c360.errors import Misfit
 
@@ -33,18 +33,28 @@ class JsonDecoder:
 
     def decode(self, values: Sequence[bytes | None]) -> list[Record | Misfit | None]:
         """One answer per payload: its record; what is wrong with it; or None when it is to be left out."""
-        if self.probe is None:
-            read = self.layouts[0][1].read
-            out: list[Record | Misfit | None] = []
-            for value in values:
-                try:
-                    out.append(read(readable(value)) if value else self._empty())
-                except Misfit as misfit:
-                    out.append(misfit)
-                except UNREADABLE as error:
-                    out.append(misfit_of(error, self.names))
-            return out
-        return [self._chosen(value) for value in values]
+        if self.probe is not None:
+            return [self._chosen(value) for value in values]
+        quick = self.layouts[0][1].quick or self._only
+        out: list[Record | Misfit | None] = []
+        for value in values:
+            try:
+                out.append(quick(readable(value)) if value else self._empty())
+            except ODD:
+                out.append(self._only(value))
+        return out
+
+    def _only(self, value: bytes | None) -> Record | Misfit:
+        """As the only choice there is."""
+        if not value:
+            return self._empty()
+        try:
+            record: Record = self.layouts[0][1].read(readable(value))
+            return record
+        except Misfit as misfit:
+            return misfit
+        except UNREADABLE as error:
+            return misfit_of(error, self.names)
 
     def _empty(self) -> Misfit:
         return Misfit("empty", f"the record has no value; {self.names} was expected")

@@ -85,22 +85,27 @@ _SYMBOLS: Mapping[Callable[[Any, Any], bool], str] = {
 class Condition:
     """A condition on one record: call it with the record. Its text is stable, it is part of a projection's fingerprint."""
 
-    __slots__ = ("_text", "holds")
+    __slots__ = ("_text", "fields", "holds")
 
-    def __init__(self, holds: Callable[[Any], bool], text: str) -> None:
-        self.holds, self._text = holds, text
+    def __init__(self, holds: Callable[[Any], bool], text: str, fields: frozenset[str] | None) -> None:
+        """`fields`: all that it looks at of a record; None: nobody knows, it has a function of the user's in it."""
+        self.holds, self._text, self.fields = holds, text, fields
 
     def __call__(self, record: Any) -> bool:
         return self.holds(record)
 
     def __and__(self, other: Any) -> Condition:
-        return Condition(lambda r: self(r) and other(r), f"({self!r} & {other!r})")
+        return Condition(lambda r: self(r) and other(r), f"({self!r} & {other!r})", self._fields_with(other))
 
     def __or__(self, other: Any) -> Condition:
-        return Condition(lambda r: self(r) or other(r), f"({self!r} | {other!r})")
+        return Condition(lambda r: self(r) or other(r), f"({self!r} | {other!r})", self._fields_with(other))
 
     def __invert__(self) -> Condition:
-        return Condition(lambda r: not self(r), f"~{self!r}")
+        return Condition(lambda r: not self(r), f"~{self!r}", self.fields)
+
+    def _fields_with(self, other: Any) -> frozenset[str] | None:
+        theirs = other.fields if isinstance(other, Condition) else None
+        return None if self.fields is None or theirs is None else self.fields | theirs
 
     def __bool__(self) -> bool:
         raise DeclarationError(
@@ -123,8 +128,8 @@ class FieldRef:
         name = self.name
         text = f"{self!r} {_SYMBOLS[compare]} {value!r}"
         if compare in (operator.eq, operator.ne):
-            return Condition(lambda r: compare(getattr(r, name), value), text)
-        return Condition(lambda r: (v := getattr(r, name)) is not None and compare(v, value), text)
+            return Condition(lambda r: compare(getattr(r, name), value), text, frozenset({name}))
+        return Condition(lambda r: (v := getattr(r, name)) is not None and compare(v, value), text, frozenset({name}))
 
     def __eq__(self, value: object) -> Any:
         return self._compared(operator.eq, value)

@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from c360.clock import Clock
 from c360.engine.agent import Agent, Processor, Task
@@ -37,6 +37,7 @@ from c360.engine.metrics import LoopMetrics
 from c360.engine.restore import Progress, restore
 from c360.engine.state import TaskState, encode_positions, partitions_of
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer
+from c360.engine.turnstile import Turn, Turnstile
 from c360.errors import (
     BrokerAway,
     C360Error,
@@ -71,8 +72,9 @@ class LoopSettings:
 
     batch_records: int = 1000
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record
-    behind_s: float = 3.0  # or so long when behind: fewer commits write fewer profiles (docs/decisions/0007)
-    commit_records: int = 50_000  # or after so many records: bounds memory between commits
+    # Or so long when behind, the commit itself included: fewer commits write fewer profiles (docs/decisions/0007).
+    behind_s: float = 6.0
+    commit_records: int = 150_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
     static: bool = False  # be a static member of the group, named as the slot
@@ -107,6 +109,18 @@ class RunningTask:
         if self.state is not None:
             self.state.store.close()
             self.state = None
+
+
+class _Made(NamedTuple):
+    """What a commit holds of one task."""
+
+    task: RunningTask
+    moving: dict[TP, int]
+    changes: list[tuple[Any, list[Entry]]]
+    positions: bytes
+    notes: dict[str, Any]
+    known: set[TP]  # inputs the group has an offset for from now on
+    logged: list[int]  # of its positions in the changelog, once acknowledged
 
 
 class _BatchFailed(Exception):
@@ -154,19 +168,23 @@ class Loop:
         clock: Clock,
         settings: LoopSettings | None = None,
         executor: Executor | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:
+        """`turnstile`: shared with the other loops of the process, where there are any."""
         self.agent = agent
         self.cluster = cluster
         self.stores = stores
         self.transactional_id = f"{agent.group}.{slot}"
         self.clock = clock
         self.settings = settings or LoopSettings()
+        self.computing = Turn(turnstile or Turnstile())
         self.metrics = LoopMetrics(agent.name)
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
         self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
         self.in_transaction = False
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
+        self.commit_took_s = 0.0  # the last one
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
         self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
@@ -208,10 +226,14 @@ class Loop:
             batches = self.consumer.poll(self.settings.batch_records, wait_s)
             self._raise_trouble()
             # 2 to 4
+            if batches:
+                self.computing.take()
             done = sum(self._process(batch) for batch in batches)
+            behind = done >= self.settings.batch_records
             # 5 to 7
-            if self._commit_due(idle=not done, behind=done >= self.settings.batch_records):
+            if self._commit_due(idle=not done, behind=behind):
                 self.commit()
+            self.computing.leave(unless_fresh=behind)
             return done
         except _BatchFailed as failed:
             self._bisect(failed)
@@ -225,6 +247,7 @@ class Loop:
     def close(self) -> None:
         """Leave the group and let go of everything. Uncommitted work is aborted, nothing is lost."""
         self.closing = True
+        self.computing.leave()
         if not isinstance(self.trouble, OutcomeUnknown):  # that one's producer is not to be used again
             with suppress(Fenced):
                 self._abort_quietly()
@@ -345,11 +368,13 @@ class Loop:
     # ============================================================================================== 5 to 7: commit
     def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
-            commit_s, behind_s = self.settings.commit_s, self.settings.behind_s
+            commit_s = self.settings.commit_s
+            if behind:
+                commit_s = max(commit_s, self.settings.behind_s - self.commit_took_s)
             return (
                 idle
                 or self.uncommitted >= self.settings.commit_records
-                or time.monotonic() - self.first_uncommitted >= max(commit_s, behind_s if behind else 0.0)
+                or time.monotonic() - self.first_uncommitted >= commit_s
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
             return True
@@ -360,10 +385,35 @@ class Loop:
         """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
         begun = time.monotonic()
         everything = begun - self.recommitted > RECOMMIT_S
+        self.computing.take()
+        changed = self._finish(everything)
+        self.computing.leave()  # the others, while the broker decides
+        if not changed:
+            assert not self.in_transaction, "what was said belongs to no position"
+            return
         producer = self.producer
         assert producer is not None
-        changed = []
+        # 5b positions, fenced by the group's generation as it is now
         offsets: dict[TP, int] = {}
+        for made in changed:
+            offsets |= made.moving
+        producer.send_offsets(offsets, self.consumer.group())
+        # 5c one decision for all of it
+        producer.commit()
+        self.in_transaction = False
+        # 6, 7
+        self.computing.take()
+        for made in changed:
+            self._write(made, begun)
+        if everything:
+            self.recommitted = begun
+        self.commit_took_s = time.monotonic() - begun
+        self.metrics.committed(self.uncommitted, self.commit_took_s)
+        self.uncommitted = 0
+
+    def _finish(self, everything: bool) -> list[_Made]:
+        """5a: the last output, and the changelog of each task that has something to say."""
+        changed = []
         now = self.clock()
         for task in self._running():
             state, processor = task.state, task.processor
@@ -384,35 +434,26 @@ class Loop:
                 continue
             # Every transaction carries an owned position, or a zombie's timer could write: without news, the old ones.
             moving = moved if moved and not everything else task.next
-            offsets |= moving
-            # 5a the changelog: what changed, and the positions it belongs to, last
+            # What changed, and the positions it belongs to, last
             known = task.committed | moving.keys()
             positions = encode_positions(
                 {tp: n for tp, n in task.next.items() if tp in known}, self.agent.fingerprint, notes
             )
-            changed.append((task, changes, positions, notes, known, self._log(task, changes, positions)))
-        if not changed:
-            assert not self.in_transaction, "what was said belongs to no position"
-            return
-        # 5b positions, fenced by the group's generation as it is now
-        producer.send_offsets(offsets, self.consumer.group())
-        # 5c one decision for all of it
-        producer.commit()
-        self.in_transaction = False
-        # 6, 7
-        for task, changes, positions, notes, known, logged in changed:
-            assert task.state is not None
-            task.base, task.notes, task.committed = dict(task.next), notes, known
-            try:
-                task.state.written(changes, positions, logged[-1] + 1)
-                if task.store_failures and begun - task.store_failed > CALM_S:
-                    task.store_failures = 0
-            except TaskCorrupted as error:
-                self._corrupted(task, error)
-        if everything:
-            self.recommitted = begun
-        self.metrics.committed(self.uncommitted, time.monotonic() - begun)
-        self.uncommitted = 0
+            logged = self._log(task, changes, positions)
+            changed.append(_Made(task, moving, changes, positions, notes, known, logged))
+        return changed
+
+    def _write(self, made: _Made, now: float) -> None:
+        """6 and 7 of a task, after the commit."""
+        task = made.task
+        assert task.state is not None
+        task.base, task.notes, task.committed = dict(task.next), made.notes, made.known
+        try:
+            task.state.written(made.changes, made.positions, made.logged[-1] + 1)
+            if task.store_failures and now - task.store_failed > CALM_S:
+                task.store_failures = 0
+        except TaskCorrupted as error:
+            self._corrupted(task, error)
 
     def _log(self, task: RunningTask, changes: Sequence[tuple[object, list[Entry]]], positions: bytes) -> list[int]:
         """Produce the changelog records of a task; the returned list gets the offset of the last one, once known."""
@@ -638,6 +679,7 @@ class Loop:
     # ==================================================================================================== remedies
     def _recover(self, error: C360Error) -> None:
         """One remedy per class. What is not here (Fenced, NeedsOperator, EngineFatal …) ends the process."""
+        self.computing.leave()
         self.metrics.recovered(type(error).__name__)
         match error:
             case TransactionAborted():

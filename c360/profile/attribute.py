@@ -5,7 +5,7 @@ Knows nothing of how a rule is kept or computed: that is `cells` and `fold`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,7 @@ class Attribute:
     limit: int = 1000  # top, distinct, collect: events are exact up to this many different values, then a sample
     within_days: int = 0  # only event times of the last so many UTC days count; 0 = for ever
     scale: int = 2  # total, average: decimal places
+    of: Hashable = None  # what its readers read, where others may read the same; they may be kept together
 
 
 def check_attributes(attributes: Sequence[Attribute]) -> None:

@@ -4,20 +4,21 @@
 |---|---|---|
 | Sum | count, flag, total | n or units; 0 is empty |
 | Mean | average | [n, units] |
-| Best | minimum, maximum, first, newest, prefer | [best entry of events, {entry: n} of rows] |
-| Counted | top, distinct, collect | [{text: n} of events, {text: n} of rows, edge of the sample] |
+| Best | minimum, maximum, first, newest, prefer | best entry of events, or [that, {entry: n} of rows] |
+| Counted | top, distinct, collect | {text: n} of events, or [that, {text: n} of rows, edge of the sample] |
 | Windowed | any of these with `within` | [[day, cell], …], days rising |
 
-Outside of Sum an empty cell is None, and so is each empty part of a cell: equal states have one form. A cell lives in a
-*box* (a list) at an index, and is changed there. Counts of rows may be negative on the way (a retract that comes before
-its add); they are kept and never shown. Knows nothing of fragments, masks and bytes.
+Outside of Sum an empty cell is None, and so is each empty part of a cell. A list is there only where a part other than the
+first is: most cells are of events, and a list for each would be half as much memory again. So equal states have one form.
+A cell lives in a *box* (a list) at an index, and is changed there. Counts of rows may be negative on the way (a retract
+that comes before its add); they are kept and never shown. Knows nothing of fragments, masks and bytes.
 """
 
 from __future__ import annotations
 
 import operator
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache, lru_cache, partial
 from hashlib import blake2b
 from json.encoder import encode_basestring as quote  # text -> its encoding
@@ -139,13 +140,21 @@ class Mean:
 EVENTS, ROWS, EDGE = 0, 1, 2
 
 
+def _opened(cell: Any, parts: int) -> list[Any]:
+    """The parts of a cell; those of one that has several are its own, and may be changed."""
+    return cell if cell.__class__ is list else [cell] + [None] * (parts - 1)
+
+
+def _closed(parts: list[Any]) -> Any:
+    """The cell of these parts."""
+    return parts[EVENTS] if parts[ROWS] is None and parts[-1] is None else parts
+
+
 def _row_change(parts: int) -> Change:
     """Counts a live row under its key, in a cell of so many parts."""
 
     def count_row(box: Box, i: int, key: str, at_ms: int, sign: int) -> None:
-        cell = box[i]
-        if cell is None:
-            cell = box[i] = [None] * parts
+        cell = box[i] = _opened(box[i], parts)
         rows = cell[ROWS]
         if rows is None:
             cell[ROWS] = {key: sign}
@@ -157,8 +166,7 @@ def _row_change(parts: int) -> Change:
             del rows[key]
             if not rows:
                 cell[ROWS] = None
-                if cell[EVENTS] is None:
-                    box[i] = None
+                box[i] = _closed(cell)
 
     return count_row
 
@@ -228,71 +236,73 @@ class Best:
         end = -1 if self.order is instant_order else None
 
         def keep_least(box: Box, i: int, entry: str, at_ms: int, sign: int) -> None:
-            cell = box[i]
-            if cell is None:
-                box[i] = [entry, None]
-            elif (best := cell[EVENTS]) is None or entry[:end] < best[:end]:
-                cell[EVENTS] = entry
+            best = box[i]
+            if best.__class__ is list:
+                box, i = best, EVENTS
+                best = box[i]
+            if best is None or entry[:end] < best[:end]:
+                box[i] = entry
 
         def keep_greatest(box: Box, i: int, entry: str, at_ms: int, sign: int) -> None:
-            cell = box[i]
-            if cell is None:
-                box[i] = [entry, None]
-            elif (best := cell[EVENTS]) is None or entry[:end] > best[:end]:
-                cell[EVENTS] = entry
+            best = box[i]
+            if best.__class__ is list:
+                box, i = best, EVENTS
+                best = box[i]
+            if best is None or entry[:end] > best[:end]:
+                box[i] = entry
 
         return keep_least if self.least else keep_greatest
 
     def _keep_best(self, box: Box, i: int, entry: str, at_ms: int, sign: int) -> None:
-        cell = box[i]
-        if cell is None:
-            box[i] = [entry, None]
-        elif cell[EVENTS] is None or self.beats(entry, cell[EVENTS]):
-            cell[EVENTS] = entry
+        best = box[i]
+        if best.__class__ is list:
+            box, i = best, EVENTS
+            best = box[i]
+        if best is None or self.beats(entry, best):
+            box[i] = entry
 
     def absorb(self, box: Box, i: int, other: Any) -> None:
-        if other is None:
-            return
-        if other[EVENTS] is not None:
-            self._keep_best(box, i, other[EVENTS], 0, 1)
-        if other[ROWS] is not None:
-            self._add_rows(box, i, other[ROWS], 1)
+        best, rows = _opened(other, 2)
+        if best is not None:
+            self._keep_best(box, i, best, 0, 1)
+        if rows is not None:
+            self._add_rows(box, i, rows, 1)
 
     def _add_rows(self, box: Box, i: int, rows: dict[str, int], sign: int) -> None:
-        cell = box[i] or [None, None]
+        cell = _opened(box[i], 2)
         cell[ROWS] = _sum(cell[ROWS], rows, sign)
-        box[i] = None if cell[EVENTS] is None and cell[ROWS] is None else cell
+        box[i] = _closed(cell)
 
     def subtract(self, box: Box, i: int, other: Any) -> bool:
-        if other is None:
-            return True
-        if other[EVENTS] is not None and box[i] is not None and other[EVENTS] == box[i][EVENTS]:
+        best, rows = _opened(other, 2)
+        if best is not None and best == _opened(box[i], 2)[EVENTS]:
             return False  # the winner leaves; who comes next is not kept
-        if other[ROWS] is not None:
-            self._add_rows(box, i, other[ROWS], -1)
+        if rows is not None:
+            self._add_rows(box, i, rows, -1)
         return True
 
     def show(self, cell: Any, today: int) -> Any:
-        if cell is None:
-            return None
-        best, rows = cell
-        if rows is not None:
-            found = (min if self.least else max)(_live(rows), key=self.order, default=None)
-            if best is None or (found is not None and self.beats(found, best)):
-                best = found
+        best = self._best_of(*cell) if cell.__class__ is list else cell
         if best is None:
             return None
         return self.shape.decoded(best[self.prefix :]) if self.timed else self.shape.shown(best)
 
+    def _best_of(self, best: str | None, rows: dict[str, int] | None) -> str | None:
+        if rows is None:
+            return best
+        found = (min if self.least else max)(_live(rows), key=self.order, default=None)
+        return found if best is None or (found is not None and self.beats(found, best)) else best
+
 
 def _keep_newest(box: Box, i: int, encoding: str, at_ms: int, sign: int) -> None:
     """Best's change for newest over events, in one step: it is in nearly every projection."""
-    cell = box[i]
+    best = box[i]
+    if best.__class__ is list:
+        box, i = best, EVENTS
+        best = box[i]
     entry = f"{at_ms + _TIME_BIAS}{encoding}"
-    if cell is None:
-        box[i] = [entry, None]
-    elif cell[EVENTS] is None or entry > cell[EVENTS]:
-        cell[EVENTS] = entry
+    if best is None or entry > best:
+        box[i] = entry
 
 
 @cache
@@ -333,65 +343,68 @@ class Counted:
         limit, crowd = self.limit, self._crowd
 
         def count_event(box: Box, i: int, key: str, at_ms: int, sign: int) -> None:
-            cell = box[i]
-            if cell is None:
-                box[i] = [{key: 1}, None, None]
-                return
-            kept = cell[EVENTS]
+            kept = box[i]
+            if kept.__class__ is list:
+                kept = kept[EVENTS]
             if kept is None:
-                cell[EVENTS] = {key: 1}
+                self._first(box, i, key)
             elif key in kept:
                 kept[key] += 1
             elif len(kept) < limit:
                 kept[key] = 1
             else:
-                crowd(cell, key)
+                crowd(box, i, key)
 
         return count_event
 
-    def _crowd(self, cell: list[Any], key: str) -> None:
+    def _first(self, box: Box, i: int, key: str) -> None:
+        """A value where none of events is kept."""
+        if box[i] is None:
+            box[i] = {key: 1}
+        else:
+            box[i][EVENTS] = {key: 1}
+
+    def _crowd(self, box: Box, i: int, key: str) -> None:
         """A new value where `limit` are kept already, or a sample."""
-        kept, edge = cell[EVENTS], cell[EDGE]
+        kept, rows, edge = _opened(box[i], 3)
         if edge is not None:
             if self._weight(key) > self._weight(edge):
                 return
             del kept[edge]
         kept[key] = 1
-        cell[EDGE] = max(kept, key=self._weight)
+        box[i] = [kept, rows, max(kept, key=self._weight)]
 
     def _sample(self, values: Iterable[str]) -> list[str]:
         return sorted(values, key=self._weight)[: self.limit + 1]
 
     def absorb(self, box: Box, i: int, other: Any) -> None:
-        if other is None:
-            return
-        cell = box[i] or [None, None, None]
-        if other[EVENTS] is not None:
-            kept = _sum(cell[EVENTS], other[EVENTS])
+        events, rows, _ = _opened(other, 3)
+        cell = _opened(box[i], 3)
+        if events is not None:
+            kept = _sum(cell[EVENTS], events)
             if kept is not None and len(kept) > self.limit:  # None: of a cell that is stale and may hold anything
                 sample = self._sample(kept)
                 kept = {key: kept[key] for key in sample}
                 cell[EDGE] = sample[-1]
             cell[EVENTS] = kept
-        cell[ROWS] = _sum(cell[ROWS], other[ROWS])
-        box[i] = None if cell[EVENTS] is None and cell[ROWS] is None else cell
+        cell[ROWS] = _sum(cell[ROWS], rows)
+        box[i] = _closed(cell)
 
     def subtract(self, box: Box, i: int, other: Any) -> bool:
-        if other is None:
-            return True
-        cell = box[i] or [None, None, None]
-        if other[EVENTS] is not None:
+        events, rows, _ = _opened(other, 3)
+        cell = _opened(box[i], 3)
+        if events is not None:
             if cell[EDGE] is not None:
                 return False  # values that the sample left out may come back
-            cell[EVENTS] = _sum(cell[EVENTS], other[EVENTS], -1)
-        cell[ROWS] = _sum(cell[ROWS], other[ROWS], -1)
-        box[i] = None if cell[EVENTS] is None and cell[ROWS] is None else cell
+            cell[EVENTS] = _sum(cell[EVENTS], events, -1)
+        cell[ROWS] = _sum(cell[ROWS], rows, -1)
+        box[i] = _closed(cell)
         return True
 
     def show(self, cell: Any, today: int) -> Any:
         if cell is None:
             return 0 if self.kind == "distinct" else []
-        kept, rows, edge = cell
+        kept, rows, edge = cell if cell.__class__ is list else (cell, None, None)
         present = _present(kept, rows)
         if edge is not None:
             present = {key: present[key] for key in self._sample(present)}
@@ -405,7 +418,10 @@ class Counted:
             return [shown(key) for key in sorted(present, key=self.order)[: self.limit]]
         if len(present) > self.n:  # only those with a chance are put in order
             counts = present.values()
-            least = max(counts) if self.n == 1 else sorted(counts, reverse=True)[self.n - 1]
+            if self.n == 1:
+                most = max(counts)
+                return [shown(min([key for key, n in present.items() if n == most], key=self.order))]
+            least = sorted(counts, reverse=True)[self.n - 1]
             present = {key: n for key, n in present.items() if n >= least}
         ranked = sorted(present, key=self.order)
         ranked.sort(key=present.__getitem__, reverse=True)  # stable: of equal counts, the lesser encoding stays first
@@ -435,13 +451,13 @@ class Windowed:
         self.ready = inner.ready
 
     def change(self, rank: int, *, rows: bool) -> Change:
-        change, find, settle = self.inner.change(rank, rows=rows), self._find, self._settle
+        change, find, settle, empty = self.inner.change(rank, rows=rows), self._find, self._settle, self.inner.empty
 
         def change_bucket(box: Box, i: int, value: Any, at_ms: int, sign: int) -> None:
             j = find(box, i, at_ms // DAY_MS)
             bucket = box[i][j]
             change(bucket, 1, value, at_ms, sign)
-            if not bucket[1]:
+            if bucket[1] == empty:
                 settle(box, i, j)
 
         return change_bucket
@@ -463,7 +479,7 @@ class Windowed:
     def _settle(self, box: Box, i: int, j: int) -> None:
         """Take bucket j away if it is empty."""
         buckets = box[i]
-        if not buckets[j][1]:
+        if buckets[j][1] == self.inner.empty:
             del buckets[j]
             if not buckets:
                 box[i] = None
@@ -509,6 +525,13 @@ class Windowed:
                 box[i] = None
                 return None
         return buckets[0][0] + self.days  # type: ignore[no-any-return]
+
+
+def kept_as(attribute: Attribute) -> Hashable:
+    """Attributes of which this is the same have the same cell at any time; None: it has a cell of its own."""
+    if attribute.of is None or attribute.kind not in ("top", "distinct", "collect"):
+        return None
+    return attribute.type, attribute.limit, attribute.within_days, attribute.of
 
 
 def cell_of(attribute: Attribute) -> Cell:

@@ -71,9 +71,18 @@ def _bad_time() -> Misfit:
 
 
 def compile_fold(
-    attributes: Sequence[Attribute], cells: Sequence[Cell], blank: list[Any], readers: Sequence[Reader], *, rows: bool
+    attributes: Sequence[Attribute],
+    cells: Sequence[Cell],
+    places: Sequence[int],
+    blank: list[Any],
+    readers: Sequence[Reader],
+    *,
+    rows: bool,
 ) -> Fold:
-    """The fold of records that these readers read; `rows`: they may be taken back. `blank` is an empty cell set."""
+    """The fold of records that these readers read; `rows`: they may be taken back.
+
+    `cells` and `places`: how and where in a cell set each attribute is kept. `blank` is an empty cell set.
+    """
     names: dict[str, Any] = {"blank": blank, "Unfit": Unfit, "misfit": _misfit, "bad_time": _bad_time}
     signs = ("sign == 1 or sign == -1", "sign is 1 or -1") if rows else ("sign == 1", "events are never taken back")
     one, signed = ("sign", " * sign") if rows else ("1", "")
@@ -81,7 +90,7 @@ def compile_fold(
     changes = []
     for k, reader in enumerate(readers):
         attribute, cell = attributes[reader.attribute], cells[reader.attribute]
-        position = FIRST + reader.attribute
+        position = places[reader.attribute]
         value = reads.value(reader)
         if cell.ready is not None:
             value = reads.fit(value, cell.ready, attribute.name)
@@ -158,20 +167,20 @@ class _Reads:
         )
 
 
-def compile_show(attributes: Sequence[Attribute], cells: Sequence[Cell]) -> Show:
+def compile_show(attributes: Sequence[Attribute], cells: Sequence[Cell], places: Sequence[int]) -> Show:
     """What makes the values of a cell set."""
     names: dict[str, Any] = {}
     shown = []
-    for i, (attribute, cell) in enumerate(zip(attributes, cells, strict=True), FIRST):
+    for i, (attribute, cell, place) in enumerate(zip(attributes, cells, places, strict=True)):
         if not isinstance(cell, Sum):
             names[f"show{i}"] = cell.show
-            shown.append(f"show{i}(cells[{i}], today)")
+            shown.append(f"show{i}(cells[{place}], today)")
         elif attribute.kind == "count":
-            shown.append(f"cells[{i}] if cells[{i}] > 0 else 0")
+            shown.append(f"cells[{place}] if cells[{place}] > 0 else 0")
         elif attribute.kind == "flag":
-            shown.append(f"cells[{i}] > 0")
+            shown.append(f"cells[{place}] > 0")
         else:
             names[f"shown{i}"] = cell.shown
-            shown.append(f"shown{i}(cells[{i}])")
+            shown.append(f"shown{i}(cells[{place}])")
     show: Show = eval(f"lambda cells, today: [{', '.join(shown)}]", names)
     return show

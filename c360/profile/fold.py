@@ -1,19 +1,20 @@
 """Fragments: what the records of a subject, or of a profile, add up to.
 
 A fragment is {permitted mask: cell set}; a cell set is the list [live records, newest event time in ms, one cell per
-attribute]. One law carries everything: folding records one after the other, in any order, and merging the fragments of
-any division of them give the same fragment (PROJECTION.md, Attribute algebra).
+attribute], where attributes that count the same values, such as `top` and `distinct` of one field, share a cell.
+One law carries everything: folding records one after the other, in any order, and merging the fragments of any division
+of them give the same fragment (PROJECTION.md, Attribute algebra).
 Fragments are plain lists, dictionaries, numbers and texts, owned by whoever made them: `fold`, `absorb`, `remake` and
 `expire` change them in place, all others return new ones. Knows nothing of subjects, slots and messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from typing import Any
 
 from c360.profile.attribute import Attribute, check_attributes
-from c360.profile.cells import Windowed, cell_of
+from c360.profile.cells import Cell, Windowed, cell_of, kept_as
 from c360.profile.compiled import AS_OF, FIRST, RECORDS, Fold, Reader, compile_fold, compile_show
 from c360.profile.format import decode_fragment, encode_fragment
 
@@ -31,10 +32,21 @@ class Folding:
         check_attributes(attributes)
         self.attributes = tuple(attributes)
         self._cells = tuple(map(cell_of, attributes))
-        self._at = tuple(enumerate(self._cells, FIRST))
-        self.show = compile_show(attributes, self._cells)
+        kept: list[Cell] = []  # those that cell sets hold
+        places: list[int] = []  # of each attribute's cell in a cell set
+        shared: dict[Hashable, int] = {}
+        for attribute, cell in zip(attributes, self._cells, strict=True):
+            place = FIRST + len(kept)
+            if (alike := kept_as(attribute)) is not None:
+                place = shared.setdefault(alike, place)
+            if place == FIRST + len(kept):
+                kept.append(cell)
+            places.append(place)
+        self._places = places
+        self._at = tuple(enumerate(kept, FIRST))
+        self.show = compile_show(attributes, self._cells, places)
         self._windows = tuple((i, cell) for i, cell in self._at if isinstance(cell, Windowed))
-        self._blank: list[Any] = [0, None, *(cell.empty for cell in self._cells)]
+        self._blank: list[Any] = [0, None, *(cell.empty for cell in kept)]
 
     def empty(self) -> Fragment:
         """The fragment of no records; neutral in `merge`."""
@@ -46,7 +58,9 @@ class Folding:
         at_ms is event time in epoch milliseconds; sign is 1, or -1 to take the same record back (same time, values and
         mask), which only `rows` may. fold raises Misfit for a value or time that cannot be kept, and changes nothing.
         """
-        return compile_fold(self.attributes, self._cells, self._blank, readers, rows=rows)
+        first = {place: i for i, place in reversed(list(enumerate(self._places)))}  # the attribute that fills it
+        filling = [r for r in readers if first[self._places[r.attribute]] == r.attribute]
+        return compile_fold(self.attributes, self._cells, self._places, self._blank, filling, rows=rows)
 
     # ------------------------------------------------------------------------------------------------------ algebra
     def merge(self, a: Fragment, b: Fragment) -> Fragment:

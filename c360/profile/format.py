@@ -8,7 +8,7 @@ import msgspec
 
 from c360.errors import NeedsOperator
 
-FORMAT = 1
+FORMAT = 2
 BIG_INT = 1  # MessagePack extension type: a whole number beyond 64 bits, big-endian two's complement, shortest form
 
 # Sorts the keys of dictionaries, which are all text; lists are in one order by themselves.
@@ -61,5 +61,5 @@ def decode_fragment(data: bytes, positions: int) -> dict[int, list[Any]]:
     fragment = dict(zip(flat[1::2], flat[2::2], strict=True))
     for cells in fragment.values():
         if len(cells) != positions:
-            raise _unreadable(f"{len(cells) - 2} attributes instead of {positions - 2}")
+            raise _unreadable(f"{len(cells) - 2} cells instead of {positions - 2}")
     return fragment

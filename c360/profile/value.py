@@ -48,16 +48,23 @@ def _day_text(day: int) -> str:
 
 _MINUTES = tuple(f"T{minute // 60:02}:{minute % 60:02}:" for minute in range(24 * 60))
 _SECONDS = tuple(f"{second:02}Z" for second in range(60))
+_MILLIS = tuple(f"{second:02}." for second in range(60)), tuple(f"{ms:03}Z" for ms in range(1000))
+
+
+@lru_cache(maxsize=1 << 14)
+def _minute_text(minute: int) -> str:
+    """Minutes since 1970 as a time up to its seconds."""
+    day, minute = divmod(minute, 24 * 60)
+    return _day_text(day) + _MINUTES[minute]
 
 
 def time_text(at_ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC, with milliseconds only if there are any."""
-    day, rest = divmod(at_ms, DAY_MS)
-    minute, rest = divmod(rest, 60_000)
+    minute, rest = divmod(at_ms, 60_000)
     second, ms = divmod(rest, 1000)
     if ms:
-        return f"{_day_text(day)}{_MINUTES[minute]}{second:02}.{ms:03}Z"
-    return f"{_day_text(day)}{_MINUTES[minute]}{_SECONDS[second]}"
+        return f"{_minute_text(minute)}{_MILLIS[0][second]}{_MILLIS[1][ms]}"
+    return _minute_text(minute) + _SECONDS[second]
 
 
 # ---------------------------------------------------------------------------------------------------- value -> text
@@ -119,7 +126,14 @@ def _decimal_normal(value: Any) -> str:
 
 
 def _datetime_text(value: Any) -> str:
-    """The instant in UTC, RFC 3339, microseconds only if there are any. (`isoformat` takes twice as long.)"""
+    """The instant in UTC, RFC 3339, microseconds only if there are any. (`isoformat` takes twice as long.)
+
+    Also of an RFC 3339 text as msgspec writes it, with six digits of microseconds or none.
+    """
+    if value.__class__ is str:
+        if value[-1] == "Z":
+            return value
+        value = datetime.fromisoformat(value)
     if not isinstance(value, datetime):
         raise _not_a("datetime", value)
     try:

@@ -10,6 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import cast
 
@@ -71,7 +72,8 @@ class RocksStore:
         return found
 
     def write(self, entries: Iterable[Entry]) -> None:
-        entries = list(entries)
+        # In the order of the keys memory takes 150,000 ids in half the time, sorting included (docs/decisions/0009).
+        entries = sorted(entries, key=_key)
         while True:
             try:
                 self.db.write(_batch(entries), self.unlogged)
@@ -126,6 +128,9 @@ class RocksStore:
             failed = error
         del self.db  # whatever came of it, the directory is free
         return failed
+
+
+_key = itemgetter(0)
 
 
 def _batch(entries: Sequence[Entry]) -> WriteBatch:

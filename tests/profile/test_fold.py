@@ -212,7 +212,53 @@ def test_bytes_of_another_declaration_or_format_are_not_read() -> None:
     one.folder([Reader(0, 0, read_7)], rows=False)(fragment, None, 0, 1, 0)
     data = one.encode(fragment)
     assert one.decode(data) == fragment
-    with pytest.raises(NeedsOperator, match="1 attributes instead of 2"):
+    with pytest.raises(NeedsOperator, match="1 cells instead of 2"):
         two.decode(data)
-    with pytest.raises(NeedsOperator, match="format 2"):
-        one.decode(data.replace(b"\x93\x01", b"\x93\x02", 1))
+    with pytest.raises(NeedsOperator, match="format 1"):
+        one.decode(data.replace(b"\x93\x02", b"\x93\x01", 1))
+
+
+def test_attributes_that_count_the_same_values_share_a_cell() -> None:
+    same = "Event.sku"
+    folding = Folding(
+        [
+            Attribute("different", "distinct", "text", of=same),
+            Attribute("events", "count"),
+            Attribute("favourite", "top", "text", n=1, of=same),
+            Attribute("few", "top", "text", limit=1, of=same),  # keeps another sample
+            Attribute("of_late", "top", "text", within_days=30, of=same),
+            Attribute("elsewhere", "top", "text", of="Event.colour"),
+            Attribute("alone", "top", "text"),
+        ]
+    )
+    fold = folding.folder([Reader(i, 0, lambda r: r) for i in range(7)], rows=False)
+    fragment = folding.empty()
+    for value in ("a", "b", "b"):
+        fold(fragment, value, 0, 1, 0)
+    cells = fragment[0][FIRST:]
+    assert len(cells) == 6
+    assert cells[0] == {"a": 1, "b": 2}, "counted once"
+    values = folding.values(fragment, 0)
+    assert values[:3] == [2, 3, ["b"]]
+    assert values[4:] == [["b", "a"]] * 3
+
+
+def test_a_shared_cell_is_filled_also_by_a_type_that_only_a_later_attribute_names() -> None:
+    """Readers come per record type; the first attribute's are there whenever the others' are, as both read the same."""
+    folding = Folding([Attribute("top", "top", "text", of="x"), Attribute("distinct", "distinct", "text", of="x")])
+    one = folding.folder([Reader(0, 0, lambda r: r[0]), Reader(1, 0, lambda r: r[0])], rows=False)
+    other = folding.folder([Reader(1, 0, lambda r: r[1]), Reader(0, 0, lambda r: r[1])], rows=True)
+    fragment = folding.empty()
+    one(fragment, ("a", "b"), 0, 1, 0)
+    other(fragment, ("a", "b"), 0, 1, 0)
+    assert folding.values(fragment, 0) == [["a", "b"], 2]
+
+
+def test_an_empty_text_in_a_window_is_a_value() -> None:
+    folding = Folding([Attribute("least", "minimum", "text", within_days=7)])
+    fold = folding.folder([Reader(0, 0, lambda r: r)], rows=False)
+    fragment = folding.empty()
+    fold(fragment, "", 0, 1, 0)
+    assert folding.values(fragment, 0) == [""]
+    assert folding.values(folding.merge(fragment, folding.empty()), 0) == [""]
+    assert folding.values(folding.merge(folding.empty(), fragment), 0) == [""]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from c360.profile.attribute import ValueType
-from c360.profile.value import SHAPES, divided, time_text, units_of, units_text
+from c360.profile.value import SHAPES, Unfit, divided, time_text, units_of, units_text
 from tests.profile.oracle import PLUS_TWO, encoded, shown
 
 aware = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(PLUS_TWO))
@@ -116,3 +117,17 @@ def test_texts_of_values_and_their_json(kind: ValueType, value: Any, text: str, 
     assert shape.text(value) == text
     assert repr(shape.decoded(shape.encoding(text))) == repr(json) or kind == "json"
     assert shape.shown(text) == json
+
+
+@given(st.datetimes(timezones=st.timezones() | st.sampled_from([UTC, timezone(timedelta(hours=2, minutes=30))])))
+def test_a_time_as_governed_json_holds_it_is_the_time(value: datetime) -> None:
+    offset = value.utcoffset()
+    assume(offset is not None and not offset.total_seconds() % 60)  # RFC 3339 has no seconds in an offset
+    text = SHAPES["datetime"].text
+    try:
+        expected = text(value)
+    except Unfit:
+        with pytest.raises(Unfit):
+            text(msgspec.to_builtins(value))
+    else:
+        assert text(msgspec.to_builtins(value)) == expected
