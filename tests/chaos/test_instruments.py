@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +132,12 @@ def test_every_fault_says_what_it_is_and_an_unknown_one_is_refused(capsys: pytes
     with pytest.raises(SystemExit, match="2"):
         main(["--faults", "flood"])
     assert "kill_two" in capsys.readouterr().err
+
+
+def test_the_page_lists_every_fault_and_has_measured_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "chaos.md").read_text(encoding="utf-8")
+    for fault in faults_for(3):
+        name = fault.__name__.replace("_", " ")
+        assert f"| {name} | {fault.__doc__} |" in page
+        assert f"| {name} | classic | " in page
+        assert f"| {name} | consumer | " in page
