@@ -85,6 +85,7 @@ def worker(
     number: int | None,
 ) -> None:
     """Run the agents until SIGTERM or Ctrl-C; then commit everything and leave."""
+    from c360.tables.budget import Budget
     from c360.tables.rocks import RocksStores
 
     set_up_logging()
@@ -100,7 +101,7 @@ def worker(
         running = Worker(
             plan,
             cluster,
-            RocksStores(state_dir / plan.app),
+            RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20)),
             name,
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt),
             only=[a.strip() for a in only.split(",")] if only else (),

@@ -374,6 +374,7 @@ class Loop:
             return (
                 idle
                 or self.uncommitted >= self.settings.commit_records
+                or any(t.state.outgrown() for t in self._running() if t.state is not None)
                 or time.monotonic() - self.first_uncommitted >= commit_s
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
