@@ -15,7 +15,7 @@ from types import FrameType
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from c360.assembly import Worker, spare_the_collector
+from c360.assembly import Worker, tune_process
 from c360.cli.common import (
     RATE,
     Context,
@@ -109,7 +109,7 @@ def worker(
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
-        spare_the_collector()
+        tune_process()
         with stopping_on_signals(running):
             _run_with_web(running, web_port, web_host)
 
