@@ -55,6 +55,7 @@ from c360.tables.store import Entry, Stores
 
 log = logging.getLogger("c360.engine")
 
+SOON_S = 0.005  # between commits, when they are quick
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
 CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
@@ -72,6 +73,8 @@ class LoopSettings:
 
     batch_records: int = 1000
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record
+    # Sooner while commits take less than this part of the time; 0: never (docs/decisions/0010).
+    commit_share: float = 0.25
     # Or so long when behind, the commit itself included: fewer commits write fewer profiles (docs/decisions/0007).
     behind_s: float = 6.0
     commit_records: int = 150_000  # or after so many records: bounds memory between commits
@@ -184,7 +187,7 @@ class Loop:
         self.in_transaction = False
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
-        self.commit_took_s = 0.0  # the last one
+        self.commit_took_s = 0.0  # the last ones
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
         self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
@@ -368,19 +371,25 @@ class Loop:
     # ============================================================================================== 5 to 7: commit
     def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
-            commit_s = self.settings.commit_s
-            if behind:
-                commit_s = max(commit_s, self.settings.behind_s - self.commit_took_s)
             return (
                 idle
                 or self.uncommitted >= self.settings.commit_records
                 or any(t.state.outgrown() for t in self._running() if t.state is not None)
-                or time.monotonic() - self.first_uncommitted >= commit_s
+                or time.monotonic() - self.first_uncommitted >= self._commit_interval(behind=behind)
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
             return True
         now = self.clock()
         return any(t.processor.wants(now) for t in self._running() if t.processor is not None)
+
+    def _commit_interval(self, *, behind: bool) -> float:
+        """Seconds from the first uncommitted record to the next commit, by how long the last ones took."""
+        settings, took_s = self.settings, self.commit_took_s
+        if behind:
+            return max(settings.commit_s, settings.behind_s - took_s)
+        if not settings.commit_share:
+            return settings.commit_s
+        return min(settings.commit_s, max(SOON_S, took_s / settings.commit_share - took_s))
 
     def commit(self) -> None:
         """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
@@ -408,8 +417,11 @@ class Loop:
             self._write(made, begun)
         if everything:
             self.recommitted = begun
-        self.commit_took_s = time.monotonic() - begun
-        self.metrics.committed(self.uncommitted, self.commit_took_s)
+        took_s = time.monotonic() - begun
+        self.commit_took_s = max(
+            took_s, 0.8 * self.commit_took_s + 0.2 * took_s
+        )  # a slow one is remembered for a while
+        self.metrics.committed(self.uncommitted, took_s)
         self.uncommitted = 0
 
     def _finish(self, everything: bool) -> list[_Made]:

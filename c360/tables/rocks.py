@@ -56,7 +56,8 @@ class RocksStore:
                 ) from error
             if any(why in text for why in OF_THE_MACHINE):
                 raise NeedsOperator(
-                    f"the state in {path} cannot be opened: {text}. Check free space and permissions of C360_STATE_DIR"
+                    f"the state in {path} cannot be opened: {text}. Nothing is lost: it is in Kafka."
+                    " Check free space and permissions of C360_STATE_DIR, then start again"
                 ) from error
             raise TaskCorrupted(f"the state in {path} is damaged: {text}") from error
         self.unlogged = WriteOptions()

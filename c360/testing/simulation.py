@@ -104,6 +104,7 @@ class Simulation:
         settings = LoopSettings(
             batch_records=self.dice.choice((1, 7, 1000)),
             commit_s=self.dice.choice((0.0, 3600.0)),
+            commit_share=0.0,
             behind_s=0.0,
             commit_records=30,
             away_s=0.0,

@@ -18,7 +18,7 @@ from c360.tables.store import MemoryStores, Stores
 from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores
 from tests.engine.toy import OFTEN, POISON, Toy, World, toy_dlq
 
-LATE = LoopSettings(commit_s=3600.0)
+LATE = LoopSettings(commit_s=3600.0, commit_share=0.0)
 
 
 @pytest.fixture
