@@ -75,7 +75,7 @@ class LoopSettings:
     commit_records: int = 50_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
-    static: bool = False  # be a static member of the group, named as the slot
+    static: bool = True  # be a static member of the group, named as the slot, where that can be (docs/decisions/0008)
     adopt: bool = False  # take the changelog's positions where the group's differ
     away_s: float = 1.0  # between two tries while the broker is away
     store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
