@@ -68,6 +68,7 @@ log = logging.getLogger("c360.worker")
 @click.option(
     "--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's."
 )
+@click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
 @broker_option
 @pass_context
@@ -80,6 +81,7 @@ def worker(
     web_host: str,
     commit_ms: int,
     adopt: bool,
+    standby: bool,
     broker: str | None,
     processes: int,
     number: int | None,
@@ -103,7 +105,7 @@ def worker(
             cluster,
             RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20)),
             name,
-            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt),
+            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),
         )
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)

@@ -35,6 +35,7 @@ from c360.clock import Clock
 from c360.engine.agent import Agent, Processor, Task
 from c360.engine.metrics import LoopMetrics
 from c360.engine.restore import Progress, restore
+from c360.engine.standby import Standby
 from c360.engine.state import TaskState, encode_positions, partitions_of
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer
 from c360.engine.turnstile import Turn, Turnstile
@@ -80,7 +81,9 @@ class LoopSettings:
     commit_records: int = 150_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
-    static: bool = False  # be a static member of the group, named as the slot
+    static: bool = True  # be a static member of the group, named as the slot, where that can be (docs/decisions/0008)
+    standby: bool = False  # keep copies of the tasks that others run
+    standby_s: float = 1.0  # between two looks at what is new for them
     adopt: bool = False  # take the changelog's positions where the group's differ
     away_s: float = 1.0  # between two tries while the broker is away
     store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
@@ -191,9 +194,11 @@ class Loop:
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
         self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
-        self.restored: deque[tuple[list[RunningTask], Future[bool]]] = deque()
-        self.progress: list[Progress] = []
+        self.restored: deque[tuple[list[RunningTask], Future[bool], Progress]] = deque()
         self.executor = executor or ThreadPoolExecutor(1, thread_name_prefix=f"restore-{agent.name}")
+        self.standby: Standby | None = None
+        if self.settings.standby:
+            self.standby = Standby(agent, cluster, stores, clock, every_s=self.settings.standby_s)
         self.producer: Producer | None = None
         self.unsettled: list[RunningTask] = []  # to be restored by the next producer: a commit's outcome is unknown
         instance = slot if self.settings.static else None
@@ -223,6 +228,8 @@ class Loop:
                 self._restore([t for t in unsettled if t.phase is not Phase.GONE])
             self._subscribe()
             self._adopt_restored()
+            if self.standby is not None and self.standby.due():
+                self.executor.submit(self.standby.follow, frozenset(self.tasks))
             self._raise_trouble()
             # 1 poll: do not wait long for more while something is uncommitted
             wait_s = min(0.002, timeout_s) if self.uncommitted else timeout_s
@@ -261,6 +268,8 @@ class Loop:
         for task in list(self.tasks.values()):
             self._drop(task)
         self.executor.shutdown(wait=True)  # a restore that is under way notices `closing`
+        if self.standby is not None:
+            self.standby.close()
 
     # ================================================================================================ 2 to 4: work
     def _process(self, batch: Batch) -> int:
@@ -564,8 +573,7 @@ class Loop:
         for task in tasks:
             self._stop_running(task)
         progress = Progress()
-        self.progress.append(progress)
-        self.restored.append((tasks, self.executor.submit(self._restore_now, tasks, progress)))
+        self.restored.append((tasks, self.executor.submit(self._restore_now, tasks, progress), progress))
 
     def _stop_running(self, task: RunningTask) -> None:
         task.phase = Phase.RESTORING
@@ -576,6 +584,8 @@ class Loop:
         """In the restore thread: wait for the last owner's transaction, then follow the changelogs to their ends."""
         if self._all_gone(tasks):
             return False
+        if self.standby is not None:  # before anything waits: their stores are needed here
+            self.standby.release([t.task.lead for t in tasks])
         inputs = [tp for t in tasks for tp in t.task.inputs]
         committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
         states: dict[TP, TaskState] = {}
@@ -605,6 +615,11 @@ class Loop:
                 raise TaskMigrated("positions move while their tasks are restored: others have them") from error
             raise
         return True
+
+    @property
+    def progress(self) -> list[Progress]:
+        """Of the restores that are waiting or under way; asked for by other threads."""
+        return [progress for _, _, progress in list(self.restored)]
 
     def _all_gone(self, tasks: list[RunningTask]) -> bool:
         return self.closing or all(t.phase is Phase.GONE for t in tasks)
@@ -646,7 +661,7 @@ class Loop:
     def _adopt_restored(self) -> None:
         """Tasks whose restore has ended begin to run."""
         while self.restored and self.restored[0][1].done():
-            tasks, future = self.restored.popleft()
+            tasks, future, progress = self.restored.popleft()
             if all(t.phase is Phase.GONE for t in tasks):
                 continue  # whatever came of it
             try:
@@ -668,7 +683,7 @@ class Loop:
                 self.consumer.fetch(task.base)
             if self.settings.adopt:
                 self.recommitted = -math.inf  # the group is to have them at once, also when nothing moves
-            self.metrics.restored(self.progress[-1] if self.progress else Progress())
+            self.metrics.restored(progress)
 
     def _corrupted(self, task: RunningTask, error: TaskCorrupted) -> None:
         """6 failed: what is committed is safe in the changelog; the disk is made again from it."""
