@@ -14,6 +14,8 @@ Facts from librdkafka 2.16 that shape this one:
   offsets with those from anybody. `group` refuses to hand them out.
 * confluent-kafka 2.16 lets no second thread into a consumer that is polled all the time: `committed` called from the
   restore thread did not come back for a minute. It has a client of its own that never joins.
+* In the new group protocol the broker counts an epoch up before the members hear of it, and refuses offsets of the one
+  before. That is no loss of membership: who left for it would have the group move on again, and others do the same.
 * `incremental_assign` makes the client forget that the assignment was lost: the callback is then the one for revoking.
 * `send_offsets_to_transaction` does not look at its time-out and never comes back when the broker that coordinates the
   group was gone from the metadata for a moment, such as a single broker that restarts (librdkafka #5456 and #5511).
@@ -35,7 +37,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer as ConsumerClient
 from confluent_kafka import (
@@ -98,7 +100,14 @@ class KafkaCluster:
         self._settings = ClientSettings(bootstrap, settings or {})
 
     def consumer(self, group: str, *, instance: str | None = None) -> Consumer:
-        return KafkaConsumer(_as_it_can_leave(self._settings.consumer(group, instance)))
+        return KafkaConsumer(_as_it_can_leave(self._settings.consumer(group, instance)), partial(self._set_up, group))
+
+    def _set_up(self, group: str) -> None:
+        """In the new group protocol the broker keeps what a member of the classic one says by itself."""
+        if settings := self._settings.group():
+            admin = KafkaAdmin(self._settings.admin(), self._settings.watermarks())
+            admin.set_up_group(group, settings)
+            admin.close()
 
     def producer(self, transactional_id: str | None = None) -> Producer:
         """Raises BrokerAway while the coordinator does not answer, Fenced if another process takes over meanwhile."""
@@ -112,13 +121,21 @@ class KafkaCluster:
 
 
 # ====================================================================================================== consumer
-class KafkaConsumer:
-    """A group member. All calls from one thread, except `committed`."""
+class _Membership(NamedTuple):
+    """What a consumer says of its membership, for a producer. `late`: the group moves on before its members hear of it."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    metadata: bytes
+    late: bool
+
+
+class KafkaConsumer:
+    """A group member. All calls from one thread, except `committed`. `set_up` is called before it joins."""
+
+    def __init__(self, config: Mapping[str, Any], set_up: Callable[[], None] = lambda: None) -> None:
         self.ignored: Counter[str] = Counter()  # transient errors by name
         self._config = dict(config)
         self._static = "group.instance.id" in config
+        self._set_up = set_up
         self._client: ConsumerClient | None = _consumer(self._config)
         self._asking: ConsumerClient | None = None  # for `committed`, from whatever thread
         self._subscribed = False
@@ -140,6 +157,8 @@ class KafkaConsumer:
             from c360.engine.aio import make_way  # here: only static members need it, and it takes 80 ms
 
             make_way(self._config, topics)
+        if not self._subscribed:
+            self._set_up()
         if self._client is None:
             self._client = _consumer(self._config)
         try:
@@ -265,11 +284,11 @@ class KafkaConsumer:
             self._asking = _consumer({k: v for k, v in self._config.items() if k != "group.instance.id"})
         return self._asking
 
-    def group(self) -> bytes:
+    def group(self) -> _Membership:
         metadata = self._membership()
         if metadata is None:
             raise TaskMigrated(f"{self._config['group.id']}: this consumer is not a member of its group")
-        return metadata
+        return _Membership(metadata, late=self._config.get("group.protocol") == "consumer")
 
     def _membership(self) -> bytes | None:
         """As the client says it; None without a generation or a member id: lost, or not joined yet."""
@@ -513,11 +532,13 @@ class KafkaProducer:
         while True:
             left_s = deadline - time.monotonic()
             try:
-                _beside(lambda: client.send_offsets_to_transaction(wanted, group, OFFSETS_S), left_s)
+                _beside(lambda: client.send_offsets_to_transaction(wanted, group.metadata, OFFSETS_S), left_s)
                 return
             except TimeoutError:
                 raise OutcomeUnknown(f"{self._id}: sending offsets: no answer in {OFFSETS_S:.0f} s") from None
             except KafkaException as raised:
+                if group.late and error_of(raised).code() == KafkaError.ILLEGAL_GENERATION:
+                    raise TransactionAborted(f"{self._id}: the group has moved on; its next heartbeat tells") from None
                 if not error_of(raised).retriable() or time.monotonic() > deadline:
                     raise self._remedy(raised, f"{self._id}: sending offsets") from None
 
@@ -821,6 +842,16 @@ class KafkaAdmin:
                     raise _active(group, 1)
                 raise remedy(part.error, f"moving {group} in {part.topic}/{part.partition}")
 
+    def set_up_group(self, group: str, settings: Mapping[str, str]) -> None:
+        """Settings that the broker keeps for a group. Those it refuses are told, and its own hold: they cost time only."""
+        for name, value in settings.items():
+            try:
+                self._alter({group: {name: value}}, ResourceType.GROUP)
+            except BrokerAway:
+                raise
+            except C360Error as error:
+                log.warning("%s: the broker keeps its own %s, as it refuses %s (%s)", group, name, value, error)
+
     def delete_group(self, group: str) -> None:
         futures = self._client.delete_consumer_groups([group], request_timeout=REQUEST_S)
         try:
@@ -875,11 +906,11 @@ class KafkaAdmin:
                 refused.append(TP(part.topic, part.partition))
         return refused
 
-    def _alter(self, settings: Mapping[str, Mapping[str, str | None]]) -> None:
-        """Set topic settings; None gives one back to the broker's default."""
+    def _alter(self, settings: Mapping[str, Mapping[str, str | None]], kind: ResourceType = ResourceType.TOPIC) -> None:
+        """Set settings of topics, or groups; None gives one back to the broker's default."""
         resources = [
             ConfigResource(
-                ResourceType.TOPIC,
+                kind,
                 name,
                 incremental_configs=[
                     ConfigEntry(

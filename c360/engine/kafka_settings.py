@@ -58,8 +58,12 @@ FIXED: Final = frozenset(
         "transactional.id",
     }
 )
-# The broker has these in the new group protocol, and no client may.
-NOT_OF_NEW_PROTOCOL: Final = {"partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"}
+# In the new group protocol (KIP-848) the broker keeps these, for each group, and no client may.
+OF_GROUP: Final[Mapping[str, str]] = {
+    "heartbeat.interval.ms": "consumer.heartbeat.interval.ms",
+    "session.timeout.ms": "consumer.session.timeout.ms",  # last: it must be longer than the other
+}
+NOT_OF_NEW_PROTOCOL: Final = {"partition.assignment.strategy", *OF_GROUP}
 FOR_MEMBERS: Final = frozenset(
     {
         "coordinator.query.interval.ms",
@@ -136,10 +140,18 @@ class ClientSettings:
 
     def consumer(self, group: str, instance: str | None) -> dict[str, str]:
         settings = {**self.admin(), **READING, **MEMBER, **self._of(FOR_READERS, FOR_MEMBERS), "group.id": group}
-        if settings.get("group.protocol") == "consumer":
+        if self._new_protocol:
             # Nor a static id: there a killed member that comes back early is refused for good.
             return {k: v for k, v in settings.items() if k not in NOT_OF_NEW_PROTOCOL}
         return settings if instance is None else {**settings, "group.instance.id": instance}
+
+    def group(self) -> dict[str, str]:
+        """Settings of each group that the broker is to keep, by its names; none in the classic protocol."""
+        return {name: self.own.get(ours, MEMBER[ours]) for ours, name in OF_GROUP.items()} if self._new_protocol else {}
+
+    @property
+    def _new_protocol(self) -> bool:
+        return self.own.get("group.protocol") == "consumer"
 
     def producer(self, transactional_id: str | None) -> dict[str, str]:
         settings = {**self.admin(), **WRITING, **self._of(FOR_WRITERS)}

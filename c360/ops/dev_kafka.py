@@ -94,18 +94,21 @@ class Running:
             (_directory(self._home, n) / "exit").exists() for n in self._nodes
         )
 
-    def start_again(self, number: int) -> None:
-        """Start a broker (counted from 0) that has ended or is about to, on its data; returns when it answers."""
+    def start_again(self, *numbers: int) -> None:
+        """Start brokers (counted from 0) that have ended or are about to, on their data; returns when they answer."""
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
-        self._keeper.stdin.write(f"start {number}\n")
-        self._keeper.stdin.flush()
-        self.pids[:] = _pids(self._keeper.stdout.readline())
-        node, deadline = self._nodes[number], time.monotonic() + READY_S
-        while not probe.live_brokers(node.host, node.port):
-            if time.monotonic() > deadline or (_directory(self._home, node) / "exit").exists():
-                raise BrokerAway(f"broker {node.id} did not start again. Its log ends with:\n{_tail(self.log_text())}")
-            time.sleep(_LOOK_S)
+        for number in numbers:
+            self._keeper.stdin.write(f"start {number}\n")
+            self._keeper.stdin.flush()
+            self.pids[:] = _pids(self._keeper.stdout.readline())
+        deadline = time.monotonic() + READY_S
+        for node in [self._nodes[number] for number in numbers]:
+            while not probe.live_brokers(node.host, node.port):
+                if time.monotonic() > deadline or (_directory(self._home, node) / "exit").exists():
+                    log = _tail(_logs(self._home, [node]))
+                    raise BrokerAway(f"broker {node.id} did not start again. Its log ends with:\n{log}")
+                time.sleep(_LOOK_S)
 
     def stop(self) -> None:
         """Stop the brokers cleanly and delete what was temporary; a second call does nothing."""

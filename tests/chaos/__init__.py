@@ -7,6 +7,7 @@
 | `crew` | worker processes, started again as a supervisor would |
 | `feed` | traffic that goes on without end and remembers what it sent |
 | `watch` | when output of which task came, as a read_committed reader sees it |
+| `asker` | questions about groups, from a process of their own |
 | `faults` | what is done to all of these, and how long output stood still |
 | `check` | the output beside that of an undisturbed run: lost, doubled, order |
 | `run` | one run from a seed; its table. `python -m tests.chaos` |

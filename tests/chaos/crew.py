@@ -51,9 +51,7 @@ class Crew:
         with self.log(number).open("a") as log:
             log.write(f"=== {time.strftime('%H:%M:%S')} start\n")
         state = self.work / f"state-{number}"
-        self.processes[number] = worker(
-            self.broker_of(number), state, self.log(number), self.app, **self.settings
-        )
+        self.processes[number] = worker(self.broker_of(number), state, self.log(number), self.app, **self.settings)
 
     def _look_after(self) -> None:
         while not self.over.wait(LOOK_S):

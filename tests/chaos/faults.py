@@ -150,8 +150,7 @@ def kill_all_brokers(stage: Stage) -> None:
     for broker in range(stage.ground.brokers):
         stage.ground.kill(broker)
     stage.wait(0, 3)
-    for broker in range(stage.ground.brokers):
-        stage.ground.start(broker)
+    stage.ground.start(*range(stage.ground.brokers))
 
 
 def kill_worker_and_broker(stage: Stage) -> None:

@@ -58,8 +58,8 @@ class Ground:
     def kill(self, broker: int) -> None:
         self.signal(broker, signal.SIGKILL)
 
-    def start(self, broker: int) -> None:
-        self.running.start_again(broker)
+    def start(self, *brokers: int) -> None:
+        self.running.start_again(*brokers)
 
 
 @contextmanager

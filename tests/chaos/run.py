@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import statistics
@@ -28,11 +29,11 @@ from c360.engine.transport import TP, Cluster
 from c360.errors import BrokerAway, Fenced, NeedsOperator, UsageError
 from c360.ops.demo import Demo
 from c360.ops.load import RawRecord
-from c360.ops.progress import at_rest
 from c360.ops.records import records
 from c360.ops.verify import verify
 from c360.tables.store import MemoryStores
 from examples.shop.app import app
+from tests.chaos.asker import Asker
 from tests.chaos.check import Pair, Topic, Verdict, compare_streams, compare_tables
 from tests.chaos.crew import Crew
 from tests.chaos.faults import Fault, Stage, deck, faults_for
@@ -103,21 +104,22 @@ def run(course: Course, work: Path, say: Callable[[str], None]) -> Outcome:
         stands = stack.enter_context(ground(course.brokers, WORKERS))
         stack.callback(lambda: (work / "brokers.log").write_text(stands.running.log_text()))
         cluster = KafkaCluster(stands.bootstrap)
+        asker = stack.enter_context(Asker(stands.bootstrap))
         feed = Feed(cluster, rate=course.rate, seed=course.seed)
         watch = Watch(plan, cluster, PARTITIONS)
         crew = stack.enter_context(Crew(WORKERS, stands.door, work, APP, settings))
         stage = Stage(stands, crew, dice)
         try:
-            _wait_until_well(crew, watch, cluster, READY_S)
+            _wait_until_well(crew, watch, asker, READY_S)
             say(f"{WORKERS} {course.protocol} workers on {course.brokers} brokers: output flows")
-            _disturb(course, stage, watch, cluster, outcome, say)
+            _disturb(course, stage, watch, asker, outcome, say)
         except Stuck as why:
             outcome.stuck = str(why)
             say(f"STUCK: {why}")
         sent = feed.finish()
         outcome.sent = len(sent)
         try:
-            _wait(lambda: _rests(cluster), REST_S, lambda: "the workers do not come to rest")
+            _wait(asker.at_rest, REST_S, lambda: "the workers do not come to rest")
         except Stuck as why:
             outcome.stuck = outcome.stuck or str(why)
             say(f"STUCK: {why}")
@@ -135,7 +137,7 @@ def run(course: Course, work: Path, say: Callable[[str], None]) -> Outcome:
 
 
 def _disturb(
-    course: Course, stage: Stage, watch: Watch, cluster: Cluster, outcome: Outcome, say: Callable[[str], None]
+    course: Course, stage: Stage, watch: Watch, asker: Asker, outcome: Outcome, say: Callable[[str], None]
 ) -> None:
     begun = time.monotonic()
     cards = list(course.faults)
@@ -149,7 +151,7 @@ def _disturb(
         fault(stage)
         over = time.monotonic()
         try:
-            _wait_until_well(stage.crew, watch, cluster, RECOVERY_S)
+            _wait_until_well(stage.crew, watch, asker, RECOVERY_S)
         except Stuck as why:
             raise Stuck(f"after {fault.__name__}: {why}") from None
         finally:
@@ -164,29 +166,18 @@ def _disturb(
             say(f"{done.begun_s:6.1f} s  {done.fault}: {done.lasted_s} s, output stood still for {done.silent_s} s")
 
 
-def _wait_until_well(crew: Crew, watch: Watch, cluster: Cluster, within_s: float) -> None:
+def _wait_until_well(crew: Crew, watch: Watch, asker: Asker, within_s: float) -> None:
     """Until all workers are members of all groups, and then there is new output of every task."""
     groups = [agent.group for agent in app.plan().agents]
-    admin = cluster.admin()
-    _wait(
-        lambda: all(admin.group_members(group) == crew.size for group in groups),
-        within_s,
-        lambda: f"members of {', '.join(f'{g}: {admin.group_members(g)}' for g in groups)}",
-    )
-    admin.close()
+    found: list[int] = []
+
+    def complete() -> bool:
+        found[:] = asker.members(groups)
+        return all(members == crew.size for members in found)
+
+    _wait(complete, within_s, lambda: f"members of {', '.join(groups)}: {found}")
     since = time.monotonic()
-    _wait(
-        lambda: watch.arrivals.flowing(since), within_s, lambda: f"no output for {watch.arrivals.silent(since)}"
-    )
-
-
-def _rests(cluster: Cluster) -> bool:
-    admin, reader = cluster.admin(), cluster.reader()
-    try:
-        return at_rest(app.plan(), admin, reader)
-    finally:
-        admin.close()
-        reader.close()
+    _wait(lambda: watch.arrivals.flowing(since), within_s, lambda: f"no output of {watch.arrivals.silent(since)}")
 
 
 def _wait(done: Callable[[], bool], within_s: float, otherwise: Callable[[], str]) -> None:
@@ -297,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     _say(f"seed {seed}")
     work = Path(tempfile.mkdtemp(prefix="c360-chaos-"))
-    outcomes = []
+    outcomes, load = [], os.getloadavg()[0]
     for protocol in options.protocols:
         seconds = options.seconds / len(options.protocols)
         course = Course(seconds, seed, options.brokers, protocol, options.rate, tuple(options.faults))
@@ -314,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
     else:
+        print(f"seed {seed}, load {load:.1f} before and {os.getloadavg()[0]:.1f} after on {os.cpu_count()} cores\n")
         print(table(outcomes))
         print(f"lost {found['lost']} doubled {found['doubled']}")
     return 0 if fine else 1
@@ -321,11 +313,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=300, help="of faults, all protocols together; default: %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="of faults, all protocols together; default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, help="of faults and traffic; default: a random one, printed")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3, help="default: %(default)s")
     parser.add_argument("--protocols", type=_protocols, default=PROTOCOLS, help=f"default: {','.join(PROTOCOLS)}")
-    parser.add_argument("--faults", type=_faults, default=(), help="these and no others, once each; default: random ones")
+    parser.add_argument(
+        "--faults", type=_faults, default=(), help="these and no others, once each; default: random ones"
+    )
     parser.add_argument("--rate", type=float, default=300, help="records a second; default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument("--keep", action="store_true", help="keep logs and state also when all is right")

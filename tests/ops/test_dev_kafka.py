@@ -112,6 +112,24 @@ def test_three_brokers_know_each_other(jars: Jars) -> None:
     assert not any(alive(pid) for pid in kafka.pids)
 
 
+@pytest.mark.kafka
+def test_a_broker_that_was_killed_starts_again_and_tells_at_each_door_the_address_that_stands_there(jars: Jars) -> None:
+    with dev_kafka.start(doors={"WEST": ["127.0.0.1:7"], "EAST": ["127.0.0.1:9"]}) as kafka:
+        [west], [east] = kafka.doors["WEST"], kafka.doors["EAST"]
+        assert len({address(kafka.bootstrap), west, east}) == 3
+        assert probe.live_brokers(*west) == 1
+        killed = kafka.pids[0]
+        os.kill(killed, signal.SIGKILL)
+        until(kafka.ended, "its end is noticed")
+        kafka.start_again(0)
+        assert not kafka.ended()
+        assert kafka.pids[0] != killed
+        assert probe.live_brokers(*east) == 1
+        properties = settings.broker_properties(kafka._nodes[0], kafka._nodes, {})
+        assert properties["advertised.listeners"].endswith(",WEST://127.0.0.1:7,EAST://127.0.0.1:9")
+    assert not alive(kafka.pids[0])
+
+
 OWNER = """
 import json, multiprocessing, sys, time
 from c360.ops import dev_kafka
@@ -220,9 +238,9 @@ def test_a_port_taken_in_the_last_moment_is_exchanged_for_another(jars: Jars, mo
         taken = other.getsockname()[1]
         offered = [taken]
 
-        def ports(brokers: int, first: int | None) -> list[tuple[int, int]]:
-            [(port, controller)] = free_ports(brokers, first)
-            return [(offered.pop() if offered else port, controller)]
+        def ports(brokers: int, first: int | None, each: int) -> list[list[int]]:
+            [[port, controller]] = free_ports(brokers, first, each)
+            return [[offered.pop() if offered else port, controller]]
 
         monkeypatch.setattr(dev_kafka, "_ports", ports)
         with dev_kafka.start() as kafka:
