@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,7 +49,9 @@ MEASURED_FROM = 0.4  # of the measured events: by then it has its partitions, an
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.split("\n")[0])
     parser.add_argument("--customers", type=_numbers, default=[10_000, 100_000, 1_000_000], help="default: %(default)s")
-    parser.add_argument("--active", type=int, default=100_000, help="customers in the working set (default: %(default)s)")
+    parser.add_argument(
+        "--active", type=int, default=100_000, help="customers in the working set (default: %(default)s)"
+    )
     parser.add_argument("--events", type=int, default=400_000, help="that are measured (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     options = parser.parse_args(arguments)
@@ -70,7 +73,17 @@ def _numbers(text: str) -> list[int]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
-    heads = ["customers", "CPU µs/event", "peak MB", "state MB", "again s", "restore s", "restored", "records/s", "load"]
+    heads = [
+        "customers",
+        "CPU µs/event",
+        "peak MB",
+        "state MB",
+        "again s",
+        "restore s",
+        "restored",
+        "records/s",
+        "load",
+    ]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
         restore = row["restore"]
@@ -90,7 +103,9 @@ def grown(customers: int, active: int, events: int) -> dict[str, Any]:
         stack.callback(admin.close)
         stack.callback(reader.close)
         admin.create([TopicSpec("events", PARTITIONS, {"retention.ms": "-1"})])
-        course = Course(cluster, running.bootstrap, "events", Outcome({}, []), customers + events, work, commit_ms=100)
+        course = Course(
+            cluster, running.bootstrap, "events", Outcome({}, Counter()), customers + events, work, commit_ms=100
+        )
         names = {"prefix": "growth", "input": "events"}
         state = work / "state"
 
@@ -110,7 +125,10 @@ def grown(customers: int, active: int, events: int) -> dict[str, Any]:
             process.stop()
         say(f"{customers} customers: {events} events of {min(active, customers)}")
         step = max(1, customers // active)
-        _write(cluster, (record(random, customers + i, random.randrange(min(active, customers)) * step) for i in range(events)))
+        _write(
+            cluster,
+            (record(random, customers + i, random.randrange(min(active, customers)) * step) for i in range(events)),
+        )
         process = start("measured.log")
         try:
             cost = _followed(process, progress(), customers)
@@ -121,8 +139,7 @@ def grown(customers: int, active: int, events: int) -> dict[str, Any]:
         state_mb = round(sum(p.stat().st_size for p in state.rglob("*") if p.is_file()) / 1e6)
         again_s, _ = _ready(start("again.log"))
         shutil.rmtree(state)
-        restore_s, line = _ready(restored := start("restored.log"))
-    del restored
+        restore_s, line = _ready(start("restored.log"))
     records, busy_s = _restored(line)
     return {
         "cpu_us_per_event": round(cost, 2),

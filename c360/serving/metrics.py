@@ -76,6 +76,7 @@ def _loop(page: Page, loop: Loop) -> None:
     page.add("c360_commit_seconds_total", "counter", "Time in commits.", agent, round(metrics.commit_s, 6))
     page.add("c360_commit_seconds_max", "gauge", "Longest commit so far.", agent, round(metrics.commit_s_max, 6))
     page.add("c360_restored_records_total", "counter", "Changelog records restored.", agent, metrics.restored_records)
+    page.add("c360_restore_seconds_total", "counter", "Time in restores.", agent, round(metrics.restore_s, 6))
     page.add(
         "c360_restore_left_records", "gauge", "Changelog records still to restore.", agent,
         sum(p.left for p in loop.progress),
