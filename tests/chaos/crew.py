@@ -50,8 +50,11 @@ class Crew:
     def _start(self, number: int) -> None:
         with self.log(number).open("a") as log:
             log.write(f"=== {time.strftime('%H:%M:%S')} start\n")
-        state = self.work / f"state-{number}"
-        self.processes[number] = worker(self.broker_of(number), state, self.log(number), self.app, **self.settings)
+        state = self.work / "state" / str(number)
+        alone = ("--number", str(number))  # as under a supervisor: it ends when this process does
+        self.processes[number] = worker(
+            self.broker_of(number), state, self.log(number), self.app, *alone, **self.settings
+        )
 
     def _look_after(self) -> None:
         while not self.over.wait(LOOK_S):
