@@ -93,9 +93,7 @@ class Standby:
         self.copies.tasks = len(logs)
         positions, ends = begin(reader, {log: self.states[lead] for log, lead in logs.items()})
         # After the last record there is the mark of its transaction: a position alone does not tell that it is all.
-        new = {
-            log: at for log, at in positions.items() if at < ends[log] and self._reached.get(logs[log]) != ends[log]
-        }
+        new = {log: at for log, at in positions.items() if at < ends[log] and self._reached.get(logs[log]) != ends[log]}
         self.copies.left = sum(max(0, ends[log] - at) for log, at in new.items())
         if not new:
             return False
