@@ -30,6 +30,7 @@ from c360.engine.kafka import KafkaCluster
 from c360.engine.transport import TP
 from c360.ops import dev_kafka
 from c360.ops.load import load
+from c360.ops.progress import at_rest
 from c360.ops.traffic import traffic
 from examples.shop.app import app
 
@@ -188,10 +189,8 @@ def big_disk(events: int) -> dict[str, Any]:
         worker.start()
         load(traffic(events, seed=2, end_ms=int(time.time() * 1000)), cluster, partitions=PARTITIONS)
         admin, reader = cluster.admin(), cluster.reader()
-        group = next(a.group for a in plan.agents if a.name == "govern")
-        clicks = [TP(CLICKS, p) for p in range(PARTITIONS)]
         deadline = time.monotonic() + 600
-        while any(admin.group_offsets(group).get(tp, 0) < end for tp, end in reader.ends(clicks).items()):
+        while not at_rest(plan, admin, reader):
             if time.monotonic() > deadline:
                 raise TimeoutError("it did not catch up in time")
             time.sleep(0.5)
@@ -203,8 +202,8 @@ def big_disk(events: int) -> dict[str, Any]:
         at = time.monotonic()
         worker.start()
         pulse.start()
-        until(lambda: all(len(times) > 1 for times in pulse.came.values()))
-        first = max(times[1] for times in pulse.came.values()) - at
+        until(lambda: worker.metric(f'c360_commits_total{{agent="{AGENT.name}"') >= 1)
+        first = time.monotonic() - at
         restored = worker.metric("c360_restored_records_total")
         pulse.stop()
         shutil.rmtree(home, ignore_errors=True)

@@ -74,7 +74,7 @@ class LoopSettings:
 
     batch_records: int = 1000
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record
-    # Sooner while commits take less than this part of the time; 0: never (docs/decisions/0010).
+    # Sooner while commits take less than this part of the time; 0: never (docs/decisions/0011).
     commit_share: float = 0.25
     # Or so long when behind, the commit itself included: fewer commits write fewer profiles (docs/decisions/0007).
     behind_s: float = 6.0
@@ -197,6 +197,7 @@ class Loop:
         self.restored: deque[tuple[list[RunningTask], Future[bool], Progress]] = deque()
         self.executor = executor or ThreadPoolExecutor(1, thread_name_prefix=f"restore-{agent.name}")
         self.standby: Standby | None = None
+        self.copying: Future[None] | None = None  # a slice of it
         if self.settings.standby:
             self.standby = Standby(agent, cluster, stores, clock, every_s=self.settings.standby_s)
         self.producer: Producer | None = None
@@ -228,8 +229,7 @@ class Loop:
                 self._restore([t for t in unsettled if t.phase is not Phase.GONE])
             self._subscribe()
             self._adopt_restored()
-            if self.standby is not None and self.standby.due():
-                self.executor.submit(self.standby.follow, frozenset(self.tasks))
+            self._stand_by()
             self._raise_trouble()
             # 1 poll: do not wait long for more while something is uncommitted
             wait_s = min(0.002, timeout_s) if self.uncommitted else timeout_s
@@ -620,6 +620,18 @@ class Loop:
     def progress(self) -> list[Progress]:
         """Of the restores that are waiting or under way; asked for by other threads."""
         return [progress for _, _, progress in list(self.restored)]
+
+    def _stand_by(self) -> None:
+        """See to the copies of what others run, on the restore thread."""
+        if self.standby is None:
+            return
+        if self.copying is not None:
+            if not self.copying.done():
+                return
+            self.copying.result()  # raises our own mistakes only
+            self.copying = None
+        if self.standby.due():
+            self.copying = self.executor.submit(self.standby.follow, frozenset(self.tasks))
 
     def _all_gone(self, tasks: list[RunningTask]) -> bool:
         return self.closing or all(t.phase is Phase.GONE for t in tasks)

@@ -4,7 +4,7 @@ A copy is what a restore leaves that was interrupted: committed records only, ea
 a task that becomes ours closes its copy and is restored as ever, and one that goes to another becomes a copy again.
 
 Everything here happens on the loop's restore thread, in slices between restores: no store is ever open twice, and who
-waits for a restore waits for one slice. Nothing that fails here ends a worker; a copy that fails is made again later.
+waits for a restore waits for one slice. No error of a disk or a broker here ends a worker; what failed is copied again later.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Copies:
 
 
 class Standby:
-    """One agent's copies. All calls from one thread at a time, except `due`."""
+    """One agent's copies. All calls from one thread at a time, except `due`.
+
+    `every_s`: between two looks at what is new; 0: whenever asked, and without regard to time, for seeds that repeat.
+    """
 
     def __init__(self, agent: Agent, cluster: Cluster, stores: Stores, clock: Clock, *, every_s: float = 1.0) -> None:
         self.agent, self.cluster, self.stores, self.clock = agent, cluster, stores, clock
@@ -54,17 +57,12 @@ class Standby:
         self._leads: list[TP] = []
         self._looked = -LOOK_S
         self._calm_until = 0.0
-        self._waiting = False
         self._next = 0.0
 
     # ----------------------------------------------------------------------------------------- on the loop's thread
     def due(self) -> bool:
-        """Whether a slice should be submitted now; asked before each one, and answered True once for each."""
-        now = time.monotonic()
-        if self._waiting or now < self._next:
-            return False
-        self._waiting = True
-        return True
+        """Whether it is time for a slice."""
+        return time.monotonic() >= self._next
 
     # -------------------------------------------------------------------------------------- on the restore thread
     def follow(self, owned: Collection[TP]) -> None:
@@ -80,7 +78,6 @@ class Standby:
             self._failed(error, self.states)
         finally:
             self._next = time.monotonic() + (0.0 if behind else self.every_s)
-            self._waiting = False
 
     def _follow(self, owned: Collection[TP]) -> bool:
         """True when there is more to copy."""
@@ -96,8 +93,10 @@ class Standby:
         self.copies.tasks = len(logs)
         positions, ends = begin(reader, {log: self.states[lead] for log, lead in logs.items()})
         # After the last record there is the mark of its transaction: a position alone does not tell that it is all.
-        new = {log: at for log, at in positions.items() if self._reached.get(logs[log]) != ends[log]}
+        new = {log: at for log, at in positions.items() if at < ends[log] and self._reached.get(logs[log]) != ends[log]}
         self.copies.left = sum(max(0, ends[log] - at) for log, at in new.items())
+        if not new:
+            return False
         # 3 copy, until there is no more for now, or time is up
         until = time.monotonic() + SLICE_S
         with closing(reader.read(new, ends)) as reading:  # type: ignore[type-var]  # both readers give generators
@@ -112,7 +111,7 @@ class Standby:
                     self.copies.left = max(0, self.copies.left - len(batch))
                 if not batches:
                     return False  # of a transaction that is still open
-                if time.monotonic() > until:
+                if self.every_s and time.monotonic() > until:
                     return True
         self.copies.left = 0
         self._reached |= {logs[log]: ends[log] for log in new}
