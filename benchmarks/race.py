@@ -99,8 +99,17 @@ class Process:
     """A contestant that runs."""
 
     def __init__(
-        self, contestant: Contestant, course: Course, prefix: str, build: Path, state: Path, log: Path
+        self,
+        contestant: Contestant,
+        course: Course,
+        prefix: str,
+        build: Path,
+        state: Path,
+        log: Path,
+        *,
+        core: int | None = None,
     ) -> None:
+        """`core`: the only one it may run on."""
         self.name, self.log, self.report = contestant.name, log, log.with_suffix(".perf")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("C360_")}
         environment = {
@@ -113,9 +122,11 @@ class Process:
             "PORT": str(_free_port()),
             "PYTHON": sys.executable,
             "BUILD": str(build),
+            "MEMBER": "" if core is None else str(core),
             **contestant.environment,
         }
-        command = [*perf_command(self.report), "env", f"PREFIX={prefix}", str(contestant.home / "run.sh")]
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+        command = [*perf_command(self.report), *pinned, "env", f"PREFIX={prefix}", str(contestant.home / "run.sh")]
         self.begun = time.monotonic()
         with log.open("wb") as out:  # perf sets PREFIX to something of its own, hence env
             self.process = subprocess.Popen(
@@ -244,10 +255,15 @@ def race(contestant: Contestant, course: Course, prefix: str, *, restore: bool =
     """All figures of one run, `check` among them: "ok", or what is wrong. Raises Skipped and Failed."""
     build = prepare(contestant)
     with closing(course.cluster.admin()) as admin, closing(course.cluster.reader()) as reader:
-        if contestant.peer != "c360":  # which makes its own
-            compact = {"cleanup.policy": "compact"}
-            admin.create([TopicSpec(f"{prefix}-profiles", PARTITIONS, compact), TopicSpec(f"{prefix}-dlq", PARTITIONS)])
+        make_topics(contestant, prefix, admin)
         return _race(contestant, course, prefix, build, admin, reader, restore)
+
+
+def make_topics(contestant: Contestant, prefix: str, admin: Admin) -> None:
+    """The topics a contestant writes to; c360 makes its own."""
+    if contestant.peer != "c360":
+        compact = {"cleanup.policy": "compact"}
+        admin.create([TopicSpec(f"{prefix}-profiles", PARTITIONS, compact), TopicSpec(f"{prefix}-dlq", PARTITIONS)])
 
 
 def _race(
@@ -274,14 +290,14 @@ def _race(
         "load": round(load, 2),
         "ready": ready,
     }
-    result["check"] = "; ".join(_check(contestant, course, names, admin, reader, result)) or "ok"
+    result["check"] = "; ".join(check(contestant, course, names, admin, reader, result)) or "ok"
     if restore:
         result["restore"] = _restore(contestant, course, prefix, build, state)
     shutil.rmtree(state, ignore_errors=True)
     return result
 
 
-def _check(
+def check(
     contestant: Contestant,
     course: Course,
     names: Mapping[str, str],

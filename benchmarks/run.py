@@ -49,7 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: dict[str, Any] = {"machine": machine(), "settings": vars(options), "contestants": {}, "skipped": {}}
     with ExitStack() as stack:
         try:
-            course = _course(options, stack)
+            course = make_course(
+                stack,
+                events=options.events,
+                customers=options.customers,
+                seed=options.seed,
+                commit_ms=options.commit_ms,
+                brokers=options.brokers,
+            )
             fine = _rounds(options, course, results)
         except C360Error as error:
             say(str(error))
@@ -93,26 +100,28 @@ def say(line: str) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- course
-def _course(options: argparse.Namespace, stack: ExitStack) -> Course:
-    """A broker with the input on it, and what is right for that input."""
+def make_course(
+    stack: ExitStack, *, events: int, customers: int, seed: int = SEED, commit_ms: int = 100, brokers: str | None = None
+) -> Course:
+    """A broker with the input on it, and what is right for that input. `brokers`: None starts one."""
     work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="c360-benchmark-")))
-    brokers, pids = options.brokers, []
+    pids: Sequence[int] = []
     if not brokers:
         running = stack.enter_context(dev_kafka.start(data_dir=work / "kafka", say=say))
         brokers, pids = running.bootstrap, running.pids
     cluster = KafkaCluster(brokers)
     topic = f"events-{time.time_ns() // 1_000_000}"
     cluster.admin().create([TopicSpec(topic, PARTITIONS, {"retention.ms": "-1"})])
-    say(f"writing {options.events} events of {options.customers} customers to {topic}")
-    right = outcome(_written(records(options.events, options.customers, options.seed), cluster, topic))
+    say(f"writing {events} events of {customers} customers to {topic}")
+    right = outcome(_written(records(events, customers, seed), cluster, topic))
     return Course(
         cluster,
         brokers,
         topic,
         right,
-        options.events,
+        events,
         work,
-        options.commit_ms,
+        commit_ms,
         pids,
         next((work / "kafka").glob("broker-*/data"), None),
     )

@@ -34,7 +34,7 @@ def records(events: int, customers: int, seed: int = SEED) -> Iterator[Raw]:
             raw = recent[random.randrange(RECENT)]
         else:
             customer = random.choices(names, cum_weights=weights)[0]
-            raw = _record(random, i, customer)
+            raw = record(random, i, customer)
         if i < RECENT:
             recent.append(raw)
         else:
@@ -42,7 +42,8 @@ def records(events: int, customers: int, seed: int = SEED) -> Iterator[Raw]:
         yield raw
 
 
-def _record(random: Random, i: int, customer: int) -> Raw:
+def record(random: Random, i: int, customer: int) -> Raw:
+    """Event number i, of this customer; sometimes poison."""
     event = _event(random, i, customer)
     key = event["customer_id"].encode()
     return key, _poisoned(random, event) if random.random() < 0.001 else orjson.dumps(event)

@@ -18,8 +18,10 @@ KNOWN: Mapping[str, str] = {
     "app": "the app, as module:name",
     "broker": "Kafka bootstrap servers, as host:port[,host:port]",
     "state_dir": "directory of local state; default .c360",
+    "memory_mb": "MiB that decoded state and RocksDB may take, per process; default 384",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
+MEMORY_MIN_MB = 32
 PREFIX = "C360_"
 CLIENT = "KAFKA_"  # C360_KAFKA_SASL_MECHANISM → sasl.mechanism
 OURS = ("C360_TEST_", "C360_NO_KAFKA")  # beginnings of names that the project's own tests read
@@ -32,6 +34,7 @@ class Settings:
     app: str | None = None
     broker: str | None = None
     state_dir: Path = Path(".c360")
+    memory_mb: int = 384
     slot: str | None = None
     kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
 
@@ -63,9 +66,16 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         app=found.get("app"),
         broker=found.get("broker"),
         state_dir=Path(found.get("state_dir", ".c360")),
+        memory_mb=_megabytes(found.get("memory_mb", "384")),
         slot=found.get("slot"),
         kafka=kafka,
     )
+
+
+def _megabytes(said: str) -> int:
+    if not said.isdecimal() or int(said) < MEMORY_MIN_MB:
+        raise UsageError(f"memory_mb is {said!r}; it must be a whole number of MiB, {MEMORY_MIN_MB} or more")
+    return int(said)
 
 
 def _table(path: Path) -> dict[str, object]:

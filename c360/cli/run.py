@@ -15,7 +15,7 @@ from types import FrameType
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from c360.assembly import Worker, spare_the_collector
+from c360.assembly import Worker, tune_process
 from c360.cli.common import (
     RATE,
     Context,
@@ -68,6 +68,7 @@ log = logging.getLogger("c360.worker")
 @click.option(
     "--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's."
 )
+@click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
 @broker_option
 @pass_context
@@ -80,11 +81,13 @@ def worker(
     web_host: str,
     commit_ms: int,
     adopt: bool,
+    standby: bool,
     broker: str | None,
     processes: int,
     number: int | None,
 ) -> None:
     """Run the agents until SIGTERM or Ctrl-C; then commit everything and leave."""
+    from c360.tables.budget import Budget
     from c360.tables.rocks import RocksStores
 
     set_up_logging()
@@ -100,15 +103,15 @@ def worker(
         running = Worker(
             plan,
             cluster,
-            RocksStores(state_dir / plan.app),
+            RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20)),
             name,
-            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt),
+            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),
         )
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
-        spare_the_collector()
+        tune_process()
         with stopping_on_signals(running):
             _run_with_web(running, web_port, web_host)
 

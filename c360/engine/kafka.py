@@ -100,7 +100,7 @@ class KafkaCluster:
         self._settings = ClientSettings(bootstrap, settings or {})
 
     def consumer(self, group: str, *, instance: str | None = None) -> Consumer:
-        return KafkaConsumer(self._settings.consumer(group, instance), partial(self._set_up, group))
+        return KafkaConsumer(_as_it_can_leave(self._settings.consumer(group, instance)), partial(self._set_up, group))
 
     def _set_up(self, group: str) -> None:
         """In the new group protocol the broker keeps what a member of the classic one says by itself."""
@@ -134,6 +134,7 @@ class KafkaConsumer:
     def __init__(self, config: Mapping[str, Any], set_up: Callable[[], None] = lambda: None) -> None:
         self.ignored: Counter[str] = Counter()  # transient errors by name
         self._config = dict(config)
+        self._static = "group.instance.id" in config
         self._set_up = set_up
         self._client: ConsumerClient | None = _consumer(self._config)
         self._asking: ConsumerClient | None = None  # for `committed`, from whatever thread
@@ -152,6 +153,10 @@ class KafkaConsumer:
         self._raised: BaseException | None = None  # by the listener
 
     def subscribe(self, topics: Sequence[str], listener: Rebalance) -> None:
+        if self._static and not self._subscribed:
+            from c360.engine.aio import make_way  # here: only static members need it, and it takes 80 ms
+
+            make_way(self._config, topics)
         if not self._subscribed:
             self._set_up()
         if self._client is None:
@@ -302,7 +307,7 @@ class KafkaConsumer:
             return
         if self._subscribed:  # nobody is told; callbacks only let go
             self._in_callback, self._raised = True, None
-        member = self._membership() if self._subscribed and "group.instance.id" in self._config else None
+        member = self._membership() if self._subscribed and self._static else None
         with self._guard:
             client, self._client = self._client, None
             if self._asking is not None:
@@ -315,7 +320,7 @@ class KafkaConsumer:
             finally:
                 self._subscribed = False
         if member is not None:
-            from c360.engine.aio import leave  # here: only static members need it, and it takes 80 ms
+            from c360.engine.aio import leave
 
             leave(self._config, _member_id(member))
 
@@ -333,10 +338,15 @@ class KafkaConsumer:
     def _on_revoke(self, listener: Rebalance, client: ConsumerClient, parts: list[TopicPartition]) -> None:
         # An assign of ours between the loss and this call makes the client forget that it was a loss.
         member = self._client is None or self._membership() is not None
-        self._let_go(listener.revoked if member else listener.lost, client, parts)
+        if member:
+            self._let_go(listener.revoked, client, parts)
+        else:
+            self._on_lost(listener, client, parts)
 
     def _on_lost(self, listener: Rebalance, client: ConsumerClient, parts: list[TopicPartition]) -> None:
         self._let_go(listener.lost, client, parts)
+        if self._static and not self._raised:  # the client would join by itself, without looking at the group first
+            self._raised = TaskMigrated(f"{self._config['group.id']}: the session was lost")
 
     def _let_go(
         self, tell: Callable[[Sequence[TP]], None], client: ConsumerClient, parts: list[TopicPartition]
@@ -366,6 +376,20 @@ class KafkaConsumer:
 
 def _member_id(metadata: bytes) -> str:
     return metadata[11:].split(b"\0", 2)[1].decode()
+
+
+def _as_it_can_leave(config: Mapping[str, str]) -> Mapping[str, str]:
+    """A member whose requests of its own cannot be made, for want of a way to log in, is no static one."""
+    if "group.instance.id" not in config:
+        return config
+    from c360.engine.aio import security
+
+    try:
+        security(config)
+    except ValueError as lacking:
+        log.info("%s: no static member, which would need more than %s", config["group.id"], lacking)
+        return {name: value for name, value in config.items() if name != "group.instance.id"}
+    return config
 
 
 def _consumer(config: Mapping[str, Any]) -> ConsumerClient:

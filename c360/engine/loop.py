@@ -35,6 +35,7 @@ from c360.clock import Clock
 from c360.engine.agent import Agent, Processor, Task
 from c360.engine.metrics import LoopMetrics
 from c360.engine.restore import Progress, restore
+from c360.engine.standby import Standby
 from c360.engine.state import TaskState, encode_positions, partitions_of
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer
 from c360.engine.turnstile import Turn, Turnstile
@@ -55,6 +56,7 @@ from c360.tables.store import Entry, Stores
 
 log = logging.getLogger("c360.engine")
 
+SOON_S = 0.005  # between commits, when they are quick
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
 CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
@@ -72,12 +74,16 @@ class LoopSettings:
 
     batch_records: int = 1000
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record
+    # Sooner while commits take less than this part of the time; 0: never (docs/decisions/0011).
+    commit_share: float = 0.25
     # Or so long when behind, the commit itself included: fewer commits write fewer profiles (docs/decisions/0007).
     behind_s: float = 6.0
     commit_records: int = 150_000  # or after so many records: bounds memory between commits
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
-    static: bool = False  # be a static member of the group, named as the slot
+    static: bool = True  # be a static member of the group, named as the slot, where that can be (docs/decisions/0008)
+    standby: bool = False  # keep copies of the tasks that others run
+    standby_s: float = 1.0  # between two looks at what is new for them
     adopt: bool = False  # take the changelog's positions where the group's differ
     away_s: float = 1.0  # between two tries while the broker is away
     store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
@@ -184,13 +190,16 @@ class Loop:
         self.in_transaction = False
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
-        self.commit_took_s = 0.0  # the last one
+        self.commit_took_s = 0.0  # the last ones
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
         self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
-        self.restored: deque[tuple[list[RunningTask], Future[bool]]] = deque()
-        self.progress: list[Progress] = []
+        self.restored: deque[tuple[list[RunningTask], Future[bool], Progress]] = deque()
         self.executor = executor or ThreadPoolExecutor(1, thread_name_prefix=f"restore-{agent.name}")
+        self.standby: Standby | None = None
+        self.copying: Future[None] | None = None  # a slice of it
+        if self.settings.standby:
+            self.standby = Standby(agent, cluster, stores, clock, every_s=self.settings.standby_s)
         self.producer: Producer | None = None
         self.unsettled: list[RunningTask] = []  # to be restored by the next producer: a commit's outcome is unknown
         instance = slot if self.settings.static else None
@@ -220,6 +229,7 @@ class Loop:
                 self._restore([t for t in unsettled if t.phase is not Phase.GONE])
             self._subscribe()
             self._adopt_restored()
+            self._stand_by()
             self._raise_trouble()
             # 1 poll: do not wait long for more while something is uncommitted
             wait_s = min(0.002, timeout_s) if self.uncommitted else timeout_s
@@ -258,6 +268,8 @@ class Loop:
         for task in list(self.tasks.values()):
             self._drop(task)
         self.executor.shutdown(wait=True)  # a restore that is under way notices `closing`
+        if self.standby is not None:
+            self.standby.close()
 
     # ================================================================================================ 2 to 4: work
     def _process(self, batch: Batch) -> int:
@@ -368,18 +380,25 @@ class Loop:
     # ============================================================================================== 5 to 7: commit
     def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
-            commit_s = self.settings.commit_s
-            if behind:
-                commit_s = max(commit_s, self.settings.behind_s - self.commit_took_s)
             return (
                 idle
                 or self.uncommitted >= self.settings.commit_records
-                or time.monotonic() - self.first_uncommitted >= commit_s
+                or any(t.state.outgrown() for t in self._running() if t.state is not None)
+                or time.monotonic() - self.first_uncommitted >= self._commit_interval(behind=behind)
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
             return True
         now = self.clock()
         return any(t.processor.wants(now) for t in self._running() if t.processor is not None)
+
+    def _commit_interval(self, *, behind: bool) -> float:
+        """Seconds from the first uncommitted record to the next commit, by how long the last ones took."""
+        settings, took_s = self.settings, self.commit_took_s
+        if behind:
+            return max(settings.commit_s, settings.behind_s - took_s)
+        if not settings.commit_share:
+            return settings.commit_s
+        return min(settings.commit_s, max(SOON_S, took_s / settings.commit_share - took_s))
 
     def commit(self) -> None:
         """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
@@ -407,8 +426,11 @@ class Loop:
             self._write(made, begun)
         if everything:
             self.recommitted = begun
-        self.commit_took_s = time.monotonic() - begun
-        self.metrics.committed(self.uncommitted, self.commit_took_s)
+        took_s = time.monotonic() - begun
+        self.commit_took_s = max(
+            took_s, 0.8 * self.commit_took_s + 0.2 * took_s
+        )  # a slow one is remembered for a while
+        self.metrics.committed(self.uncommitted, took_s)
         self.uncommitted = 0
 
     def _finish(self, everything: bool) -> list[_Made]:
@@ -551,8 +573,7 @@ class Loop:
         for task in tasks:
             self._stop_running(task)
         progress = Progress()
-        self.progress.append(progress)
-        self.restored.append((tasks, self.executor.submit(self._restore_now, tasks, progress)))
+        self.restored.append((tasks, self.executor.submit(self._restore_now, tasks, progress), progress))
 
     def _stop_running(self, task: RunningTask) -> None:
         task.phase = Phase.RESTORING
@@ -563,6 +584,8 @@ class Loop:
         """In the restore thread: wait for the last owner's transaction, then follow the changelogs to their ends."""
         if self._all_gone(tasks):
             return False
+        if self.standby is not None:  # before anything waits: their stores are needed here
+            self.standby.release([t.task.lead for t in tasks])
         inputs = [tp for t in tasks for tp in t.task.inputs]
         committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
         states: dict[TP, TaskState] = {}
@@ -592,6 +615,23 @@ class Loop:
                 raise TaskMigrated("positions move while their tasks are restored: others have them") from error
             raise
         return True
+
+    @property
+    def progress(self) -> list[Progress]:
+        """Of the restores that are waiting or under way; asked for by other threads."""
+        return [progress for _, _, progress in list(self.restored)]
+
+    def _stand_by(self) -> None:
+        """See to the copies of what others run, on the restore thread."""
+        if self.standby is None:
+            return
+        if self.copying is not None:
+            if not self.copying.done():
+                return
+            self.copying.result()  # raises our own mistakes only
+            self.copying = None
+        if self.standby.due():
+            self.copying = self.executor.submit(self.standby.follow, frozenset(self.tasks))
 
     def _all_gone(self, tasks: list[RunningTask]) -> bool:
         return self.closing or all(t.phase is Phase.GONE for t in tasks)
@@ -633,7 +673,7 @@ class Loop:
     def _adopt_restored(self) -> None:
         """Tasks whose restore has ended begin to run."""
         while self.restored and self.restored[0][1].done():
-            tasks, future = self.restored.popleft()
+            tasks, future, progress = self.restored.popleft()
             if all(t.phase is Phase.GONE for t in tasks):
                 continue  # whatever came of it
             try:
@@ -655,7 +695,7 @@ class Loop:
                 self.consumer.fetch(task.base)
             if self.settings.adopt:
                 self.recommitted = -math.inf  # the group is to have them at once, also when nothing moves
-            self.metrics.restored(self.progress[-1] if self.progress else Progress())
+            self.metrics.restored(progress)
 
     def _corrupted(self, task: RunningTask, error: TaskCorrupted) -> None:
         """6 failed: what is committed is safe in the changelog; the disk is made again from it."""

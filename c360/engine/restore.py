@@ -20,19 +20,11 @@ class Progress:
 
 
 def restore(reader: Reader, states: Mapping[TP, TaskState], progress: Progress, stopped: Callable[[], bool]) -> bool:
-    """Read each changelog from where its store stands to its high watermark. False if `stopped` said so first.
-
-    A store ahead of its changelog, or behind what the changelog still holds, belongs to another life of it and begins
-    again from nothing.
-    """
-    logs: Sequence[TP] = list(states)
-    ends, starts = reader.ends(logs), reader.starts(logs)
-    for log, state in states.items():
+    """Read each changelog from where its store stands to its high watermark. False if `stopped` said so first."""
+    for state in states.values():
         state.open()
-        if state.next > ends[log] or (0 < state.next < starts[log]):
-            state.forget()
-    positions = {log: max(state.next, starts[log]) for log, state in states.items()}
-    progress.left = sum(max(0, ends[log] - positions[log]) for log in logs)
+    positions, ends = begin(reader, states)
+    progress.left = sum(max(0, ends[log] - positions[log]) for log in states)
     begun = time.monotonic()
     for batches in reader.read(positions, ends):
         if stopped():
@@ -46,3 +38,17 @@ def restore(reader: Reader, states: Mapping[TP, TaskState], progress: Progress, 
     for state in states.values():
         state.bind()
     return True
+
+
+def begin(reader: Reader, states: Mapping[TP, TaskState]) -> tuple[dict[TP, int], dict[TP, int]]:
+    """Where to read each changelog from, and where it ends (high watermarks).
+
+    A store ahead of its changelog, or behind what the changelog still holds, belongs to another life of it and begins
+    again from nothing.
+    """
+    logs: Sequence[TP] = list(states)
+    ends, starts = reader.ends(logs), reader.starts(logs)
+    for log, state in states.items():
+        if state.next > ends[log] or (0 < state.next < starts[log]):
+            state.forget()
+    return {log: max(state.next, starts[log]) for log, state in states.items()}, ends

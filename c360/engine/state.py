@@ -158,6 +158,10 @@ class TaskState:
         yield POSITIONS, positions
         yield LOCAL, self._local()
 
+    def outgrown(self) -> bool:
+        """Whether a table holds more in memory than it may."""
+        return any(table.outgrown() for table in self.tables)
+
     def rolled_back(self) -> None:
         for table in self.tables:
             table.rolled_back()

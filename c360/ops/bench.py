@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from c360.agents.wire import CAUSE
-from c360.assembly import Worker, spare_the_collector
+from c360.assembly import Worker, tune_process
 from c360.engine.transport import TP, Cluster
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
@@ -32,7 +32,7 @@ DEADLINE_S = 900.0
 
 def run_bench(cluster: Cluster, plan: Plan, events: int, say: Say) -> dict[str, Any]:
     """The figures of `c360 bench --json`; units are in the names. The cluster should have no data of this app."""
-    spare_the_collector()
+    tune_process()
     now_ms = time.time_ns() // 1_000_000
     say(f"loading {events} raw records")
     counts = load(traffic(events, seed=now_ms % 1_000_000_007, end_ms=now_ms), cluster, partitions=4)

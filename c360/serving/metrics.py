@@ -9,6 +9,7 @@ from c360.agents.govern import Govern
 from c360.agents.projection import ProjectionAgent
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
+from c360.engine.standby import Copies
 from c360.engine.transport import TP, Reader
 
 Labels = Mapping[str, str]
@@ -75,10 +76,19 @@ def _loop(page: Page, loop: Loop) -> None:
     page.add("c360_commit_seconds_total", "counter", "Time in commits.", agent, round(metrics.commit_s, 6))
     page.add("c360_commit_seconds_max", "gauge", "Longest commit so far.", agent, round(metrics.commit_s_max, 6))
     page.add("c360_restored_records_total", "counter", "Changelog records restored.", agent, metrics.restored_records)
+    page.add("c360_restore_seconds_total", "counter", "Time in restores.", agent, round(metrics.restore_s, 6))
     page.add(
         "c360_restore_left_records", "gauge", "Changelog records still to restore.", agent,
         sum(p.left for p in loop.progress),
     )  # fmt: skip
+    copies = loop.standby.copies if loop.standby is not None else Copies()
+    for name, kind, text, value in (
+        ("standby_tasks", "gauge", "Copies of tasks that others run.", copies.tasks),
+        ("standby_lag_records", "gauge", "Changelog records that the copies are behind.", copies.left),
+        ("standby_records_total", "counter", "Changelog records copied.", copies.records),
+        ("standby_failures_total", "counter", "Times that copying failed and waited.", copies.failures),
+    ):
+        page.add(f"c360_{name}", kind, text, agent, value)
     for error, count in sorted(metrics.recoveries.items()):
         page.add(
             "c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count

@@ -129,6 +129,10 @@ class IdTable:
         for key, time in self.admitted.items():
             yield prefix + key, _TIME.pack(time)
 
+    def outgrown(self) -> bool:
+        """Ids are all of one size: how many records a commit may hold bounds them."""
+        return False
+
     def committed(self) -> None:
         self.admitted.clear()
         self.expiring.clear()

@@ -26,12 +26,11 @@ from rocksdict import (
 )
 
 from c360.errors import Fenced, NeedsOperator, TaskCorrupted
+from c360.tables.budget import Budget
 from c360.tables.store import Entry
 
 log = logging.getLogger("c360.tables")
 
-BLOCK_CACHE_BYTES = 128 << 20
-WRITE_BUFFER_BYTES = 64 << 20
 # What an empty directory in its place would not mend. Everything else is damage: the changelog has it all.
 OF_THE_MACHINE = (
     "Permission denied", "Operation not permitted", "Read-only file system", "No space left", "quota exceeded",
@@ -42,9 +41,10 @@ OF_THE_MACHINE = (
 class RocksStore:
     """One task's database. Made by `RocksStores.open`."""
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: Options, budget: Budget) -> None:
         self.path = path
         self.options = options
+        self.budget = budget
         self.closed = False
         try:
             self.db = Rdict(str(path), options)
@@ -56,7 +56,8 @@ class RocksStore:
                 ) from error
             if any(why in text for why in OF_THE_MACHINE):
                 raise NeedsOperator(
-                    f"the state in {path} cannot be opened: {text}. Check free space and permissions of C360_STATE_DIR"
+                    f"the state in {path} cannot be opened: {text}. Nothing is lost: it is in Kafka."
+                    " Check free space and permissions of C360_STATE_DIR, then start again"
                 ) from error
             raise TaskCorrupted(f"the state in {path} is damaged: {text}") from error
         self.unlogged = WriteOptions()
@@ -147,12 +148,13 @@ def _batch(entries: Sequence[Entry]) -> WriteBatch:
 class RocksStores:
     """Opens databases under a directory, with shared memory budgets."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, budget: Budget | None = None) -> None:
         self.directory = directory
-        self.cache = Cache(BLOCK_CACHE_BYTES)
+        self.budget = budget or Budget()
+        self.cache = Cache(self.budget.blocks)
         # Never stalling: a stalled write waits for memory that only writes to the other databases would flush, with the
         # GIL held, so a process whose other tasks are idle would stand still for ever.
-        self.buffers = WriteBufferManager(WRITE_BUFFER_BYTES, False)
+        self.buffers = WriteBufferManager(self.budget.writes, False)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -183,11 +185,11 @@ class RocksStores:
         path = self.directory / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return RocksStore(path, self.options())
+            return RocksStore(path, self.options(), self.budget)
         except TaskCorrupted as error:
             log.warning("%s; it is made again from its changelog", error)
             shutil.rmtree(path, ignore_errors=True)
-            return RocksStore(path, self.options())
+            return RocksStore(path, self.options(), self.budget)
         except OSError as error:
             raise NeedsOperator(f"the state directory {path.parent} cannot be made: {error.strerror}") from error
 

@@ -10,11 +10,17 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from c360.tables.budget import Budget
+
 Entry = tuple[bytes, bytes | None]  # None deletes
 
 
 class Store(Protocol):
     """Committed entries of one task. Errors of the disk are raised as TaskCorrupted."""
+
+    @property
+    def budget(self) -> Budget:
+        """What the tables over this store may keep in memory, together with all others of the process."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
     def write(self, entries: Iterable[Entry]) -> None:
@@ -48,7 +54,8 @@ class Stores(Protocol):
 class MemoryStore:
     """A store in a dictionary, for the embedded demo and tests. `destroy` and `close` as on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
         self.data: dict[bytes, bytes] = {}
         self.order: list[bytes] = []
 
@@ -84,10 +91,11 @@ class MemoryStores:
     """Memory stores by name. They outlive the tasks that open them, as a disk does."""
 
     def __init__(self) -> None:
+        self.budget = Budget()
         self.stores: dict[str, MemoryStore] = {}
 
     def open(self, name: str) -> MemoryStore:
-        return self.stores.setdefault(name, MemoryStore())
+        return self.stores.setdefault(name, MemoryStore(self.budget))
 
     def close(self) -> None:
         pass

@@ -13,7 +13,6 @@ from c360.tables.store import Entry, Store
 
 V = TypeVar("V")
 
-CACHE_BYTES = 64 << 20
 ENTRY_BYTES = 150  # of a key in a dictionary, and of what is known to be absent
 SIZES_SEEN = 100_000
 OBJECT_FACTOR = 4  # decoded Python objects against their encoded size: measured 3 to 5 for fragments
@@ -25,21 +24,18 @@ def after(prefix: bytes) -> bytes:
 
 
 class Table(Generic[V]):
-    """Values of type V by key. `prefix` is one byte, unique in the task; `cache_bytes` bounds clean decoded values."""
+    """Values of type V by key. `prefix` is one byte, unique in the task. How many stay decoded is the store's budget."""
 
     def __init__(
         self,
         prefix: bytes,
         encode: Callable[[V], bytes],
         decode: Callable[[bytes], V],
-        *,
-        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         assert len(prefix) == 1
         self.prefix = prefix
         self.encode = encode
         self.decode = decode
-        self.cache_bytes = cache_bytes
         self.live: dict[bytes, V | None] = {}  # None: known to be absent
         self.old: dict[bytes, V | None] = {}  # the generation before; moved over when used, dropped when `live` is full
         self.sized = [0, 0]  # how many values have been encoded or decoded, and their bytes
@@ -134,8 +130,12 @@ class Table(Generic[V]):
     def committed(self) -> None:
         """The dirty entries are in the store now."""
         self.dirty.clear()
-        if self._weight() > self.cache_bytes // 2:
+        if self.outgrown():
             self.old, self.live = self.live, {}
+
+    def outgrown(self) -> bool:
+        """Whether it has more in memory than its part: a commit is due, after which clean values may go."""
+        return self.store.budget.outgrown(self, self._weight())
 
     def _measured(self, count: int, size: int) -> None:
         sized = self.sized

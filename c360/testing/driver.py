@@ -25,7 +25,7 @@ from c360.ops.records import records
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
-_LATE = LoopSettings(commit_s=3600.0)
+_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0)
 _TURNS = 10_000
 
 

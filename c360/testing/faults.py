@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Headers, Producer, Reader
+from c360.tables.budget import Budget
 from c360.tables.store import Entry, Store, Stores
 
 Plan = Callable[[str], BaseException | None]
@@ -143,6 +144,10 @@ class FaultyStore:
     inner: Store
     name: str
     stores: FaultyStores
+
+    @property
+    def budget(self) -> Budget:
+        return self.inner.budget
 
     def _step(self, name: str) -> None:
         assert self.stores.held.get(self.name) is self, f"{self.name} is used after it was closed"

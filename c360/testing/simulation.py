@@ -104,9 +104,12 @@ class Simulation:
         settings = LoopSettings(
             batch_records=self.dice.choice((1, 7, 1000)),
             commit_s=self.dice.choice((0.0, 3600.0)),
+            commit_share=0.0,
             behind_s=0.0,
             commit_records=30,
             away_s=0.0,
+            standby=self.dice.random() < 0.15,
+            standby_s=0.0,
             store_tries=1_000_000,  # here disks fail as often as the dice say
         )
         cluster = FaultyCluster(self.stage.cluster, self._plan)

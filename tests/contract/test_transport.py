@@ -866,3 +866,46 @@ def test_a_static_member_leaves_when_it_is_closed_and_not_when_it_is_killed(kafk
     until(lambda: first.owned == partitions(name, 2), first)
     first.consumer.close()
     admin.close()
+
+
+@pytest.mark.kafka
+def test_what_a_static_member_still_owed_to_its_group_when_it_was_killed_finds_an_owner(kafka: str, name: str) -> None:
+    """Killed between giving a partition up and saying so. The group stays as it is when the next one comes in its place,
+    and the partition would belong to nobody for ever."""
+    cluster = KafkaCluster(kafka, {"heartbeat.interval.ms": "50", "session.timeout.ms": "45000"})
+    make(cluster, name, 2)
+    again, other = Member(cluster.consumer(name, instance="slot")), Member(cluster.consumer(name, instance="other"))
+
+    class Killed(Member):
+        def revoked(self, partitions: Sequence[TP]) -> None:
+            again.consumer.subscribe([name], again)
+            until(lambda: again.owned, again, other)
+            raise RuntimeError("killed")
+
+    first = Killed(cluster.consumer(name, instance="slot"))
+    first.consumer.subscribe([name], first)
+    until(lambda: first.owned == partitions(name, 2), first)
+    other.consumer.subscribe([name], other)
+    with pytest.raises((RuntimeError, Replaced)):
+        until(lambda: False, first, other)
+    first.consumer.close()
+    until(lambda: len(again.owned) == len(other.owned) == 1, again, other)
+    assert again.owned | other.owned == partitions(name, 2)
+    again.consumer.close()
+    other.consumer.close()
+
+
+@pytest.mark.kafka
+def test_a_static_member_that_comes_back_with_a_new_topic_gets_its_partitions(kafka: str, name: str) -> None:
+    cluster = KafkaCluster(kafka, {"session.timeout.ms": "45000"})
+    topics = [f"{name}-{n}" for n in range(2)]
+    for topic in topics:
+        make(cluster, topic, 2)
+    first = Member(cluster.consumer(name, instance="slot"))
+    first.consumer.subscribe(topics[:1], first)
+    until(lambda: first.owned == partitions(topics[0]), first)
+    again = Member(cluster.consumer(name, instance="slot"))  # its process was killed, and is back with another app
+    again.consumer.subscribe(topics, again)
+    until(lambda: again.owned == partitions(topics[0]) | partitions(topics[1]), again)
+    again.consumer.close()
+    first.consumer.close()

@@ -19,7 +19,7 @@ from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores
 from tests.engine.toy import OFTEN, POISON, Toy, World, content, toy_dlq
 
 SOMETIMES = LoopSettings(
-    batch_records=7, commit_s=3600.0, commit_records=12, away_s=0.0
+    batch_records=7, commit_s=3600.0, commit_share=0.0, commit_records=12, away_s=0.0
 )  # some commits hold several batches
 
 
@@ -91,6 +91,21 @@ def test_a_process_may_end_at_any_step_of_its_restore() -> None:
         except Crash:
             die(world, loop)
         finish(world, stores)
+
+
+def test_after_a_crash_with_its_disk_only_the_tail_of_the_changelog_is_read() -> None:
+    stores = MemoryStores()
+    world = begun(stores, rounds=20)
+    plan = At(5, Crash, frozenset({"after commit"}))  # what is committed then is not on the disk
+    loop = world.loop(FaultyStores(stores, plan), cluster=FaultyCluster(world.cluster, plan))
+    with pytest.raises(Crash):
+        world.until(world.idle, loop)
+    die(world, loop)
+    stands = {TP(world.toy.log, int(name[-1])): content(store)[1] for name, store in stores.stores.items()}
+    tail = sum(len(batch) for batches in world.reader.read(stands) for batch in batches)
+    whole = len(world.read(world.toy.log))
+    assert finish(world, stores).metrics.restored_records == tail
+    assert 0 < tail < whole / 3
 
 
 def test_what_a_kill_leaves_of_a_rocksdb_is_behind_the_log_and_catches_up(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ from c360.testing.faults import At, FaultyCluster, FaultyStores, Later
 from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
 
 WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, behind_s=0.0, away_s=0.0)
-LATE = LoopSettings(commit_s=3600.0, away_s=0.0)  # commits when there is nothing more to read, or when it must
+LATE = LoopSettings(
+    commit_s=3600.0, commit_share=0.0, away_s=0.0
+)  # commits when there is nothing more to read, or when it must
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from c360.engine.loop import Loop, LoopSettings, Phase
 from c360.errors import BrokerAway, Fenced, NeedsOperator, OutcomeUnknown, TransactionAborted
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStores, Stores
-from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores
+from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores, Later
 from tests.engine.toy import OFTEN, POISON, Toy, World, toy_dlq
 
-LATE = LoopSettings(commit_s=3600.0)
+LATE = LoopSettings(commit_s=3600.0, commit_share=0.0)
 
 
 @pytest.fixture
@@ -187,3 +187,22 @@ def test_a_reset_begins_everything_anew(world: World, start: Callable[..., Loop]
         drive(world, world.idle, loop)
         loop.close()
         world.check()
+
+
+def test_partitions_that_stay_where_they_are_go_on_while_others_move(world: World, start: Callable[..., Loop]) -> None:
+    first = start(MemoryStores())
+    world.feed_all()
+    drive(world, lambda: world.idle() and len(running(first)) == 3, first)
+    later = Later()  # the second's restore does not end before we say so
+    second = world.loop(MemoryStores(), slot="1", settings=OFTEN, executor=later)
+    drive(world, lambda: len(second.tasks) == 1 and len(first.tasks) == 2, first, second)
+    (moved,) = {lead.partition for lead in second.tasks}
+    stay = [tp for tp in world.tps if tp.partition != moved]
+    world.feed_all()
+    ends = world.ends(stay)
+    drive(world, lambda: all(world.group().get(tp, 0) >= ends[tp] for tp in stay), first, second)
+    assert running(first) == {tp.partition for tp in stay}
+    assert not running(second)
+    later.work()
+    drive(world, world.idle, first, second)
+    world.check()

@@ -9,13 +9,13 @@ from pathlib import Path
 PROGRAM = """
 import sys
 from pathlib import Path
-from c360.tables.rocks import WRITE_BUFFER_BYTES, RocksStores
+from c360.tables.rocks import RocksStores
 
 stores = RocksStores(Path(sys.argv[1]))
 tasks = [stores.open(f"task-{i}") for i in range(8)]
 value = bytes(10_000)
 for task in tasks:
-    task.write([(b"%08d" % i, value) for i in range(WRITE_BUFFER_BYTES // 6 // len(value))])
+    task.write([(b"%08d" % i, value) for i in range(stores.budget.writes // 6 // len(value))])
 tasks[-1].write([(b"last", b"!")])
 assert tasks[-1].get_many([b"last"]) == [b"!"]
 """

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from c360.tables import budget
+from c360.tables.budget import Budget
 from c360.tables.store import MemoryStore
 from c360.tables.table import Table
 
 
-def text_table(store: MemoryStore, *, cache_bytes: int = 1 << 20) -> Table[str]:
-    table: Table[str] = Table(b"t", str.encode, bytes.decode, cache_bytes=cache_bytes)
+class Tight(Budget):
+    """Of which nothing is kept after a commit."""
+
+    def outgrown(self, table: object, weight: int) -> bool:
+        return True
+
+
+def text_table(store: MemoryStore) -> Table[str]:
+    table: Table[str] = Table(b"t", str.encode, bytes.decode)
     table.bind(store)
     return table
 
@@ -56,9 +66,10 @@ def test_values_changed_in_place_are_written_when_named_and_forgotten_when_abort
     assert table.get(b"a") == [1]
 
 
-def test_a_small_cache_forgets_clean_values_and_never_dirty_ones() -> None:
-    store = MemoryStore()
-    table = text_table(store, cache_bytes=2_000)
+def test_a_small_cache_forgets_clean_values_and_never_dirty_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "SMALL_BYTES", 0)
+    store = MemoryStore(Budget(4_000))
+    table = text_table(store)
     for i in range(200):
         table.put(b"%d" % i, "x" * 50)
         commit(table, store)
@@ -75,8 +86,8 @@ steps = st.lists(st.tuples(st.sampled_from(["put", "delete", "commit", "abort"])
 
 @given(steps)
 def test_a_table_is_a_dictionary_with_transactions(said: list[Step]) -> None:
-    store = MemoryStore()
-    table = text_table(store, cache_bytes=300)
+    store = MemoryStore(Tight())
+    table = text_table(store)
     committed: dict[bytes, str] = {}
     now: dict[bytes, str] = {}
     for verb, k, v in said:

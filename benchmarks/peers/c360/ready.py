@@ -24,5 +24,9 @@ while True:
         if os.getppid() != WORKER:
             sys.exit("the worker is gone")
         time.sleep(0.1)
-restored = sum(float(n) for n in re.findall(r"^c360_restored_records_total{.*} (\S+)$", get("metrics"), re.M))
-print(f"READY restored={restored:.0f} secs={time.monotonic() - BEGUN:.2f}")
+page = get("metrics")
+restored = sum(float(n) for n in re.findall(r"^c360_restored_records_total{.*} (\S+)$", page, re.M))
+busy = max(
+    float(n) for n in re.findall(r"^c360_restore_seconds_total{.*} (\S+)$", page, re.M)
+)  # they do it side by side
+print(f"READY restored={restored:.0f} secs={time.monotonic() - BEGUN:.2f} busy={busy:.2f}")

@@ -29,7 +29,7 @@ consumer = Consumer(
 producer = Producer(
     {
         "bootstrap.servers": BROKERS,
-        "transactional.id": PREFIX,
+        "transactional.id": PREFIX + environ.get("MEMBER", ""),
         "transaction.timeout.ms": 15000,
         "linger.ms": 20,
         "compression.type": "lz4",

@@ -1,0 +1,212 @@
+"""What an event costs as customers grow: `python -m benchmarks.growth --customers 10000,100000,1000000`.
+
+For each number of customers, an ordinary worker (both hops) first gets to know all of them, one event each. Then come
+`--events` events of a working set of `--active` customers spread over all, which is what is measured: the same work on top
+of another amount of state. Then the worker is started again with its disk, and once more without it.
+
+| figure | is |
+|---|---|
+| cpu_us_per_event | user + system time of the worker in the last 60 % of those events |
+| peak_rss_mb | while it folded them |
+| state_mb | of its directory |
+| again_s | from the start of the process until READY, with the disk |
+| restore | the same without: seconds, changelog records, records per second of the slower hop |
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.contestants import ALL
+from benchmarks.measure import cpu_s, peak_rss_mb
+from benchmarks.oracle import Outcome
+from benchmarks.race import PARTITIONS, SAMPLE_S, STILL_S, Course, Failed, Process, Progress, prepare
+from benchmarks.run import machine, say
+from benchmarks.workload import Raw, record
+from c360.engine.kafka import KafkaCluster
+from c360.engine.transport import Cluster, TopicSpec
+from c360.ops import dev_kafka
+
+C360 = ALL["c360"]
+DEADLINE_S = 3600.0
+MEASURED_FROM = 0.4  # of the measured events: by then it has its partitions, and its caches what they are going to have
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.split("\n")[0])
+    parser.add_argument("--customers", type=_numbers, default=[10_000, 100_000, 1_000_000], help="default: %(default)s")
+    parser.add_argument(
+        "--active", type=int, default=100_000, help="customers in the working set (default: %(default)s)"
+    )
+    parser.add_argument("--events", type=int, default=400_000, help="that are measured (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    rows = []
+    for customers in options.customers:
+        rows.append({"customers": customers, **grown(customers, options.active, options.events)})
+        say(json.dumps(rows[-1]))
+    if options.json:
+        print(json.dumps({"machine": machine(), "settings": vars(options), "rows": rows}, indent=2))
+    else:
+        print(table(rows))
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown."""
+    heads = [
+        "customers",
+        "CPU µs/event",
+        "peak MB",
+        "state MB",
+        "again s",
+        "restore s",
+        "restored",
+        "records/s",
+        "load",
+    ]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        restore = row["restore"]
+        figures = [row["customers"], row["cpu_us_per_event"], row["peak_rss_mb"], row["state_mb"], row["again_s"],
+                   restore["ready_s"], restore["records"], restore["records_per_s"], row["load"]]  # fmt: skip
+        lines.append([f"{figure:,}" for figure in figures])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def grown(customers: int, active: int, events: int) -> dict[str, Any]:
+    """The figures for one number of customers, on a broker of its own."""
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="c360-growth-")))
+        running = stack.enter_context(dev_kafka.start(data_dir=work / "kafka", say=say))
+        cluster = KafkaCluster(running.bootstrap)
+        admin, reader = cluster.admin(), cluster.reader()
+        stack.callback(admin.close)
+        stack.callback(reader.close)
+        admin.create([TopicSpec("events", PARTITIONS, {"retention.ms": "-1"})])
+        course = Course(
+            cluster, running.bootstrap, "events", Outcome({}, Counter()), customers + events, work, commit_ms=100
+        )
+        names = {"prefix": "growth", "input": "events"}
+        state = work / "state"
+
+        def start(log: str) -> Process:
+            return Process(C360, course, "growth", prepare(C360), state, work / log)
+
+        def progress() -> Progress:
+            return Progress(C360.stages, names, admin, reader)
+
+        random = Random(customers)
+        say(f"{customers} customers: getting to know them")
+        _write(cluster, (record(random, i, i) for i in range(customers)))
+        process = start("known.log")
+        try:
+            _followed(process, progress(), 0)
+        finally:
+            process.stop()
+        say(f"{customers} customers: {events} events of {min(active, customers)}")
+        step = max(1, customers // active)
+        _write(
+            cluster,
+            (record(random, customers + i, random.randrange(min(active, customers)) * step) for i in range(events)),
+        )
+        process = start("measured.log")
+        try:
+            cost = _followed(process, progress(), customers)
+            memory_mb = peak_rss_mb(process.pids)
+        finally:
+            process.stop()
+        load = round(os.getloadavg()[0], 1)
+        state_mb = round(sum(p.stat().st_size for p in state.rglob("*") if p.is_file()) / 1e6)
+        again_s, _ = _ready(start("again.log"))
+        shutil.rmtree(state)
+        restore_s, line = _ready(start("restored.log"))
+    records, busy_s = _restored(line)
+    return {
+        "cpu_us_per_event": round(cost, 2),
+        "peak_rss_mb": round(memory_mb),
+        "state_mb": state_mb,
+        "again_s": round(again_s, 2),
+        "restore": {
+            "ready_s": round(restore_s, 2),
+            "records": records,
+            "records_per_s": round(records / busy_s) if busy_s else 0,
+        },
+        "load": load,
+    }
+
+
+def _write(cluster: Cluster, raws: Iterator[Raw]) -> None:
+    producer = cluster.producer()
+    for key, value in raws:
+        producer.produce("events", key, value)
+    producer.flush()
+    producer.close()
+
+
+def _followed(process: Process, progress: Progress, before: int) -> float:
+    """Until all is committed by both hops. CPU µs per event of the last part of what comes after `before` events."""
+    samples: list[tuple[tuple[int, ...], float]] = []
+    changed_s = 0.0
+    while True:
+        now_s = process.seconds()
+        samples.append((progress.look(), cpu_s(process.pids)))
+        if len(samples) < 2 or samples[-1][0] != samples[-2][0]:
+            changed_s = now_s
+        if any(samples[-1][0]) and progress.complete(still=now_s - changed_s > STILL_S):
+            break
+        process.check_alive()
+        if now_s > DEADLINE_S:
+            raise Failed(f"{process.name} had not committed everything after {DEADLINE_S:.0f} s")
+        time.sleep(SAMPLE_S)
+    end = next(sample for sample in samples if sample[0] == samples[-1][0])
+    whole = [at - before for at in end[0]]
+    for at, cpu in samples:
+        done = sum((n - before) / all_of for n, all_of in zip(at, whole, strict=True)) / len(whole)
+        if done >= MEASURED_FROM:
+            left = (1 - done) * sum(whole) / len(whole)
+            return (end[1] - cpu) / left * 1e6 if left else float("nan")
+    raise AssertionError("the last sample has all of it")
+
+
+def _ready(process: Process) -> tuple[float, str]:
+    """Seconds until READY, and its line."""
+    try:
+        while (line := process.ready()) is None:
+            process.check_alive()
+            if process.seconds() > DEADLINE_S:
+                raise Failed(f"{process.name} was not ready after {DEADLINE_S:.0f} s")
+            time.sleep(0.02)
+        return process.seconds(), line
+    finally:
+        process.stop()
+
+
+def _restored(line: str) -> tuple[int, float]:
+    """Changelog records of both hops, and the seconds that the slower one was at it."""
+    found = re.search(r"restored=(\d+) .*busy=([\d.]+)", line)
+    assert found is not None, line
+    return int(found[1]), float(found[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
