@@ -20,7 +20,6 @@ from c360.errors import (
     EngineFatal,
     Fenced,
     NeedsOperator,
-    OutcomeUnknown,
     Replaced,
     TaskMigrated,
     TransactionAborted,
