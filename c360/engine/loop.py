@@ -58,6 +58,7 @@ from c360.tables.store import Entry, Stores
 log = logging.getLogger("c360.engine")
 
 SOON_S = 0.005  # between commits, when they are quick
+LULL_S = 0.002
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
 CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
@@ -193,6 +194,7 @@ class Loop:
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
         self.commit_took_s = 0.0  # the last ones
+        self.committed_at = -math.inf
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
         self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
@@ -235,8 +237,8 @@ class Loop:
             self._raise_trouble()
             if not all(task.claimed for task in self._running()):
                 self.commit()  # before a transaction has anything of them that an heir would have to wait for
-            # 1 poll: do not wait long for more while something is uncommitted
-            wait_s = min(0.002, timeout_s) if self.uncommitted else timeout_s
+            # 1 poll: wait for more no longer than until what is uncommitted may be committed
+            wait_s = min(timeout_s, self._commit_rest()) if self.uncommitted else timeout_s
             batches = self.consumer.poll(self.settings.batch_records, wait_s)
             self._raise_trouble()
             # 2 to 4
@@ -385,7 +387,7 @@ class Loop:
     def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
             return (
-                idle
+                (idle and self._commit_rest() <= LULL_S)
                 or self.uncommitted >= self.settings.commit_records
                 or any(t.state.outgrown() for t in self._running() if t.state is not None)
                 or time.monotonic() - self.first_uncommitted >= self._commit_interval(behind=behind)
@@ -403,6 +405,15 @@ class Loop:
         if not settings.commit_share:
             return settings.commit_s
         return min(settings.commit_s, max(SOON_S, took_s / settings.commit_share - took_s))
+
+    def _commit_rest(self) -> float:
+        """Seconds that are left of the interval since the last commit; then, as soon as nothing more comes, is the next.
+
+        At least LULL_S: as long as nothing must come before it is said that nothing comes.
+        """
+        if not self.settings.commit_share:
+            return LULL_S
+        return max(LULL_S, self.committed_at + self._commit_interval(behind=False) - time.monotonic())
 
     def commit(self) -> None:
         """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
@@ -431,6 +442,7 @@ class Loop:
         if everything:
             self.recommitted = begun
         took_s = time.monotonic() - begun
+        self.committed_at = begun + took_s
         self.commit_took_s = max(
             took_s, 0.8 * self.commit_took_s + 0.2 * took_s
         )  # a slow one is remembered for a while

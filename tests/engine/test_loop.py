@@ -252,7 +252,9 @@ def test_an_heir_ends_the_transaction_that_a_dead_owner_left_open(
     world.until(lambda: running(heir) == {0, 1, 2}, heir)
     world.feed_all()
     world.until(world.idle, heir)
-    world.until(lambda: "Evicted" in dead.metrics.recoveries and running(dead), dead, heir)  # it was frozen only, and wakes up
+    world.until(
+        lambda: "Evicted" in dead.metrics.recoveries and running(dead), dead, heir
+    )  # it was frozen only, and wakes up
     assert dead.metrics.recoveries["Evicted"] == 1
     world.feed_all()
     world.until(world.idle, dead, heir)
