@@ -14,8 +14,9 @@ Facts from librdkafka 2.16 that shape this one:
   offsets with those from anybody. `group` refuses to hand them out.
 * confluent-kafka 2.16 lets no second thread into a consumer that is polled all the time: `committed` called from the
   restore thread did not come back for a minute. It has a client of its own that never joins.
-* In the new group protocol the broker counts an epoch up before the members hear of it, and refuses offsets of the one
-  before. That is no loss of membership: who left for it would have the group move on again, and others do the same.
+* The broker counts a group's generation up before its members hear of it, by the answer to a join or, in the new protocol,
+  to a heartbeat, and refuses offsets of the one before. That is no loss of membership: who left for it would have the
+  group move on again, and the others do the same. Who is really out is told so by the next heartbeat.
 * `incremental_assign` makes the client forget that the assignment was lost: the callback is then the one for revoking.
 * `send_offsets_to_transaction` does not look at its time-out and never comes back when the broker that coordinates the
   group was gone from the metadata for a moment, such as a single broker that restarts (librdkafka #5456 and #5511).
@@ -37,7 +38,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer as ConsumerClient
 from confluent_kafka import (
@@ -121,13 +122,6 @@ class KafkaCluster:
 
 
 # ====================================================================================================== consumer
-class _Membership(NamedTuple):
-    """What a consumer says of its membership, for a producer. `late`: the group moves on before its members hear of it."""
-
-    metadata: bytes
-    late: bool
-
-
 class KafkaConsumer:
     """A group member. All calls from one thread, except `committed`. `set_up` is called before it joins."""
 
@@ -284,11 +278,11 @@ class KafkaConsumer:
             self._asking = _consumer({k: v for k, v in self._config.items() if k != "group.instance.id"})
         return self._asking
 
-    def group(self) -> _Membership:
+    def group(self) -> bytes:
         metadata = self._membership()
         if metadata is None:
             raise TaskMigrated(f"{self._config['group.id']}: this consumer is not a member of its group")
-        return _Membership(metadata, late=self._config.get("group.protocol") == "consumer")
+        return metadata
 
     def _membership(self) -> bytes | None:
         """As the client says it; None without a generation or a member id: lost, or not joined yet."""
@@ -532,13 +526,11 @@ class KafkaProducer:
         while True:
             left_s = deadline - time.monotonic()
             try:
-                _beside(lambda: client.send_offsets_to_transaction(wanted, group.metadata, OFFSETS_S), left_s)
+                _beside(lambda: client.send_offsets_to_transaction(wanted, group, OFFSETS_S), left_s)
                 return
             except TimeoutError:
                 raise OutcomeUnknown(f"{self._id}: sending offsets: no answer in {OFFSETS_S:.0f} s") from None
             except KafkaException as raised:
-                if group.late and error_of(raised).code() == KafkaError.ILLEGAL_GENERATION:
-                    raise TransactionAborted(f"{self._id}: the group has moved on; its next heartbeat tells") from None
                 if not error_of(raised).retriable() or time.monotonic() > deadline:
                     raise self._remedy(raised, f"{self._id}: sending offsets") from None
 

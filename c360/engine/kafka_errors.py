@@ -97,8 +97,9 @@ def remedy(error: KafkaError, doing: str, *, deciding: bool = False) -> C360Erro
     text = f"{doing}: {error.str()} ({error.name()})"
     if code in UNMENDABLE:
         return EngineFatal(text)
-    if error.txn_requires_abort():
-        return TaskMigrated(text) if code in NOT_A_MEMBER else TransactionAborted(text)
+    if error.txn_requires_abort():  # of a generation that is over: the group has moved on, perhaps with this member
+        out = code in NOT_A_MEMBER and code != KafkaError.ILLEGAL_GENERATION
+        return TaskMigrated(text) if out else TransactionAborted(text)
     if code == KafkaError._FATAL and INSTANCE_FENCED in error.str():
         return Replaced(text)
     if code in FENCED:

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from c360.clock import Clock, system
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
-from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, TaskMigrated
+from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, TaskMigrated, TransactionAborted
 
 MAX_RECORD_BYTES: Final = 1_048_588  # a broker's default
 FRAME_BYTES: Final = 70  # a record's own overhead, about
@@ -205,8 +205,10 @@ class _Group:
         self.rebalance(topics)
 
     def check(self, membership: _Membership) -> None:
-        if membership.member not in self.members or membership.generation != self.generation:
-            raise TaskMigrated(f"{self.name}: generation {membership.generation} is over")
+        if membership.member not in self.members:
+            raise TaskMigrated(f"{self.name}: {membership.member} is not a member")
+        if membership.generation != self.generation:
+            raise TransactionAborted(f"{self.name}: generation {membership.generation} is over")
 
 
 class MemoryConsumer:
