@@ -15,7 +15,15 @@ import pytest
 from c360.engine.kafka import KafkaCluster
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer, TopicSpec
-from c360.errors import BrokerAway, EngineFatal, Fenced, NeedsOperator, Replaced, TaskMigrated, TransactionAborted
+from c360.errors import (
+    BrokerAway,
+    EngineFatal,
+    Fenced,
+    NeedsOperator,
+    Replaced,
+    TaskMigrated,
+    TransactionAborted,
+)
 
 DEADLINE_S = 20.0
 QUIET_S = 0.3  # how long to look for what must not come
