@@ -9,7 +9,7 @@ BIN := .venv/bin
 TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check chaos bench clean lock
+.PHONY: help setup demo test lint types check chaos soak bench clean lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
@@ -43,6 +43,9 @@ check: lint types test  ## what CI runs
 SECONDS ?= 300
 chaos: setup  ## workers, brokers and network of a real Kafka fail for SECONDS (300), from a SEED; a table (CHAOS_ARGS="--help" for more)
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+soak: setup  ## a worker under traffic for SECONDS (3600 if not given): does memory, or anything else, grow?
+	@$(BIN)/python -m benchmarks.soak $(if $(filter command line environment,$(origin SECONDS)),--seconds $(SECONDS)) $(SOAK_ARGS)
 
 bench: setup  ## c360 beside Kafka Streams and the null limit, checked: a table (BENCH_ARGS="--help" for more)
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)

@@ -67,6 +67,11 @@ class Fenced(C360Error):
     exit_code = 3
 
 
+class Evicted(Fenced):
+    """Begin anew, but not for ever: another has taken this producer's transactions. It is the heir of its partitions, after
+    this process was not heard of for long; or a process with the same slot: then it happens again, and this one stops."""
+
+
 class NeedsOperator(C360Error):
     """Stop: positions, drift or a half-done reset need a person's decision. The message names the command."""
 

@@ -572,9 +572,11 @@ class KafkaProducer:
         return self._client
 
     def _remedy(self, raised: KafkaException, doing: str, *, deciding: bool = False) -> C360Error:
-        if error_of(raised).code() == KafkaError._FATAL:  # what it was is raised by the next poll
+        if error_of(raised).code() == KafkaError._FATAL:  # what it was is raised by the next poll, or by an abort
             try:
                 self._live().poll(0)
+                if self._transactional:
+                    self._live().abort_transaction(ABORT_S)
             except KafkaException as cause:
                 raised = cause
         found = remedy_of(raised, doing, deciding=deciding)

@@ -13,7 +13,7 @@ from c360.errors import (
     BrokerAway,
     C360Error,
     EngineFatal,
-    Fenced,
+    Evicted,
     NeedsOperator,
     OutcomeUnknown,
     Replaced,
@@ -103,7 +103,7 @@ def remedy(error: KafkaError, doing: str, *, deciding: bool = False) -> C360Erro
     if code == KafkaError._FATAL and INSTANCE_FENCED in error.str():
         return Replaced(text)
     if code in FENCED:
-        return Fenced(f"{text}: another process has this slot. Leave C360_SLOT unset, or give each worker its own")
+        return Evicted(text)
     if error.fatal():
         return EngineFatal(text)
     if code in NOT_A_MEMBER:

@@ -43,6 +43,7 @@ from c360.errors import (
     BrokerAway,
     C360Error,
     EngineFatal,
+    Evicted,
     Fenced,
     Misfit,
     NeedsOperator,
@@ -57,6 +58,7 @@ from c360.tables.store import Entry, Stores
 log = logging.getLogger("c360.engine")
 
 SOON_S = 0.005  # between commits, when they are quick
+LULL_S = 0.002
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
 CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
@@ -100,6 +102,7 @@ class RunningTask:
     base: dict[TP, int] = field(default_factory=dict)
     next: dict[TP, int] = field(default_factory=dict)
     committed: set[TP] = field(default_factory=set)  # inputs the group has an offset for
+    claimed: bool = True  # its changelog says that it is ours
     notes: dict[str, Any] = field(default_factory=dict)  # of the last commit
     store_failures: int = 0
     store_failed: float = 0.0  # when, last
@@ -191,6 +194,7 @@ class Loop:
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
         self.commit_took_s = 0.0  # the last ones
+        self.committed_at = -math.inf
         self.recommitted = time.monotonic()
         self.trouble: C360Error | None = None  # met inside a callback, handled after the poll
         self.replaced: deque[float] = deque(maxlen=REPLACED_TIMES)  # when another member came with our static id
@@ -231,8 +235,10 @@ class Loop:
             self._adopt_restored()
             self._stand_by()
             self._raise_trouble()
-            # 1 poll: do not wait long for more while something is uncommitted
-            wait_s = min(0.002, timeout_s) if self.uncommitted else timeout_s
+            if not all(task.claimed for task in self._running()):
+                self.commit()  # before a transaction has anything of them that an heir would have to wait for
+            # 1 poll: wait for more no longer than until what is uncommitted may be committed
+            wait_s = min(timeout_s, self._commit_rest()) if self.uncommitted else timeout_s
             batches = self.consumer.poll(self.settings.batch_records, wait_s)
             self._raise_trouble()
             # 2 to 4
@@ -381,7 +387,7 @@ class Loop:
     def _commit_due(self, *, idle: bool, behind: bool) -> bool:
         if self.uncommitted:
             return (
-                idle
+                (idle and self._commit_rest() <= LULL_S)
                 or self.uncommitted >= self.settings.commit_records
                 or any(t.state.outgrown() for t in self._running() if t.state is not None)
                 or time.monotonic() - self.first_uncommitted >= self._commit_interval(behind=behind)
@@ -399,6 +405,15 @@ class Loop:
         if not settings.commit_share:
             return settings.commit_s
         return min(settings.commit_s, max(SOON_S, took_s / settings.commit_share - took_s))
+
+    def _commit_rest(self) -> float:
+        """Seconds that are left of the interval since the last commit; then, as soon as nothing more comes, is the next.
+
+        At least LULL_S: as long as nothing must come before it is said that nothing comes.
+        """
+        if not self.settings.commit_share:
+            return LULL_S
+        return max(LULL_S, self.committed_at + self._commit_interval(behind=False) - time.monotonic())
 
     def commit(self) -> None:
         """Everything processed so far becomes durable at once: state, output and positions, or nothing of it."""
@@ -427,6 +442,7 @@ class Loop:
         if everything:
             self.recommitted = begun
         took_s = time.monotonic() - begun
+        self.committed_at = begun + took_s
         self.commit_took_s = max(
             took_s, 0.8 * self.commit_took_s + 0.2 * took_s
         )  # a slow one is remembered for a while
@@ -442,7 +458,7 @@ class Loop:
             assert state is not None
             assert processor is not None
             moved = task.moved()
-            if not (moved or everything or processor.wants(now) or self.in_transaction):
+            if not (moved or everything or processor.wants(now) or self.in_transaction or not task.claimed):
                 continue
             silent = not self.in_transaction
             try:
@@ -452,14 +468,20 @@ class Loop:
             said = silent and self.in_transaction
             changes = state.changes()
             notes = processor.notes()
-            if not (moved or everything or said or notes != task.notes or any(entries for _, entries in changes)):
+            news = moved or everything or said or notes != task.notes or any(entries for _, entries in changes)
+            if not news and task.claimed:
                 continue
             # Every transaction carries an owned position, or a zombie's timer could write: without news, the old ones.
             moving = moved if moved and not everything else task.next
+            if not news:
+                moving = {tp: task.next[tp] for tp in task.committed}
             # What changed, and the positions it belongs to, last
             known = task.committed | moving.keys()
             positions = encode_positions(
-                {tp: n for tp, n in task.next.items() if tp in known}, self.agent.fingerprint, notes
+                {tp: n for tp, n in task.next.items() if tp in known},
+                self.agent.fingerprint,
+                notes,
+                self.transactional_id,
             )
             logged = self._log(task, changes, positions)
             changed.append(_Made(task, moving, changes, positions, notes, known, logged))
@@ -469,7 +491,7 @@ class Loop:
         """6 and 7 of a task, after the commit."""
         task = made.task
         assert task.state is not None
-        task.base, task.notes, task.committed = dict(task.next), made.notes, made.known
+        task.base, task.notes, task.committed, task.claimed = dict(task.next), made.notes, made.known, True
         try:
             task.state.written(made.changes, made.positions, made.logged[-1] + 1)
             if task.store_failures and now - task.store_failed > CALM_S:
@@ -601,7 +623,7 @@ class Loop:
         reader = self.cluster.reader()
         try:
             gone = partial(self._all_gone, tasks)
-            if not states or not restore(reader, states, progress, gone):
+            if not states or not restore(reader, states, progress, gone, self._evict):
                 return False
             starts = reader.starts(inputs)
         finally:
@@ -615,6 +637,17 @@ class Loop:
                 raise TaskMigrated("positions move while their tasks are restored: others have them") from error
             raise
         return True
+
+    def _evict(self, owner: str) -> None:
+        """End the transaction that the last owner of a task has left open: its partitions are ours, so it is dead or a zombie.
+
+        Else readers and we would wait for the broker to do it (15 to 25 s). A zombie that wakes up is fenced.
+        """
+        if owner == self.transactional_id:
+            return  # our producer has done so when it was made
+        log.info("%s: ending the transaction that %s has left open", self.agent.name, owner)
+        with suppress(BrokerAway, Fenced):  # then the broker does it, in its time
+            self.cluster.producer(owner).close()
 
     @property
     def progress(self) -> list[Progress]:
@@ -667,6 +700,7 @@ class Loop:
             task.base[tp] = start
         task.next = dict(task.base)
         task.committed = positions.keys() & task.base.keys()
+        task.claimed = found.owner == self.transactional_id or not task.committed
         task.processor.resume(found.notes)
         task.notes = task.processor.notes()
 
@@ -720,6 +754,12 @@ class Loop:
     def _recover(self, error: C360Error) -> None:
         """One remedy per class. What is not here (Fenced, NeedsOperator, EngineFatal …) ends the process."""
         self.computing.leave()
+        try:
+            self._remedy(error)
+        except Evicted as evicted:  # noticed when it aborted
+            self._remedy(evicted)
+
+    def _remedy(self, error: C360Error) -> None:
         self.metrics.recovered(type(error).__name__)
         match error:
             case TransactionAborted():
@@ -730,11 +770,15 @@ class Loop:
                     self._count_replaced(error)
                 log.info("%s: no longer a member (%s); joining again", self.agent.name, error)
                 self._abort_quietly()
-                for task in list(self.tasks.values()):
-                    self._drop(task)
-                self.consumer.unsubscribe()
-                self.subscribed = ()
-                self._look_again = 0.0
+                self._leave_group()
+            case Evicted():
+                self._count_replaced(error)
+                log.warning("%s: another has taken over its transactions (%s); beginning anew", self.agent.name, error)
+                if self.producer is not None:
+                    self.producer.close()
+                    self.producer = None
+                self._forget_transaction()
+                self._leave_group()
             case OutcomeUnknown():
                 log.warning("%s: the outcome of a commit is unknown (%s); asking the log", self.agent.name, error)
                 assert self.producer is not None
@@ -762,7 +806,14 @@ class Loop:
                     self._abort_quietly()
                 raise error
 
-    def _count_replaced(self, error: Replaced) -> None:
+    def _leave_group(self) -> None:
+        for task in list(self.tasks.values()):
+            self._drop(task)
+        self.consumer.unsubscribe()
+        self.subscribed = ()
+        self._look_again = 0.0
+
+    def _count_replaced(self, error: Replaced | Evicted) -> None:
         """Two processes of one slot take it from each other until one of them gives up here."""
         now = time.monotonic()
         self.replaced.append(now)

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from c360.clock import Clock, system
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
-from c360.errors import BrokerAway, EngineFatal, Fenced, NeedsOperator, TaskMigrated, TransactionAborted
+from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, TaskMigrated, TransactionAborted
 
 MAX_RECORD_BYTES: Final = 1_048_588  # a broker's default
 FRAME_BYTES: Final = 70  # a record's own overhead, about
@@ -442,8 +442,8 @@ class MemoryProducer:
         self._roll_back()
         self._fenced = True
 
-    def _fenced_error(self) -> Fenced:
-        return Fenced(f"another process uses the transactional id {self._id}")
+    def _fenced_error(self) -> Evicted:
+        return Evicted(f"another process uses the transactional id {self._id}")
 
     def _open(self) -> _Transaction:
         if self._fenced:

@@ -19,16 +19,36 @@ class Progress:
     left: int = 0
 
 
-def restore(reader: Reader, states: Mapping[TP, TaskState], progress: Progress, stopped: Callable[[], bool]) -> bool:
-    """Read each changelog from where its store stands to its high watermark. False if `stopped` said so first."""
+PATIENCE_S = 1.0  # with a transaction that is open; one that is being committed takes less
+
+
+def restore(
+    reader: Reader,
+    states: Mapping[TP, TaskState],
+    progress: Progress,
+    stopped: Callable[[], bool],
+    evict: Callable[[str], None],
+) -> bool:
+    """Read each changelog from where its store stands to its high watermark. False if `stopped` said so first.
+
+    Where a transaction is left open, `evict` is told the last owner of the changelog, once for each.
+    """
     for state in states.values():
         state.open()
     positions, ends = begin(reader, states)
     progress.left = sum(max(0, ends[log] - positions[log]) for log in states)
-    begun = time.monotonic()
+    begun = came = time.monotonic()
+    evicted = {""}
     for batches in reader.read(positions, ends):
         if stopped():
             return False
+        if batches:
+            came = time.monotonic()
+        elif time.monotonic() - came > PATIENCE_S:
+            owners = {state.positions.owner for log, state in states.items() if state.next < ends[log]}
+            for owner in sorted(owners - evicted):
+                evict(owner)
+            evicted |= owners
         for batch in batches:
             states[batch.tp].apply(batch)
             progress.records += len(batch)

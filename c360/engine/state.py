@@ -30,6 +30,7 @@ class Positions(msgspec.Struct, frozen=True, omit_defaults=True):
     positions: dict[str, int] = {}  # "topic/partition" -> next offset; inputs that have been read at least once
     fingerprint: str = ""
     notes: dict[str, Any] = {}
+    owner: str = ""  # transactional id of who wrote it
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -52,9 +53,9 @@ decode_local = msgspec.json.Decoder(Local).decode
 decode_reset = msgspec.json.Decoder(Reset).decode
 
 
-def encode_positions(positions: Mapping[TP, int], fingerprint: str, notes: dict[str, Any]) -> bytes:
+def encode_positions(positions: Mapping[TP, int], fingerprint: str, notes: dict[str, Any], owner: str = "") -> bytes:
     named = {f"{tp.topic}/{tp.partition}": offset for tp, offset in positions.items()}
-    return _encode(Positions(named, fingerprint, notes))
+    return _encode(Positions(named, fingerprint, notes, owner))
 
 
 def encode_reset(incarnation: int) -> bytes:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from c360.engine import loop as loop_module
+from c360.engine import restore
 from c360.engine.loop import Loop, LoopSettings, Phase
 from c360.engine.memory import MemoryCluster, MemoryConsumer
 from c360.engine.state import (
@@ -34,9 +35,8 @@ from c360.testing.faults import At, FaultyCluster, FaultyStores, Later
 from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
 
 WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, behind_s=0.0, away_s=0.0)
-LATE = LoopSettings(
-    commit_s=3600.0, commit_share=0.0, away_s=0.0
-)  # commits when there is nothing more to read, or when it must
+# Commits when there is nothing more to read, or when it must.
+LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, away_s=0.0)
 
 
 @pytest.fixture
@@ -227,6 +227,57 @@ def test_what_was_processed_is_committed_before_a_partition_goes(world: World) -
     world.until(lambda: world.idle() and running(second), first, second)
     world.check()
     assert len(world.toy.batches) == 3  # nothing was processed twice
+
+
+def leave_open(world: World, loop: Loop) -> None:
+    """As if the worker were killed in the middle of a commit: what it has said is in the log, and nobody decides."""
+    assert loop.producer is not None
+    loop._begin()
+    for lead in loop.tasks:
+        log = world.toy.changelog(lead)
+        loop.producer.produce(log.topic, COUNTS + b"a-0", b"99", log.partition)
+    memory(world).expire(loop.consumer)
+
+
+def test_an_heir_ends_the_transaction_that_a_dead_owner_left_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for the broker to do so, 15 to 25 s, and so did all readers."""
+    monkeypatch.setattr(restore, "PATIENCE_S", 0.05)
+    dead = world.loop(MemoryStores(), slot="0")
+    world.feed_all()
+    world.until(world.idle, dead)
+    leave_open(world, dead)
+    heir = world.loop(MemoryStores(), slot="1")
+    world.until(lambda: running(heir) == {0, 1, 2}, heir)
+    world.feed_all()
+    world.until(world.idle, heir)
+    world.until(
+        lambda: "Evicted" in dead.metrics.recoveries and running(dead), dead, heir
+    )  # it was frozen only, and wakes up
+    assert dead.metrics.recoveries["Evicted"] == 1
+    world.feed_all()
+    world.until(world.idle, dead, heir)
+    world.check()
+
+
+def test_who_has_just_taken_over_is_known_to_the_next_and_the_one_before_is_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "PATIENCE_S", 0.05)
+    first = world.loop(MemoryStores(), slot="0")
+    world.feed_all()
+    world.until(world.idle, first)
+    second = world.loop(MemoryStores(), slot="1")
+    world.until(lambda: running(first) and running(second), first, second)
+    leave_open(world, second)  # before it has processed anything
+    world.until(lambda: running(first) == {0, 1, 2}, first)
+    world.feed_all()
+    world.until(world.idle, first)
+    assert not first.metrics.recoveries
+    world.until(lambda: "Evicted" in second.metrics.recoveries and running(second), first, second)
+    assert second.metrics.recoveries["Evicted"] == 1
+    world.check()
 
 
 def test_nothing_of_a_lost_partition_is_committed(world: World) -> None:

@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,31 +123,48 @@ def test_an_error_in_the_middle_is_mended(
     world.check()
 
 
-def hung_in_a_transaction(world: World, start: Callable[..., Loop], impatient: KafkaCluster) -> Loop:
+def hung_in_a_transaction(
+    world: World, start: Callable[..., Loop], impatient: KafkaCluster, settings: LoopSettings = LATE
+) -> Loop:
     """A worker with all tasks that has begun a transaction and is not turned any more."""
-    hung = start(MemoryStores(), cluster=impatient, settings=LATE)
+    hung = start(MemoryStores(), cluster=impatient, settings=settings)
     drive(world, lambda: running(hung) == {0, 1, 2}, hung)
     world.feed_all()
     drive(world, lambda: hung.in_transaction, hung)
     return hung
 
 
-def test_a_hung_worker_is_replaced_and_stops_when_it_wakes(
+def test_two_workers_of_one_slot_take_it_from_each_other_until_one_stops(
     world: World, start: Callable[..., Loop], impatient: KafkaCluster
 ) -> None:
-    hung = hung_in_a_transaction(world, start, impatient)
-    successor = start(MemoryStores())
+    """As dynamic members; static ones take it from each other as members, too, which takes longer."""
+    hung = hung_in_a_transaction(world, start, impatient, replace(LATE, static=False))
+    successor = start(MemoryStores(), settings=replace(OFTEN, static=False))
     drive(world, lambda: world.idle() and running(successor) == {0, 1, 2}, successor)
     world.check()
 
     def wake() -> None:
-        drive(world, lambda: False, hung)
+        drive(world, world.feed_all, hung, successor)
 
     with pytest.raises(Fenced):
         wake()
-    hung.close()
+    gone, left = (hung, successor) if hung.metrics.recoveries["Evicted"] == 3 else (successor, hung)
+    gone.close()
     world.feed_all()
-    drive(world, world.idle, successor)
+    drive(world, world.idle, left)
+    world.check()
+
+
+def test_an_heir_ends_the_transaction_of_a_hung_worker_which_begins_anew_when_it_wakes(
+    world: World, start: Callable[..., Loop], impatient: KafkaCluster
+) -> None:
+    hung = hung_in_a_transaction(world, start, impatient)
+    heir = start(MemoryStores(), slot="1")
+    drive(world, lambda: world.idle() and running(heir) == {0, 1, 2}, heir)
+    world.check()
+    drive(world, lambda: hung.metrics.recoveries["Evicted"] and running(hung), hung, heir)
+    world.feed_all()
+    drive(world, world.idle, hung, heir)
     world.check()
 
 
