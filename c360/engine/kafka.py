@@ -30,7 +30,6 @@ Facts from librdkafka 2.16 that shape this one:
 from __future__ import annotations
 
 import logging
-import math
 import struct
 import threading
 import time
@@ -67,7 +66,6 @@ from c360.errors import (
     BrokerAway,
     C360Error,
     EngineFatal,
-    Fenced,
     NeedsOperator,
     OutcomeUnknown,
     TaskMigrated,
@@ -466,8 +464,6 @@ class KafkaProducer:
         self._transactional = "transactional.id" in config
         self._id = config.get("transactional.id", "producer")
         self._failed: KafkaError | None = None  # first delivery that failed, non-transactional
-        self._begun = math.inf  # when the last transaction was, by a clock that goes on while the machine sleeps
-        self._may_take_s = int(config.get("transaction.timeout.ms", 0)) / 1000
         try:
             self._client: ProducerClient | None = ProducerClient(dict(config), logger=log)
         except KafkaException as raised:
@@ -482,7 +478,6 @@ class KafkaProducer:
 
     def begin(self) -> None:
         self._call("beginning a transaction", ProducerClient.begin_transaction)
-        self._begun = time.time()
 
     def produce(
         self,
@@ -579,11 +574,7 @@ class KafkaProducer:
                     self._live().abort_transaction(ABORT_S)
             except KafkaException as cause:
                 raised = cause
-        found = remedy_of(raised, doing, deciding=deciding)
-        if isinstance(found, Fenced) and time.time() - self._begun > self._may_take_s:
-            # A frozen process wakes up to it, and nobody has taken its slot: the broker fences whom it gives up.
-            return OutcomeUnknown(f"{doing}: the broker has ended a transaction of over {self._may_take_s:.0f} s")
-        return found
+        return remedy_of(raised, doing, deciding=deciding)
 
     def _reported(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and self._failed is None:
