@@ -73,6 +73,8 @@ class Disturbance:
     begun_s: float
     lasted_s: float
     silent_s: float
+    after_s: float = 0.0  # of the fault, began the silence
+    task: str = ""  # that was silent
 
 
 @dataclass
@@ -156,14 +158,20 @@ def _disturb(
             raise Stuck(f"after {fault.__name__}: {why}") from None
         finally:
             stage.wait(*course.pause_s)
+            silence = watch.arrivals.longest_silence(at, time.monotonic())
             done = Disturbance(
                 fault.__name__,
                 round(at - begun, 1),
                 round(over - at, 1),
-                round(watch.arrivals.longest_silence(at, time.monotonic()), 1),
+                round(silence.seconds, 1),
+                round(silence.begun - at, 1),
+                "{}/{}".format(*silence.task),
             )
             outcome.disturbances.append(done)
-            say(f"{done.begun_s:6.1f} s  {done.fault}: {done.lasted_s} s, output stood still for {done.silent_s} s")
+            say(
+                f"{done.begun_s:6.1f} s  {done.fault}: {done.lasted_s} s, output stood still for {done.silent_s} s,"
+                f" from {done.after_s} s on, of {done.task}"
+            )
 
 
 def _wait_until_well(crew: Crew, watch: Watch, asker: Asker, within_s: float) -> None:

@@ -46,8 +46,8 @@ def test_a_silence_is_counted_from_the_fault_on_and_for_the_task_that_waits_long
         arrivals.add(("a", 0), at)
     for at in (1.0, 4.0, 9.4):
         arrivals.add(("b", 0), at)
-    assert arrivals.longest_silence(3.0, 10.0) == 20.5  # began before 10
-    assert arrivals.longest_silence(3.0, 9.2) == 6.0
+    assert arrivals.longest_silence(3.0, 10.0) == (20.5, 9.5, ("a", 0))  # began before 10
+    assert arrivals.longest_silence(3.0, 9.2) == (6.0, 3.0, ("a", 0))
     assert arrivals.silent(9.4) == [("b", 0)]
     assert arrivals.flowing(9.3)
 

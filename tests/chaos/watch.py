@@ -6,6 +6,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -15,6 +16,14 @@ from c360.plan import Plan
 
 NEVER = 1 << 62
 Task = tuple[str, int]  # source or projection, partition of what the task reads
+
+
+class Silence(NamedTuple):
+    """How long output of a task stood still, and from when on."""
+
+    seconds: float
+    begun: float
+    task: Task
 
 
 class Arrivals:
@@ -33,13 +42,13 @@ class Arrivals:
     def silent(self, since: float) -> list[Task]:
         return [task for task, times in self.times.items() if not times or times[-1] <= since]
 
-    def longest_silence(self, begin: float, end: float) -> float:
-        """Of any task, in seconds: from an arrival, but not before `begin`, to the next one, if it began before `end`."""
-        longest = 0.0
-        for times in self.times.values():
+    def longest_silence(self, begin: float, end: float) -> Silence:
+        """Of any task: from an arrival, but not before `begin`, to the next one, if it began before `end`."""
+        longest = Silence(0.0, begin, ("", 0))
+        for task, times in self.times.items():
             last = begin
             for at in times[bisect_left(times, begin) :]:
-                longest = max(longest, at - last)
+                longest = max(longest, Silence(at - last, last, task))
                 if at >= end:
                     break
                 last = at
