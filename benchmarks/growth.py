@@ -23,22 +23,21 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from benchmarks.contestants import ALL
-from benchmarks.measure import cpu_s, peak_rss_mb
+from benchmarks.measure import peak_rss_mb
 from benchmarks.oracle import Outcome
-from benchmarks.race import PARTITIONS, SAMPLE_S, STILL_S, Course, Failed, Process, Progress, prepare
-from benchmarks.run import machine, say
-from benchmarks.workload import Raw, record
+from benchmarks.race import PARTITIONS, Course, Process, Progress, Sample, follow, megabytes, prepare, until_ready
+from benchmarks.run import machine, say, write
+from benchmarks.workload import record
 from c360.engine.kafka import KafkaCluster
-from c360.engine.transport import Cluster, TopicSpec
+from c360.engine.transport import TopicSpec
 from c360.ops import dev_kafka
 
 C360 = ALL["c360"]
@@ -117,26 +116,27 @@ def grown(customers: int, active: int, events: int) -> dict[str, Any]:
 
         random = Random(customers)
         say(f"{customers} customers: getting to know them")
-        _write(cluster, (record(random, i, i) for i in range(customers)))
+        write(cluster, "events", (record(random, i, i) for i in range(customers)))
         process = start("known.log")
         try:
-            _followed(process, progress(), 0)
+            follow([process], progress(), deadline_s=DEADLINE_S)
         finally:
             process.stop()
         say(f"{customers} customers: {events} events of {min(active, customers)}")
         step = max(1, customers // active)
-        _write(
+        write(
             cluster,
+            "events",
             (record(random, customers + i, random.randrange(min(active, customers)) * step) for i in range(events)),
         )
         process = start("measured.log")
         try:
-            cost = _followed(process, progress(), customers)
+            cost = _cost(follow([process], progress(), deadline_s=DEADLINE_S), customers)
             memory_mb = peak_rss_mb(process.pids)
         finally:
             process.stop()
         load = round(os.getloadavg()[0], 1)
-        state_mb = round(sum(p.stat().st_size for p in state.rglob("*") if p.is_file()) / 1e6)
+        state_mb = round(megabytes(state))
         again_s, _ = _ready(start("again.log"))
         shutil.rmtree(state)
         restore_s, line = _ready(start("restored.log"))
@@ -155,47 +155,22 @@ def grown(customers: int, active: int, events: int) -> dict[str, Any]:
     }
 
 
-def _write(cluster: Cluster, raws: Iterator[Raw]) -> None:
-    producer = cluster.producer()
-    for key, value in raws:
-        producer.produce("events", key, value)
-    producer.flush()
-    producer.close()
-
-
-def _followed(process: Process, progress: Progress, before: int) -> float:
-    """Until all is committed by both hops. CPU µs per event of the last part of what comes after `before` events."""
-    samples: list[tuple[tuple[int, ...], float]] = []
-    changed_s = 0.0
-    while True:
-        now_s = process.seconds()
-        samples.append((progress.look(), cpu_s(process.pids)))
-        if len(samples) < 2 or samples[-1][0] != samples[-2][0]:
-            changed_s = now_s
-        if any(samples[-1][0]) and progress.complete(still=now_s - changed_s > STILL_S):
-            break
-        process.check_alive()
-        if now_s > DEADLINE_S:
-            raise Failed(f"{process.name} had not committed everything after {DEADLINE_S:.0f} s")
-        time.sleep(SAMPLE_S)
-    end = next(sample for sample in samples if sample[0] == samples[-1][0])
-    whole = [at - before for at in end[0]]
-    for at, cpu in samples:
-        done = sum((n - before) / all_of for n, all_of in zip(at, whole, strict=True)) / len(whole)
+def _cost(samples: Sequence[Sample], before: int) -> float:
+    """CPU µs per event of the last part of what comes after `before` events."""
+    last = samples[-1]
+    whole = [at - before for at in last.committed]
+    for sample in samples:
+        done = sum((n - before) / all_of for n, all_of in zip(sample.committed, whole, strict=True)) / len(whole)
         if done >= MEASURED_FROM:
             left = (1 - done) * sum(whole) / len(whole)
-            return (end[1] - cpu) / left * 1e6 if left else float("nan")
+            return (last.cpu_s - sample.cpu_s) / left * 1e6 if left else float("nan")
     raise AssertionError("the last sample has all of it")
 
 
 def _ready(process: Process) -> tuple[float, str]:
     """Seconds until READY, and its line."""
     try:
-        while (line := process.ready()) is None:
-            process.check_alive()
-            if process.seconds() > DEADLINE_S:
-                raise Failed(f"{process.name} was not ready after {DEADLINE_S:.0f} s")
-            time.sleep(0.02)
+        line = until_ready(process, deadline_s=DEADLINE_S)
         return process.seconds(), line
     finally:
         process.stop()

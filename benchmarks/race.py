@@ -205,21 +205,40 @@ class Progress:
         return True
 
 
-def follow(process: Process, progress: Progress, course: Course) -> list[Sample]:
-    """Samples until all is committed; the last one is that of the last commit. Raises Failed."""
+def follow(
+    running: Sequence[Process], progress: Progress, *, broker_pids: Sequence[int] = (), deadline_s: float = RACE_S
+) -> list[Sample]:
+    """Samples until all is committed; the last one is that of the last commit. Raises Failed.
+
+    Seconds are those since the first process was started; CPU is that of all of them.
+    """
+    pids = [pid for process in running for pid in process.pids]
+    begun = running[0].seconds()
     samples: list[Sample] = []
     changed = 0
     while True:
-        samples.append(Sample(process.seconds(), progress.look(), cpu_s(process.pids), cpu_s(course.broker_pids)))
+        samples.append(Sample(running[0].seconds(), progress.look(), cpu_s(pids), cpu_s(broker_pids)))
         if samples[-1].committed != samples[changed].committed:
             changed = len(samples) - 1
         since = samples[-1].at_s - samples[changed].at_s
         if any(samples[-1].committed) and progress.complete(still=since > STILL_S):
             return samples[: changed + 1]
-        process.check_alive()
-        if samples[-1].at_s > RACE_S:
-            raise Failed(f"{process.name} had not committed everything after {RACE_S:.0f} s: {samples[-1].committed}")
+        for process in running:
+            process.check_alive()
+        if samples[-1].at_s - begun > deadline_s:
+            name, committed = running[0].name, samples[-1].committed
+            raise Failed(f"{name} had not committed everything after {deadline_s:.0f} s: {committed}")
         time.sleep(SAMPLE_S)
+
+
+def until_ready(process: Process, *, deadline_s: float = RACE_S) -> str:
+    """Its READY line. Raises Failed."""
+    while (line := process.ready()) is None:
+        process.check_alive()
+        if process.seconds() > deadline_s:
+            raise Failed(f"{process.name} was not ready after {deadline_s:.0f} s")
+        time.sleep(0.02)
+    return line
 
 
 def figures(samples: Sequence[Sample], events: int, instructions: Sequence[tuple[float, int]]) -> dict[str, Any]:
@@ -274,7 +293,7 @@ def _race(
     bytes_before, load = _changelog_bytes(course, admin, prefix), os.getloadavg()[0]
     process = Process(contestant, course, prefix, build, state, course.work / f"{prefix}-{contestant.name}.log")
     try:
-        samples = follow(process, Progress(contestant.stages, names, admin, reader), course)
+        samples = follow([process], Progress(contestant.stages, names, admin, reader), broker_pids=course.broker_pids)
         memory_mb, ready = peak_rss_mb(process.pids), process.ready()
     finally:
         process.stop()
@@ -283,7 +302,7 @@ def _race(
     result = {
         **figures(samples, events, counted(process.perf_text())),
         "peak_rss_mb": round(memory_mb),
-        "state_mb": _megabytes(state),
+        "state_mb": megabytes(state),
         "changelog_bytes_per_event": (
             None if bytes_before is None or bytes_after is None else round((bytes_after - bytes_before) / events, 1)
         ),
@@ -333,11 +352,7 @@ def _restore(contestant: Contestant, course: Course, prefix: str, build: Path, s
     shutil.rmtree(state, ignore_errors=True)
     process = Process(contestant, course, prefix, build, state, course.work / f"{prefix}-restore.log")
     try:
-        while (line := process.ready()) is None:
-            process.check_alive()
-            if process.seconds() > RACE_S:
-                raise Failed(f"{contestant.name} was not ready again after {RACE_S:.0f} s")
-            time.sleep(0.02)
+        line = until_ready(process)
         return {"ready_s": round(process.seconds(), 2), "cpu_s": round(cpu_s(process.pids), 2), "line": line}
     finally:
         process.stop()
@@ -353,5 +368,5 @@ def _changelog_bytes(course: Course, admin: Admin, prefix: str) -> int | None:
     return sum(log.stat().st_size for log in logs)
 
 
-def _megabytes(directory: Path) -> float:
+def megabytes(directory: Path) -> float:
     return round(sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6, 1)

@@ -127,6 +127,12 @@ def make_course(
     )
 
 
+def write(cluster: Cluster, topic: str, raws: Iterable[Raw]) -> None:
+    """All of them, acknowledged."""
+    for _ in _written(raws, cluster, topic):
+        pass
+
+
 def _written(raws: Iterable[Raw], cluster: Cluster, topic: str) -> Iterator[Raw]:
     """The records again, each after it was written."""
     producer = cluster.producer()

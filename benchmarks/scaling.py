@@ -12,14 +12,13 @@ import os
 import signal
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from operator import truediv
 from typing import Any
 
 from benchmarks.contestants import ALL, Contestant
-from benchmarks.race import RACE_S, SAMPLE_S, STILL_S, Course, Failed, Process, Progress, check, make_topics, prepare
+from benchmarks.race import Course, Failed, Process, Progress, check, follow, make_topics, prepare
 from benchmarks.run import machine, make_course, say
 
 PAIR = ("null", "c360")
@@ -75,35 +74,18 @@ def speed(contestant: Contestant, course: Course, prefix: str, cores: Sequence[i
             at = course.work / f"{prefix}-{core}"
             running.append(Process(contestant, course, prefix, build, at, at.with_suffix(".log"), core=core))
             stack.callback(running[-1].stop)
-        samples = _until_done(running, progress)
+        samples = follow(running, progress)
         wrong = list(check(contestant, course, names, admin, reader, {"events": course.events}))
     if wrong:
         raise Failed(f"{prefix}: {'; '.join(wrong)}")
-    ends = samples[-1][1]
-    done = [(at_s, statistics.mean(map(truediv, committed, ends))) for at_s, committed in samples]
+    ends = samples[-1].committed
+    done = [(sample.at_s, statistics.mean(map(truediv, sample.committed, ends))) for sample in samples]
     first = next(sample for sample in done if sample[1] >= FROM)
     last = next(sample for sample in done if sample[1] >= TO)
     if last[0] == first[0]:
         raise Failed(f"{prefix}: all was done between two looks; take more events")
     rate: float = course.events * (last[1] - first[1]) / (last[0] - first[0])
     return rate
-
-
-def _until_done(running: Sequence[Process], progress: Progress) -> list[tuple[float, tuple[int, ...]]]:
-    samples: list[tuple[float, tuple[int, ...]]] = []
-    changed_s = 0.0
-    while True:
-        now_s = running[0].seconds()
-        samples.append((now_s, progress.look()))
-        if len(samples) < 2 or samples[-1][1] != samples[-2][1]:
-            changed_s = now_s
-        if any(samples[-1][1]) and progress.complete(still=now_s - changed_s > STILL_S):
-            return samples
-        for process in running:
-            process.check_alive()
-        if now_s > RACE_S:
-            raise Failed(f"{running[0].name} had not committed everything after {RACE_S:.0f} s")
-        time.sleep(SAMPLE_S)
 
 
 def _gain(rates: dict[int, list[float]]) -> dict[str, Any]:

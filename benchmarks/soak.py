@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ from typing import Any
 from benchmarks.contestants import ALL
 from benchmarks.measure import tree
 from benchmarks.oracle import Outcome
-from benchmarks.race import PARTITIONS, Course, Process, Progress, prepare
+from benchmarks.race import PARTITIONS, Course, Process, Progress, follow, prepare
 from benchmarks.run import machine, say
-from benchmarks.workload import records
+from benchmarks.workload import Raw, records
 from c360.engine.kafka import KafkaCluster
-from c360.engine.transport import Cluster, TopicSpec
+from c360.engine.transport import TopicSpec
 from c360.ops import dev_kafka
+from c360.ops.load import RawRecord, load
 
 C360 = ALL["c360"]
 SAMPLE_S, GUEST_EVERY_S, GUEST_STAYS_S = 10.0, 300.0, 60.0
@@ -81,7 +82,8 @@ def soak(seconds: int, rate: int, customers: int) -> dict[str, Any]:
         course = Course(cluster, running.bootstrap, "events", Outcome({}, Counter()), 0, work, commit_ms=100)
         stop = threading.Event()
         sent = [0]
-        loader = threading.Thread(target=_load, args=(cluster, rate, seconds * rate, customers, stop, sent))
+        traffic = _until(stop, records(seconds * rate, customers), sent)
+        loader = threading.Thread(target=load, args=(traffic, cluster), kwargs={"partitions": PARTITIONS, "rate": rate})
         stack.callback(loader.join)
         stack.callback(stop.set)
         build = prepare(C360)
@@ -110,12 +112,7 @@ def soak(seconds: int, rate: int, customers: int) -> dict[str, Any]:
         loader.join()
         admin, reader = cluster.admin(), cluster.reader()
         progress = Progress(C360.stages, {"prefix": "soak", "input": "events"}, admin, reader)
-        deadline = time.monotonic() + REST_S
-        while (progress.look(), progress.complete(still=True))[1] is False:
-            process.check_alive()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not everything was committed {REST_S:.0f} s after the last event")
-            time.sleep(1)
+        follow([process], progress, deadline_s=REST_S)
         differences = _differences(course)
     quarters = by_quarter(samples)
     grown = [name for name in ALLOWED if has_grown(name, quarters[name])]
@@ -168,19 +165,12 @@ def _sample(pids: Sequence[int], state: Path) -> dict[str, float]:
     }
 
 
-def _load(cluster: Cluster, rate: int, most: int, customers: int, stop: threading.Event, sent: list[int]) -> None:
-    producer = cluster.producer()
-    begun = time.monotonic()
-    for key, value in records(most, customers):
-        while sent[0] > (time.monotonic() - begun) * rate:
-            if stop.wait(0.02):
-                break
+def _until(stop: threading.Event, raws: Iterator[Raw], sent: list[int]) -> Iterator[RawRecord]:
+    for key, value in raws:
         if stop.is_set():
-            break
-        producer.produce("events", key, value)
+            return
         sent[0] += 1
-    producer.flush()
-    producer.close()
+        yield RawRecord("events", key, value)
 
 
 def _differences(course: Course) -> int:

@@ -64,28 +64,26 @@ def kill_for_long(stage: Stage) -> None:
     stage.crew.start(worker)
 
 
-def blink(stage: Stage) -> None:
-    """SIGSTOP of a worker for less than its session, SIGCONT"""
+def _frozen(stage: Stage, least_s: float, most_s: float) -> None:
     worker = stage.worker()
     stage.crew.freeze(worker)
-    stage.wait(1, SESSION_S - 2)
+    stage.wait(least_s, most_s)
     stage.crew.thaw(worker)
+
+
+def blink(stage: Stage) -> None:
+    """SIGSTOP of a worker for less than its session, SIGCONT"""
+    _frozen(stage, 1, SESSION_S - 2)
 
 
 def freeze(stage: Stage) -> None:
     """SIGSTOP of a worker for longer than its session, SIGCONT"""
-    worker = stage.worker()
-    stage.crew.freeze(worker)
-    stage.wait(SESSION_S + 2, SESSION_S + 6)
-    stage.crew.thaw(worker)
+    _frozen(stage, SESSION_S + 2, SESSION_S + 6)
 
 
 def freeze_for_long(stage: Stage) -> None:
     """SIGSTOP of a worker for longer than its transaction may take, SIGCONT"""
-    worker = stage.worker()
-    stage.crew.freeze(worker)
-    stage.wait(TRANSACTION_S + 12, TRANSACTION_S + 16)  # the broker looks for such transactions every 10 s
-    stage.crew.thaw(worker)
+    _frozen(stage, TRANSACTION_S + 12, TRANSACTION_S + 16)  # the broker looks for such transactions every 10 s
 
 
 def rolling_restart(stage: Stage) -> None:

@@ -26,7 +26,6 @@ while True:
         time.sleep(0.1)
 page = get("metrics")
 restored = sum(float(n) for n in re.findall(r"^c360_restored_records_total{.*} (\S+)$", page, re.M))
-busy = max(
-    float(n) for n in re.findall(r"^c360_restore_seconds_total{.*} (\S+)$", page, re.M)
-)  # they do it side by side
+# The agents restore side by side.
+busy = max(float(n) for n in re.findall(r"^c360_restore_seconds_total{.*} (\S+)$", page, re.M))
 print(f"READY restored={restored:.0f} secs={time.monotonic() - BEGUN:.2f} busy={busy:.2f}")
