@@ -66,7 +66,7 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         app=found.get("app"),
         broker=found.get("broker"),
         state_dir=Path(found.get("state_dir", ".c360")),
-        memory_mb=_megabytes(found.get("memory_mb", "384")),
+        memory_mb=_megabytes(found.get("memory_mb", str(Settings.memory_mb))),
         slot=found.get("slot"),
         kafka=kafka,
     )

@@ -491,12 +491,6 @@ class KafkaProducer:
     ) -> None:
         client = self._live()
         to = -1 if partition is None else partition
-        if self._transactional and headers is None and delivered is None and timestamp is None:
-            try:  # nearly all of them, so without what the others need
-                client.produce(topic, value, key, to)
-                return
-            except (BufferError, KafkaException):
-                pass  # it was not queued; below it is asked again why
         report: Callable[[KafkaError | None, Message], None] | None = None
         if delivered is not None:
             report = partial(self._delivered, delivered)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from c360.config import read_settings
+from c360.config import Settings, read_settings
 from c360.errors import UsageError
-from c360.tables.budget import SMALL_BYTES, Budget
+from c360.tables.budget import DEFAULT_BYTES, SMALL_BYTES, Budget
 from c360.tables.store import MemoryStore, MemoryStores
 from c360.tables.table import Table
 
@@ -74,3 +74,4 @@ def test_a_memory_that_is_none_is_refused(said: str) -> None:
 def test_the_memory_is_a_setting() -> None:
     assert read_settings({"C360_MEMORY_MB": "64"}).memory_mb == 64
     assert read_settings({}).memory_mb == 384
+    assert Settings.memory_mb << 20 == DEFAULT_BYTES
