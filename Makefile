@@ -1,10 +1,14 @@
 # What CI runs, a person runs by the same words. Every target prepares what it needs; `make help` lists them.
 # Needs Python 3.11-3.13 with venv, and pip that reaches a package index. Tests also need a Kafka: see CONTRIBUTING.md.
 
-# The first Python that really runs and is new enough (a shim on the path may exist and fail).
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
-	&& { echo $$p; break; }; done)
+# The first Python that really runs and is new enough (a shim on the path may exist and fail). What pyenv builds unless told
+# otherwise is a tenth slower (docs/decisions/0009), so it comes last; PYTHON=… has the last word.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PLAIN := import sys, sysconfig; sys.exit("pyenv" not in sys.base_prefix or "--enable-optimizations" in sysconfig.get_config_var("CONFIG_ARGS"))
+PYTHON ?= $(shell for p in $$(which -a python3.13 python3.12 python3.11 python3 2>/dev/null) python3; do \
+	$$p -c '$(FITS)' >/dev/null 2>&1 || continue; \
+	$$p -c '$(PLAIN)' && { plain=$${plain:-$$p}; continue; }; \
+	echo $$p; exit; done; echo $$plain)
 BIN := .venv/bin
 TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
