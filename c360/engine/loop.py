@@ -77,7 +77,7 @@ class LoopSettings:
     batch_records: int = 1000
     commit_s: float = 0.1  # at the latest so long after the first uncommitted record
     # Sooner while commits take less than this part of the time; 0: never (docs/decisions/0011).
-    commit_share: float = 0.75
+    commit_share: float = 0.5
     # Or so long when behind, the commit itself included: fewer commits write fewer profiles (docs/decisions/0007).
     behind_s: float = 6.0
     commit_records: int = 150_000  # or after so many records: bounds memory between commits

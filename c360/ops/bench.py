@@ -7,25 +7,22 @@ machine believe ratios to the null limit of the same run, not absolute figures.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from c360.agents.wire import CAUSE
 from c360.assembly import Worker, tune_process
 from c360.engine.transport import TP, Cluster
-from c360.ops.load import RawRecord, load
+from c360.ops.latency import latency
+from c360.ops.load import load
 from c360.ops.progress import at_rest
 from c360.ops.traffic import traffic
 from c360.plan import Plan
 from c360.tables.rocks import RocksStores
 
 Say = Callable[[str], None]
-LATENCY_RATE = 2_000.0
 LATENCY_S = 10.0  # for the default number of events; fewer take less
 DEADLINE_S = 900.0
 
@@ -175,53 +172,18 @@ def _restore(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
 
 
 def _latency(cluster: Cluster, plan: Plan, state: Path, seconds: float) -> dict[str, Any]:
-    """Raw append to a read_committed reader of the projection, ms, at a steady rate through both hops."""
     worker = _worker(cluster, plan, state)
     worker.start()
     reader = cluster.reader()
+
+    def rest() -> None:
+        _until(lambda: at_rest(plan, worker.admin, reader), worker)
+
     _until(lambda: bool(worker.loops) and all(loop.metrics.restores for loop in worker.loops), worker)
-    _until(lambda: at_rest(plan, worker.admin, reader), worker)
+    rest()
     output = plan.projected(plan.projections[0])
-    partitions = [TP(output, p) for p in range(plan.partitions)]
-    positions = reader.ends(partitions)
-    stop = threading.Event()
-    delays: list[float] = []
-
-    def watch() -> None:
-        consumer = cluster.consumer(f"{plan.app}-latency-{time.time_ns()}")
-        consumer.fetch(positions)
-        while not stop.is_set():
-            for batch in consumer.poll(1000, 0.05):
-                now = time.time_ns() / 1e6
-                for i in range(len(batch)):
-                    cause = dict(batch.headers(i)).get(CAUSE)
-                    if cause is not None:
-                        delays.append(now - int(cause))
-        consumer.close()
-
-    watcher = threading.Thread(target=watch, name="latency")
-    watcher.start()
-    now_ms = time.time_ns() // 1_000_000
-    records = traffic(int(LATENCY_RATE * seconds), seed=now_ms % 1_000_003, end_ms=now_ms)
-    load(_stamped(records), cluster, partitions=4, rate=LATENCY_RATE)
-    _until(lambda: at_rest(plan, worker.admin, reader), worker)
-    stop.set()
-    watcher.join()
+    measured = latency(cluster, [TP(output, p) for p in range(plan.partitions)], seconds, rest)
     worker.stop()
     worker.join()
     reader.close()
-    steady = sorted(delays[len(delays) // 3 :])
-    if not steady:
-        return {"p50": None, "p99": None, "samples": 0, "events_per_s": LATENCY_RATE}
-    return {
-        "p50": round(statistics.median(steady), 1),
-        "p99": round(steady[int(len(steady) * 0.99)], 1),
-        "samples": len(steady),
-        "events_per_s": LATENCY_RATE,
-    }
-
-
-def _stamped(records: Iterator[RawRecord]) -> Iterator[RawRecord]:
-    """Raw records with the time at which they are sent as their timestamp."""
-    for record in records:
-        yield RawRecord(record.topic, record.key, record.value, time.time_ns() // 1_000_000, record.headers)
+    return measured
