@@ -57,6 +57,12 @@ ALL = {
     for contestant in (
         Contestant("null", "null", profiles=None, dead=None, copies="{prefix}-profiles"),
         Contestant("kafka_streams", "kafka_streams"),
+        Contestant(
+            "kafka_streams_2_hops",
+            "kafka_streams",
+            stages=(Stage(), Stage("{prefix}", "{prefix}-hop-repartition", markers=1)),
+            environment={"REPARTITION": "true"},
+        ),
         Contestant("kafka_streams_1s", "kafka_streams", environment={"COMMIT_MS": "1000"}),
         Contestant("c360", "c360", stages=(GOVERN, PROJECT), profiles=C360_PROFILES, dead=C360_DEAD, dialect=C360),
         Contestant(

@@ -70,6 +70,8 @@ def misfit_of(error: Exception, said: str) -> Misfit:
 
 
 # ----------------------------------------------------------------------------------------------------- whole payloads
+# In bytes, at least: a list takes two for each level, and an object five: {"":}
+_DEEP_LIST, _DEEP_OBJECT = 2 * DEPTH_MAX, 5 * DEPTH_MAX
 _STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[][{}]")
 
 
@@ -80,8 +82,7 @@ def readable(data: bytes) -> bytes:
     """
     if not data.isascii():
         data.decode()
-    # So deep, a list takes two bytes for each level, and an object five: {"":}
-    might = len(data) > 2 * DEPTH_MAX and (len(data) > 5 * DEPTH_MAX or b"[" in data)
+    might = len(data) > _DEEP_LIST and (len(data) > _DEEP_OBJECT or b"[" in data)
     if might and data.count(b"[") + data.count(b"{") > DEPTH_MAX and _depth(data) > DEPTH_MAX:
         raise RecursionError
     return data

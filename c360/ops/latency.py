@@ -10,15 +10,16 @@ import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
 from c360.agents.wire import CAUSE
-from c360.engine.transport import TP, Cluster
+from c360.engine.transport import TP, Batch, Cluster
+from c360.ops.load import RawRecord
 from c360.ops.traffic import traffic
 
-RATE = 2_000.0
+RATE = 2_000
 WARM_S = 5.0  # not counted: a broker that has just been started compiles its code
 STEP = 40  # records sent at once, 20 ms apart: more requests would measure the broker
 
@@ -36,22 +37,53 @@ def latency(cluster: Cluster, output: Sequence[TP], seconds: float, at_rest: Cal
     ours.recv()  # all is sent
     at_rest()
     ours.send(None)
-    delays: list[float] = sorted(ours.recv())
+    measured = ours.recv()
     driver.join()
-    if not delays:
-        return {"p50": None, "p99": None, "samples": 0, "events_per_s": RATE}
+    return {**summary(measured), "events_per_s": RATE}
+
+
+def summary(delays_ms: Sequence[float]) -> dict[str, Any]:
+    if not delays_ms:
+        return {"p50": None, "p99": None, "samples": 0}
+    ranked = sorted(delays_ms)
     return {
-        "p50": round(statistics.median(delays), 1),
-        "p99": round(delays[int(len(delays) * 0.99)], 1),
-        "samples": len(delays),
-        "events_per_s": RATE,
+        "p50": round(statistics.median(ranked), 1),
+        "p99": round(ranked[int(len(ranked) * 0.99)], 1),
+        "samples": len(ranked),
     }
 
 
 def _drive(cluster: Cluster, output: Sequence[TP], seconds: float, parent: Connection) -> None:
+    def wait_for_rest() -> None:
+        parent.send(None)
+        parent.recv()
+
+    now_ms = time.time_ns() // 1_000_000
+    records = traffic(int(RATE * (WARM_S + seconds)), seed=now_ms % 1_000_003, end_ms=now_ms)
+    parent.send(delays(cluster, records, output, cause, wait_for_rest))
+
+
+def cause(batch: Batch, i: int) -> int | None:
+    """When the newest raw record that is in the profile was sent, epoch ms; None where no record made it change."""
+    said = dict(batch.headers(i)).get(CAUSE)
+    return None if said is None else int(said)
+
+
+def delays(
+    cluster: Cluster,
+    records: Iterable[RawRecord],
+    output: Sequence[TP],
+    sent_at: Callable[[Batch, int], int | None],
+    wait_for_rest: Callable[[], None],
+    warm_s: float = WARM_S,
+) -> list[float]:
+    """Milliseconds from `sent_at` to here, of what comes out after `warm_s`, while the records are sent at RATE.
+
+    Each gets the time at which it is sent as its timestamp. `wait_for_rest` returns when nothing more will come out.
+    """
     stop = threading.Event()
-    delays: list[float] = []
-    counted_from = time.monotonic() + WARM_S
+    found: list[float] = []
+    counted_from = time.monotonic() + warm_s
     reader = cluster.reader()
     positions = reader.ends(output)
     reader.close()
@@ -62,25 +94,23 @@ def _drive(cluster: Cluster, output: Sequence[TP], seconds: float, parent: Conne
         while not stop.is_set():
             for batch in consumer.poll(1000, 0.05):
                 now_ms = time.time_ns() / 1e6
-                causes = [dict(batch.headers(i)).get(CAUSE) for i in range(len(batch))]
                 if time.monotonic() > counted_from:
-                    delays.extend(now_ms - int(cause) for cause in causes if cause is not None)
+                    sent = (sent_at(batch, i) for i in range(len(batch)))
+                    found.extend(now_ms - at for at in sent if at is not None)
         consumer.close()
 
     watcher = threading.Thread(target=watch, name="latency")
     watcher.start()
-    _send(cluster, WARM_S + seconds)
-    parent.send(None)
-    parent.recv()
-    stop.set()
-    watcher.join()
-    parent.send(delays)
+    try:
+        _send(cluster, records)
+        wait_for_rest()
+    finally:
+        stop.set()
+        watcher.join()
+    return found
 
 
-def _send(cluster: Cluster, seconds: float) -> None:
-    """The shop's traffic at RATE, each record with the time at which it is sent as its timestamp."""
-    now_ms = time.time_ns() // 1_000_000
-    records = traffic(int(RATE * seconds), seed=now_ms % 1_000_003, end_ms=now_ms)
+def _send(cluster: Cluster, records: Iterable[RawRecord]) -> None:
     producer = cluster.producer()
     begun = time.monotonic()
     for done, record in enumerate(records, 1):

@@ -152,15 +152,16 @@ public final class Main {
         return id.getBytes(StandardCharsets.UTF_8);
     }
 
-    /** Parse and deduplicate. Poison goes on as an Event which carries only the raw bytes. */
+    /** Parse and deduplicate. Poison goes on as an Event which has only the raw bytes. */
     static final class Dedup implements FixedKeyProcessor<String, byte[], Event> {
         private FixedKeyProcessorContext<String, Event> ctx; private KeyValueStore<Bytes, byte[]> seen;
         private static final byte[] ONE = {1};
         public void init(FixedKeyProcessorContext<String, Event> c) { ctx = c; seen = c.getStateStore("seen"); }
         public void process(FixedKeyRecord<String, byte[]> r) {
             Event e = parse(r.value());
-            if (e == null) { e = new Event(); e.raw = r.value(); }
+            if (e == null) e = new Event();
             else if (seen.putIfAbsent(Bytes.wrap(idKey(e.id)), ONE) != null) return;
+            e.raw = r.value();
             ctx.forward(r.withValue(e));
         }
     }
@@ -189,9 +190,13 @@ public final class Main {
         sb.addStateStore(seen);
         Map<String, KStream<String, Event>> b = sb.stream(in, Consumed.with(Serdes.String(), Serdes.ByteArray()))
             .processValues(Dedup::new, "seen")
-            .split(Named.as("b-")).branch((k, e) -> e.raw != null, Branched.as("poison")).defaultBranch(Branched.as("ok"));
+            .split(Named.as("b-")).branch((k, e) -> e.id == null, Branched.as("poison")).defaultBranch(Branched.as("ok"));
         b.get("b-poison").mapValues(e -> e.raw).to(prefix + "-dlq", Produced.with(Serdes.String(), Serdes.ByteArray()));
-        b.get("b-ok").groupByKey()
+        KStream<String, Event> ok = b.get("b-ok");
+        // A second hop through the broker, for latency beside c360, which has two.
+        if (env("REPARTITION", "false").equals("true"))
+            ok = ok.mapValues(e -> e.raw).repartition(Repartitioned.with(Serdes.String(), Serdes.ByteArray()).withName("hop")).mapValues(Main::parse);
+        ok.groupByKey()
             .aggregate(Profile::new, (k, e, p) -> { p.apply(e); return p; },
                 Materialized.<String, Profile, KeyValueStore<Bytes, byte[]>>as("profile").withKeySerde(Serdes.String()).withValueSerde(new ProfileSerde()).withCachingEnabled())
             .toStream().mapValues((k, p) -> render(k, p)).to(prefix + "-profiles", Produced.with(Serdes.String(), Serdes.ByteArray()));
