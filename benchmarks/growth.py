@@ -2,15 +2,17 @@
 
 For each number of customers, an ordinary worker (both hops) first gets to know all of them, one event each. Then come
 `--events` events of a working set of `--active` customers spread over all, which is what is measured: the same work on top
-of another amount of state. Then the worker is started again with its disk, and once more without it.
+of another amount of state. Then the worker is killed and started again, stopped and started again, and at last started
+without its disk.
 
 | figure | is |
 |---|---|
 | cpu_us_per_event | user + system time of the worker in the last 60 % of those events |
 | peak_rss_mb | while it folded them |
 | state_mb | of its directory |
-| again_s | from the start of the process until READY, with the disk |
-| restore | the same without: seconds, changelog records, records per second of the slower hop |
+| crashed | after kill -9, with the disk: seconds from the start of the process until READY, changelog records read |
+| again_s | after a stop, with the disk: seconds until READY |
+| restore | without the disk: seconds until READY, changelog records, records per second of the slower hop |
 """
 
 from __future__ import annotations
@@ -77,6 +79,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "CPU µs/event",
         "peak MB",
         "state MB",
+        "crashed s",
+        "read",
         "again s",
         "restore s",
         "restored",
@@ -85,8 +89,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
-        restore = row["restore"]
-        figures = [row["customers"], row["cpu_us_per_event"], row["peak_rss_mb"], row["state_mb"], row["again_s"],
+        restore, crashed = row["restore"], row["crashed"]
+        figures = [row["customers"], row["cpu_us_per_event"], row["peak_rss_mb"], row["state_mb"],
+                   crashed["ready_s"], crashed["records"], row["again_s"],
                    restore["ready_s"], restore["records"], restore["records_per_s"], row["load"]]  # fmt: skip
         lines.append([f"{figure:,}" for figure in figures])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -134,9 +139,10 @@ def grown(customers: int, active: int, events: int) -> dict[str, Any]:
             cost = _cost(follow([process], progress(), deadline_s=DEADLINE_S), customers)
             memory_mb = peak_rss_mb(process.pids)
         finally:
-            process.stop()
+            process.kill()
         load = round(os.getloadavg()[0], 1)
         state_mb = round(megabytes(state))
+        crashed_s, crashed_line = _ready(start("crashed.log"))
         again_s, _ = _ready(start("again.log"))
         shutil.rmtree(state)
         restore_s, line = _ready(start("restored.log"))
@@ -145,6 +151,7 @@ def grown(customers: int, active: int, events: int) -> dict[str, Any]:
         "cpu_us_per_event": round(cost, 2),
         "peak_rss_mb": round(memory_mb),
         "state_mb": state_mb,
+        "crashed": {"ready_s": round(crashed_s, 2), "records": _restored(crashed_line)[0]},
         "again_s": round(again_s, 2),
         "restore": {
             "ready_s": round(restore_s, 2),

@@ -161,8 +161,12 @@ class Process:
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """As a machine does that goes away."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def _tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])

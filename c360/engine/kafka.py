@@ -77,7 +77,7 @@ log = logging.getLogger("c360.kafka")
 T = TypeVar("T")
 
 REQUEST_S: Final = 10.0  # a broker that has not answered by then is away
-OFFSETS_S: Final = 10.0  # to bring offsets into a transaction; less than the transaction may take
+OFFSETS_S: Final = 5.0  # to bring offsets into a transaction; less than the transaction may take
 TRIED_S: Final = 0.5  # one look at committed offsets or metadata; closing a consumer waits for it
 # Without a time-out of their own both may take twice the transaction's, and a worker has 30 s to stop.
 COMMIT_S: Final = 15.0
