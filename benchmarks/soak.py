@@ -5,7 +5,8 @@ minute and leaves, so that tasks move, are restored, and move back. Memory, hand
 read every ten seconds; the last quarter of the hour is compared with the second (the first is warming up). In the end
 `c360 verify` recomputes everything. Exit code 1: something grew, or differs.
 
-What grows rightly is on disk: ids are kept for their window, so state grows with events.
+What grows rightly is on disk: ids are kept for their window, so state grows with events. In memory caches of state grow up
+to their bound, so that is set low (`--memory-mb`), for them to be full long before the second quarter.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,6 @@ from c360.engine.transport import TopicSpec
 from c360.ops import dev_kafka
 from c360.ops.load import RawRecord, load
 
-C360 = ALL["c360"]
 SAMPLE_S, GUEST_EVERY_S, GUEST_STAYS_S = 10.0, 300.0, 60.0
 REST_S = 300.0
 # What may be more in the last quarter than in the second: by so much of it, and so many.
@@ -49,10 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=3600, help="default: %(default)s")
     parser.add_argument("--rate", type=int, default=500, help="events a second (default: %(default)s)")
     parser.add_argument("--customers", type=int, default=20_000, help="default: %(default)s")
+    parser.add_argument(
+        "--memory-mb", type=int, default=64, help="C360_MEMORY_MB of the workers (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    found = soak(options.seconds, options.rate, options.customers)
+    found = soak(options.seconds, options.rate, options.customers, options.memory_mb)
     result = {"machine": machine(), "settings": vars(options), **found}
     if options.json:
         print(json.dumps(result, indent=2))
@@ -73,7 +77,8 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join([*lines, told])
 
 
-def soak(seconds: int, rate: int, customers: int) -> dict[str, Any]:
+def soak(seconds: int, rate: int, customers: int, memory_mb: int) -> dict[str, Any]:
+    contestant = replace(ALL["c360"], environment={"C360_MEMORY_MB": str(memory_mb)})
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="c360-soak-")))
         running = stack.enter_context(dev_kafka.start(data_dir=work / "kafka", say=say))
@@ -86,8 +91,8 @@ def soak(seconds: int, rate: int, customers: int) -> dict[str, Any]:
         loader = threading.Thread(target=load, args=(traffic, cluster), kwargs={"partitions": PARTITIONS, "rate": rate})
         stack.callback(loader.join)
         stack.callback(stop.set)
-        build = prepare(C360)
-        process = Process(C360, course, "soak", build, work / "state", work / "worker.log")
+        build = prepare(contestant)
+        process = Process(contestant, course, "soak", build, work / "state", work / "worker.log")
         stack.callback(process.stop)
         loader.start()
         samples, guests = [], 0
@@ -97,7 +102,7 @@ def soak(seconds: int, rate: int, customers: int) -> dict[str, Any]:
             process.check_alive()
             phase = process.seconds() % GUEST_EVERY_S
             if guest is None and GUEST_EVERY_S / 2 <= phase < GUEST_EVERY_S / 2 + GUEST_STAYS_S:
-                guest = Process(C360, course, "soak", build, work / "guest", work / "guest.log")
+                guest = Process(contestant, course, "soak", build, work / "guest", work / "guest.log")
                 stack.callback(guest.stop)
                 guests += 1
             elif guest is not None and phase >= GUEST_EVERY_S / 2 + GUEST_STAYS_S:
@@ -111,7 +116,7 @@ def soak(seconds: int, rate: int, customers: int) -> dict[str, Any]:
         stop.set()
         loader.join()
         admin, reader = cluster.admin(), cluster.reader()
-        progress = Progress(C360.stages, {"prefix": "soak", "input": "events"}, admin, reader)
+        progress = Progress(contestant.stages, {"prefix": "soak", "input": "events"}, admin, reader)
         follow([process], progress, deadline_s=REST_S)
         differences = _differences(course)
     quarters = by_quarter(samples)
