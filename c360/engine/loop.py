@@ -57,7 +57,7 @@ from c360.tables.store import Entry, Stores
 
 log = logging.getLogger("c360.engine")
 
-SOON_S = 0.005  # between commits, when they are quick
+SOON_S = 0.02  # between commits at least: each is work for the brokers
 LULL_S = 0.002
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
