@@ -4,7 +4,7 @@
 |---|---|---|
 | values | 1/2 | decoded values in tables, those of the open transaction included |
 | blocks | 1/3 | RocksDB's block cache, with its indexes and filters |
-| writes | 1/6 | RocksDB's write buffers |
+| writes | 1/6 | RocksDB's write buffers; at least 0.5 MB for each task of the process |
 
 The first is an estimate of Python's objects, the other two are kept by RocksDB. What clients of the log queue is beside it.
 """
