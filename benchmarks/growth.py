@@ -2,9 +2,9 @@
 
 For each number of customers, an ordinary worker (both hops) first gets to know all of them, one event each. Then come
 `--events` events of a working set of `--active` customers spread over all, which is what is measured: the same work on top
-of another amount of state, once RocksDB has put it in order. Several working sets come one after the other; one that is greater than all customers is left
-out, as fewer customers with as many events each cost less (docs/decisions/0007). Then the worker is killed and started
-again, stopped and started again, and at last started without its disk.
+of another amount of state, once RocksDB has put that in order. Several working sets come one after the other; one that is
+greater than all customers is left out, as fewer customers with as many events each cost less (docs/decisions/0007). Then
+the worker is killed and started again, stopped and started again, and at last started without its disk.
 
 | figure | is |
 |---|---|
