@@ -1,4 +1,6 @@
-"""aiokafka, for the little that librdkafka has no call for, with librdkafka's settings: static members (KIP-345).
+"""aiokafka, for the little that librdkafka has no call for, with librdkafka's settings.
+
+Static members (KIP-345), and since when a transaction has been open (KIP-664).
 
 A static member keeps its partitions while its process restarts, and so does not leave its group when it is closed: the
 others would wait for its session to run out. It leaves by a request of its own.
@@ -22,16 +24,30 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType  #
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError, for_code  # type: ignore[import-untyped]
 from aiokafka.protocol.api import Request, RequestStruct, Response  # type: ignore[import-untyped]
-from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String  # type: ignore[import-untyped]
+from aiokafka.protocol.types import (  # type: ignore[import-untyped]
+    Array,
+    Boolean,
+    Bytes,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    String,
+    TaggedFields,
+)
 
 from c360.engine.transport import TP
 from c360.errors import BrokerAway
 
 log = logging.getLogger("c360.kafka")
 
-LEAVE_S: Final = 5.0
+ANSWER_S: Final = 5.0
 PAUSE_S: Final = 0.05
 STABLE: Final = "Stable"  # the group's state between rebalances
+ONGOING: Final = "Ongoing"  # a transaction's state before anybody has decided
+UNKNOWN_ID: Final = 105  # TRANSACTIONAL_ID_NOT_FOUND
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -75,7 +91,7 @@ def leave(settings: Mapping[str, str], member: str) -> None:
     `member`: the id that the group gave it; if another has come in its place, that one stays.
     """
     try:
-        _within(LEAVE_S, _leave, settings, member)
+        _within(_member(settings), _leave, settings, member)
     except BrokerAway as error:
         log.info("%s; its session will run out", error)
 
@@ -85,25 +101,34 @@ def make_way(settings: Mapping[str, str], topics: Sequence[str]) -> None:
 
     Raises BrokerAway when nobody answers: joining unseen could leave partitions without an owner.
     """
-    _within(LEAVE_S, _make_way, settings, topics)
+    _within(_member(settings), _make_way, settings, topics)
 
 
-def _within(
-    seconds: float, work: Callable[..., Coroutine[Any, Any, None]], settings: Mapping[str, str], *given: Any
-) -> None:
+def transaction_since(settings: Mapping[str, str], transactional_id: str) -> int | None:
+    """When the open transaction of this id began, epoch ms by the broker's clock; None: none is open.
+
+    Raises BrokerAway.
+    """
+    since: int | None = _within(f"transactions of {transactional_id}", _transaction_since, settings, transactional_id)
+    return since
+
+
+def _member(settings: Mapping[str, str]) -> str:
+    return f"{settings['group.id']}: static member {settings['group.instance.id']}"
+
+
+def _within(who: str, work: Callable[..., Coroutine[Any, Any, Any]], *given: Any) -> Any:
     try:
-        asyncio.run(asyncio.wait_for(_patiently(work, settings, *given), seconds))
+        return asyncio.run(asyncio.wait_for(_patiently(work, *given), ANSWER_S))
     except (KafkaError, OSError, TimeoutError) as error:
-        who = f"{settings['group.id']}: static member {settings['group.instance.id']}"
         raise BrokerAway(f"{who}: no answer ({error or type(error).__name__})") from None
 
 
-async def _patiently(work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
-    """Coordinators move, and load their groups."""
+async def _patiently(work: Callable[..., Coroutine[Any, Any, Any]], *given: Any) -> Any:
+    """Coordinators move, and load what they coordinate."""
     while True:
         try:
-            await work(*given)
-            return
+            return await work(*given)
         except KafkaError as error:
             if not error.retriable:
                 raise
@@ -111,13 +136,13 @@ async def _patiently(work: Callable[..., Coroutine[Any, Any, None]], *given: Any
 
 
 async def _leave(settings: Mapping[str, str], member: str) -> None:
-    async with _coordinator(settings) as send:
+    async with _coordinator(settings, CoordinationType.GROUP, settings["group.id"]) as send:
         await send(_Leave(settings["group.id"], settings["group.instance.id"], member))
 
 
 async def _make_way(settings: Mapping[str, str], topics: Sequence[str]) -> None:
     group, instance = settings["group.id"], settings["group.instance.id"]
-    async with _coordinator(settings, topics) as send:
+    async with _coordinator(settings, CoordinationType.GROUP, group, topics) as send:
         ((code, _, state, _, _, members, _),) = (await send(_Describe(group))).groups
         if code:
             raise for_code(code)(group)
@@ -130,6 +155,14 @@ async def _make_way(settings: Mapping[str, str], topics: Sequence[str]) -> None:
         await send(_Leave(group, instance))
 
 
+async def _transaction_since(settings: Mapping[str, str], transactional_id: str) -> int | None:
+    async with _coordinator(settings, CoordinationType.TRANSACTION, transactional_id) as send:
+        ((code, _, state, _, since_ms, *_),) = (await send(_DescribeTransactions(transactional_id))).states
+    if code not in (0, UNKNOWN_ID):
+        raise for_code(code)(transactional_id)
+    return since_ms if state == ONGOING else None
+
+
 def _assigned(encoded: bytes) -> Sequence[tuple[str, Sequence[int]]]:
     if not encoded:
         return ()
@@ -138,7 +171,7 @@ def _assigned(encoded: bytes) -> Sequence[tuple[str, Sequence[int]]]:
 
 
 class _Coordinator:
-    """Sends to the broker that coordinates a group."""
+    """Sends to the broker that coordinates a group, or the transactions of an id."""
 
     def __init__(self, client: Any, node: int) -> None:
         self.client, self.node = client, node
@@ -152,13 +185,15 @@ class _Coordinator:
 
 
 @asynccontextmanager
-async def _coordinator(settings: Mapping[str, str], topics: Sequence[str] = ()) -> AsyncIterator[_Coordinator]:
+async def _coordinator(
+    settings: Mapping[str, str], kind: CoordinationType, of: str, topics: Sequence[str] = ()
+) -> AsyncIterator[_Coordinator]:
     client = AIOKafkaClient(bootstrap_servers=settings["bootstrap.servers"].split(","), **security(settings))
     await client.bootstrap()
     try:
         if topics:
             await client.set_topics(topics)
-        node = await client.coordinator_lookup(CoordinationType.GROUP, settings["group.id"])
+        node = await client.coordinator_lookup(kind, of)
         while not await client.ready(node, group=ConnectionGroup.COORDINATION):
             await asyncio.sleep(0.01)
         yield _Coordinator(client, node)
@@ -166,7 +201,7 @@ async def _coordinator(settings: Mapping[str, str], topics: Sequence[str] = ()) 
         await client.close()
 
 
-# aiokafka knows neither request with the names of static members.
+# aiokafka knows the first two without the names of static members, and not the third.
 class _LeaveResponse(Response):  # type: ignore[misc]
     API_KEY, API_VERSION = 13, 3
     MEMBER = Schema(("member_id", String()), ("group_instance_id", String()), ("error_code", Int16))
@@ -217,3 +252,29 @@ class _Describe(Request[_DescribeV4]):  # type: ignore[misc]
 
     def build(self, version: type[Any]) -> Any:
         return version([self.group], False)
+
+
+class _DescribeTransactionsResponse(Response):  # type: ignore[misc]
+    API_KEY, API_VERSION = 65, 0
+    TOPIC = Schema(("topic", CompactString()), ("partitions", CompactArray(Int32)), ("tags", TaggedFields))
+    STATE = Schema(
+        ("error_code", Int16), ("transactional_id", CompactString()), ("state", CompactString()), ("timeout_ms", Int32),
+        ("start_ms", Int64), ("producer_id", Int64), ("producer_epoch", Int16), ("topics", CompactArray(TOPIC)),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+    SCHEMA = Schema(("throttle_time_ms", Int32), ("states", CompactArray(STATE)), ("tags", TaggedFields))
+
+
+class _DescribeTransactionsV0(RequestStruct):  # type: ignore[misc]
+    API_KEY, API_VERSION, RESPONSE_TYPE, FLEXIBLE_VERSION = 65, 0, _DescribeTransactionsResponse, True
+    SCHEMA = Schema(("transactional_ids", CompactArray(CompactString())), ("tags", TaggedFields))
+
+
+class _DescribeTransactions(Request[_DescribeTransactionsV0]):  # type: ignore[misc]
+    API_KEY = 65
+
+    def __init__(self, transactional_id: str) -> None:
+        self.transactional_id = transactional_id
+
+    def build(self, version: type[Any]) -> Any:
+        return version([self.transactional_id], {})

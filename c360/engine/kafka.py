@@ -855,6 +855,14 @@ class KafkaAdmin:
         found = self._watermarks.offsets(partitions, time_ms)
         return {**found, **self._watermarks.offsets([tp for tp, offset in found.items() if offset < 0], LATEST)}
 
+    def transaction_since(self, transactional_id: str) -> int | None:
+        from c360.engine.aio import transaction_since  # here: only heirs need it, and it takes 80 ms
+
+        try:
+            return transaction_since(self._config, transactional_id)
+        except ValueError as error:  # a kind of security that aiokafka does not have
+            raise BrokerAway(f"transactions of {transactional_id}: cannot be asked for with {error}") from None
+
     def delete_records(self, before: Mapping[TP, int]) -> None:
         """Kafka refuses this for topics that are only compacted; those may delete for as long as it takes."""
         refused = self._delete_records(before)

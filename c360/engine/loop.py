@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 from c360.clock import Clock
 from c360.engine.agent import Agent, Processor, Task
 from c360.engine.metrics import LoopMetrics
+from c360.engine.owners import LastOwners
 from c360.engine.restore import Progress, restore
 from c360.engine.standby import Standby
 from c360.engine.state import TaskState, encode_positions, partitions_of
@@ -81,6 +82,7 @@ class LoopSettings:
     # Or so long when behind, the commit itself included: fewer commits write fewer profiles (docs/decisions/0007).
     behind_s: float = 6.0
     commit_records: int = 150_000  # or after so many records: bounds memory between commits
+    abandoned_s: float = 6.5  # so long no live worker has a transaction open: longer than behind_s
     committed_timeout_s: float = 60.0
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
     static: bool = True  # be a static member of the group, named as the slot, where that can be (docs/decisions/0008)
@@ -204,6 +206,8 @@ class Loop:
         self.copying: Future[None] | None = None  # a slice of it
         if self.settings.standby:
             self.standby = Standby(agent, cluster, stores, clock, every_s=self.settings.standby_s)
+        self.last_owners = LastOwners(self._transaction_since, self._evict, clock, self.settings.abandoned_s)
+        self.asking: Future[None] | None = None  # about them
         self.producer: Producer | None = None
         self.unsettled: list[RunningTask] = []  # to be restored by the next producer: a commit's outcome is unknown
         instance = slot if self.settings.static else None
@@ -234,6 +238,7 @@ class Loop:
             self._subscribe()
             self._adopt_restored()
             self._stand_by()
+            self._ask_about_owners()
             self._raise_trouble()
             if not all(task.claimed for task in self._running()):
                 self.commit()  # before a transaction has anything of them that an heir would have to wait for
@@ -666,6 +671,20 @@ class Loop:
         if self.standby.due():
             self.copying = self.executor.submit(self.standby.follow, frozenset(self.tasks))
 
+    def _ask_about_owners(self) -> None:
+        """See to what the last owners of our tasks may have left open, on the restore thread."""
+        if self.last_owners.due() and (self.asking is None or self.asking.done()):
+            if self.asking is not None:
+                self.asking.result()  # raises our own mistakes only
+            self.asking = self.executor.submit(self.last_owners.look)
+
+    def _transaction_since(self, owner: str) -> int | None:
+        admin = self.cluster.admin()
+        try:
+            return admin.transaction_since(owner)
+        finally:
+            admin.close()
+
     def _all_gone(self, tasks: list[RunningTask]) -> bool:
         return self.closing or all(t.phase is Phase.GONE for t in tasks)
 
@@ -701,6 +720,8 @@ class Loop:
         task.next = dict(task.base)
         task.committed = positions.keys() & task.base.keys()
         task.claimed = found.owner == self.transactional_id or not task.committed
+        if found.owner not in ("", self.transactional_id):
+            self.last_owners.add(found.owner)
         task.processor.resume(found.notes)
         task.notes = task.processor.notes()
 

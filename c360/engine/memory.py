@@ -144,8 +144,9 @@ class _Topic:
 
 @dataclass(eq=False)
 class _Transaction:
-    """What one open transaction has touched."""
+    """What one open transaction has touched, and when it began."""
 
+    began_ms: int
     partitions: set[_Partition] = field(default_factory=set)
     offsets: dict[_Group, dict[TP, int]] = field(default_factory=dict)
 
@@ -359,10 +360,14 @@ class MemoryProducer:
         self._reports: list[tuple[Callable[[int], None], int]] = []
         self._fenced = False
 
+    @property
+    def since_ms(self) -> int | None:
+        return self._transaction.began_ms if self._transaction is not None else None
+
     def begin(self) -> None:
         assert self._id is not None, "this producer has no transactional id"
         assert self._transaction is None, "a transaction is open already"
-        self._transaction = _Transaction()
+        self._transaction = _Transaction(self._cluster.now_ms())
 
     def produce(
         self,
@@ -568,6 +573,10 @@ class MemoryAdmin:
                 found[tp] = next(later, log.next)
         return found
 
+    def transaction_since(self, transactional_id: str) -> int | None:
+        with self._cluster.lock:
+            return self._cluster.transaction_since(transactional_id)
+
     def delete_records(self, before: Mapping[TP, int]) -> None:
         with self._cluster.lock:
             for tp, offset in before.items():
@@ -634,6 +643,10 @@ class MemoryCluster:
     def find(self, tp: TP) -> _Partition | None:
         topic = self.topics.get(tp.topic)
         return topic.partitions[tp.partition] if topic and tp.partition < len(topic.partitions) else None
+
+    def transaction_since(self, transactional_id: str) -> int | None:
+        producer = self._producers.get(transactional_id)
+        return producer.since_ms if producer is not None else None
 
     def get(self, tp: TP) -> _Partition:
         found = self.find(tp)

@@ -108,6 +108,7 @@ class Simulation:
             behind_s=0.0,
             commit_records=30,
             away_s=0.0,
+            abandoned_s=0.0,  # its measure is real time
             standby=self.dice.random() < 0.15,
             standby_s=0.0,
             store_tries=1_000_000,  # here disks fail as often as the dice say

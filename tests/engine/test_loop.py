@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from c360.engine import loop as loop_module
-from c360.engine import restore
+from c360.engine import owners, restore
 from c360.engine.loop import Loop, LoopSettings, Phase
 from c360.engine.memory import MemoryCluster, MemoryConsumer
 from c360.engine.state import (
@@ -32,7 +33,7 @@ from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStore, MemoryStores, Store, Stores
 from c360.tables.table import Table
 from c360.testing.faults import At, FaultyCluster, FaultyStores, Later
-from tests.engine.toy import COUNTS, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
+from tests.engine.toy import COUNTS, OFTEN, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
 
 WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, behind_s=0.0, away_s=0.0)
 # Commits when there is nothing more to read, or when it must.
@@ -258,6 +259,27 @@ def test_an_heir_ends_the_transaction_that_a_dead_owner_left_open(
     assert dead.metrics.recoveries["Evicted"] == 1
     world.feed_all()
     world.until(world.idle, dead, heir)
+    world.check()
+
+
+def test_an_heir_also_ends_a_transaction_that_has_output_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its changelogs are at rest, so no restore has to wait; the readers of its output waited for 22 s."""
+    monkeypatch.setattr(owners, "LOOK_S", 0.0)
+    dead = world.loop(MemoryStores(), slot="0")
+    world.feed_all()
+    world.until(world.idle, dead)
+    dead._begin()
+    assert dead.producer is not None
+    dead.producer.produce(world.toy.out, b"a", b"never decided", 0)
+    memory(world).expire(dead.consumer)
+    heir = world.loop(MemoryStores(), slot="1", settings=replace(OFTEN, abandoned_s=5.0))
+    world.until(lambda: running(heir) == {0, 1, 2}, heir)
+    world.feed_all()
+    world.until(world.idle, heir)
+    began = world.admin.transaction_since("toy.group.0")
+    assert began is not None, "not yet: a worker that is behind has one open for as long"
+    world.toy.clock.ms = began + 5_000
+    world.until(lambda: world.admin.transaction_since("toy.group.0") is None, heir)
     world.check()
 
 
