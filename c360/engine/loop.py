@@ -608,13 +608,16 @@ class Loop:
             self.owners.pop(tp, None)
 
     def _restore_now(self, tasks: list[RunningTask], progress: Progress) -> bool:
-        """In the restore thread: wait for the last owner's transaction, then follow the changelogs to their ends."""
+        """In the restore thread: follow the changelogs, wait until the group's offsets are settled, follow the rest.
+
+        The first time ends what a dead owner has left open in them, and offsets with it; the second time sees what a living
+        one has decided meanwhile.
+        """
         if self._all_gone(tasks):
             return False
         if self.standby is not None:  # before anything waits: their stores are needed here
             self.standby.release([t.task.lead for t in tasks])
         inputs = [tp for t in tasks for tp in t.task.inputs]
-        committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
         states: dict[TP, TaskState] = {}
         for task in tasks:
             task.close()  # of an attempt that found the broker away
@@ -629,6 +632,9 @@ class Loop:
         try:
             gone = partial(self._all_gone, tasks)
             if not states or not restore(reader, states, progress, gone, self._evict):
+                return False
+            committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
+            if not restore(reader, states, progress, gone, self._evict):
                 return False
             starts = reader.starts(inputs)
         finally:

@@ -38,6 +38,7 @@ def restore(
     positions, ends = begin(reader, states)
     progress.left = sum(max(0, ends[log] - positions[log]) for log in states)
     begun = came = time.monotonic()
+    earlier_s = progress.seconds
     evicted = {""}
     for batches in reader.read(positions, ends):
         if stopped():
@@ -53,7 +54,7 @@ def restore(
             states[batch.tp].apply(batch)
             progress.records += len(batch)
             progress.left = max(0, progress.left - len(batch))
-        progress.seconds = time.monotonic() - begun
+        progress.seconds = earlier_s + time.monotonic() - begun
     progress.left = 0
     for state in states.values():
         state.bind()

@@ -262,6 +262,25 @@ def test_an_heir_ends_the_transaction_that_a_dead_owner_left_open(
     world.check()
 
 
+def test_an_heir_ends_a_transaction_that_has_offsets_already(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asked for the group's offsets first, and that waited for the broker to end it: 20 s."""
+    monkeypatch.setattr(restore, "PATIENCE_S", 0.05)
+    dead = world.loop(MemoryStores(), slot="0")
+    world.feed_all()
+    world.until(world.idle, dead)
+    dead._begin()
+    assert dead.producer is not None
+    log = world.toy.changelog(TP(world.toy.lead, 0))
+    dead.producer.produce(log.topic, COUNTS + b"a-0", b"99", log.partition)
+    dead.producer.send_offsets(dict.fromkeys(world.tps, 99), dead.consumer.group())
+    memory(world).expire(dead.consumer)
+    heir = world.loop(MemoryStores(), slot="1")
+    world.until(lambda: running(heir) == {0, 1, 2}, heir)
+    world.feed_all()
+    world.until(world.idle, heir)
+    world.check()
+
+
 def test_an_heir_also_ends_a_transaction_that_has_output_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its changelogs are at rest, so no restore has to wait; the readers of its output waited for 22 s."""
     monkeypatch.setattr(owners, "LOOK_S", 0.0)

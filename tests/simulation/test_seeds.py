@@ -29,10 +29,10 @@ def test_no_seed_loses_or_doubles_anything(app: str) -> None:
 
 
 def test_a_seed_is_one_run_and_many_seeds_meet_every_fault() -> None:
-    runs = [simulate(shop, seed) for seed in range(40)]
-    assert simulate(shop, 7) == runs[7]
+    runs = {seed: simulate(shop, seed) for seed in range(30, 70)}
+    assert simulate(shop, 37) == runs[37]
     happened = Counter[str]()
-    for run in runs:
+    for run in runs.values():
         happened.update(run.happened)
         assert run.records > 20
     assert {"killed", "hung", "zombie", "disk lost", "Crash", "Fenced", "BrokerAway", "TransactionAborted",
