@@ -97,23 +97,21 @@ class Neighbours:
         return max(self._spread.values(), default=0)
 
 
-class Node:
-    """State of one node. As a subject it has claims and a standing, as an identifier neighbours, as a leader the rest."""
+class Lead:
+    """What a leader holds: a block, and what it has told of it."""
 
-    __slots__ = (
-        "assigned_by",
-        "block",
-        "claims",
-        "evidence",
-        "home",
-        "key",
-        "marks",
-        "neighbours",
-        "reported",
-        "seq",
-        "standing",
-        "told",
-    )
+    __slots__ = ("block", "reported", "told")
+
+    def __init__(self, block: Block, told: dict[Key, Told], reported: dict[str, set[Key]]) -> None:
+        self.block = block
+        self.told = told  # subjects of the block
+        self.reported = reported  # request → nodes already reported
+
+
+class Node:
+    """State of one node. As a subject it has claims and a standing, as an identifier neighbours, as a leader a lead."""
+
+    __slots__ = ("assigned_by", "claims", "evidence", "home", "key", "lead", "marks", "neighbours", "seq", "standing")
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -124,14 +122,8 @@ class Node:
         self.assigned_by: Key | None = None
         self.standing: Standing | None = None
         self.seq = 0
-        self.neighbours = Neighbours({})
-        self.block = Block()
-        self.told: dict[Key, Told] = {}  # subjects of the block
-        self.reported: dict[str, set[Key]] = {}  # request → nodes already reported
-
-    @property
-    def leads(self) -> bool:
-        return self.home == self.key
+        self.neighbours: Neighbours | None = None
+        self.lead: Lead | None = None  # contents: only where home == key
 
 
 class _Saved(msgspec.Struct, array_like=True, gc=False):
@@ -169,10 +161,10 @@ def encode_node(node: Node) -> bytes:
             node.assigned_by,
             node.standing,
             node.seq,
-            node.neighbours.of,
-            node.block.members,
-            node.told,
-            node.reported,
+            node.neighbours.of if node.neighbours else {},
+            node.lead.block.members if node.lead else {},
+            node.lead.told if node.lead else {},
+            node.lead.reported if node.lead else {},
         )
     )
 
@@ -193,10 +185,10 @@ def decode_node(data: bytes) -> Node:
     node.assigned_by = saved.assigned_by
     node.standing = saved.standing
     node.seq = saved.seq
-    node.neighbours = Neighbours(saved.neighbours)
-    node.block = Block(saved.members.values())
-    node.told = saved.told
-    node.reported = saved.reported
+    if saved.neighbours:
+        node.neighbours = Neighbours(saved.neighbours)
+    if saved.members:
+        node.lead = Lead(Block(saved.members.values()), saved.told, saved.reported)
     return node
 
 
@@ -259,35 +251,35 @@ class _Turn:
     def on_touch(self, touch: Touch) -> None:
         me, subject = self.me, touch.subject
         self.cause = touch.cause
-        old = me.neighbours.of.get(subject)
-        if not touch.live:
-            me.neighbours.put(subject, None)
-        else:
-            met = old is not None and old.met
-            me.neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
-            if old is None:
-                self.events += [Holders(request, me.key, (subject,)) for request in me.marks]
         self.stale = True
+        neighbours = me.neighbours = me.neighbours or Neighbours({})
+        old = neighbours.of.get(subject)
+        if not touch.live:
+            neighbours.put(subject, None)
+            return
+        met = old is not None and old.met
+        neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
+        if old is None:
+            self.events += [Holders(request, me.key, (subject,)) for request in me.marks]
 
     def on_mark(self, mark: Mark) -> None:
         me = self.me
         self.cause = mark.request
+        self.stale = True
         marks = set(me.marks)
-        if mark.on and mark.request not in marks and me.neighbours.of:
+        if mark.on and mark.request not in marks and me.neighbours and me.neighbours.of:
             self.events.append(Holders(mark.request, me.key, tuple(sorted(me.neighbours.of))))
         me.marks = tuple(sorted(marks | {mark.request} if mark.on else marks - {mark.request}))
-        self.stale = True
 
     def refresh(self) -> None:
         """Make own evidence anew; if it differs, tell the leader, and the identifiers what of it is theirs to know."""
-        me, rules = self.me, self.rules
-        old = me.evidence
+        me, old, neighbours = self.me, self.me.evidence, self.me.neighbours
         version = old.version + 1 if old else 1  # one writer
-        namespace = rules.of(me.key).namespace
-        if namespace.subject:
-            mine = describe(me.key, version, me.claims, me.marks, rules)
+        nature = self.rules.of(me.key)
+        if nature.subject:
+            mine = describe(me.key, version, me.claims, me.marks, self.rules)
         else:
-            status = rules.status(namespace, len(me.neighbours.of), me.neighbours.spread)
+            status = nature.status(len(neighbours.of), neighbours.spread) if neighbours else OK
             mine = Evidence(me.key, version, status, marks=me.marks)
         if old is None or not mine.says_as(old):
             me.evidence = mine
@@ -295,11 +287,11 @@ class _Turn:
                 self.events.append(StatusChanged(me.key, mine.status))
             if mine.links or (old and old.links):
                 self.touch(old, mine)
-            self.send(me.home, Gather((mine,), self.cause))
-        if mine.status == OK and me.neighbours.waiting:
-            for subject in sorted(me.neighbours.waiting):
-                neighbour = me.neighbours.of[subject]
-                me.neighbours.put(subject, Neighbour(neighbour.may_link, neighbour.uniques, neighbour.home, met=True))
+            self.on_gather(Gather((mine,), self.cause))
+        if neighbours and neighbours.waiting and mine.status == OK:
+            for subject in sorted(neighbours.waiting):
+                neighbour = neighbours.of[subject]
+                neighbours.put(subject, Neighbour(neighbour.may_link, neighbour.uniques, neighbour.home, met=True))
                 self.unite(neighbour.home)
 
     def touch(self, old: Evidence | None, new: Evidence) -> None:
@@ -317,13 +309,12 @@ class _Turn:
     # ----------------------------------------------------------------------------------------- blocks: they only merge
     def unite(self, other: Key) -> None:
         """Our block and that of `other` are one. The later-ranked of their two leaders yields."""
-        me, home = self.me, self.me.home
+        me, home, of = self.me, self.me.home, self.rules.of
         if other in (home, me.key):
             return
-        rank = self.rules.of
-        first, last = (other, home) if rank(other).rank < rank(home).rank else (home, other)
+        first, last = (other, home) if of(other).rank < of(home).rank else (home, other)
         if last == me.key:
-            self.send(first, self.hand_over())  # contents
+            self.send(first, self.hand_over())  # contents: own evidence of this very step is in it
         else:
             self.send(last, Meet(first, self.cause))  # tied: whoever the pointer leaves learns where it went
         if last == home:
@@ -334,37 +325,39 @@ class _Turn:
         self.unite(meet.other)
 
     def hand_over(self) -> Gather:
-        me = self.me
-        reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(me.reported.items()))
-        whole = Gather(tuple(me.block.members.values()), self.cause, tuple(me.told.items()), reported)
-        me.block, me.told, me.reported = Block(), {}, {}
+        lead, self.me.lead = self.me.lead, None
         self.near.clear()
-        return whole
+        if lead is None:
+            return Gather((), self.cause)
+        reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(lead.reported.items()))
+        return Gather(tuple(lead.block.members.values()), self.cause, tuple(lead.told.items()), reported)
 
     def on_gather(self, gather: Gather) -> None:
         me = self.me
         self.cause = gather.cause
-        if not me.leads:
+        if me.home != me.key:
             self.send(me.home, gather)  # contents
             return
+        lead = me.lead = me.lead or Lead(Block(), {}, {})
         for evidence in gather.members:
-            self.near.update(me.block.put(evidence))
-        rank = self.rules.of
+            self.near.update(lead.block.put(evidence))
+        of = self.rules.of
         for subject, told in gather.told:  # told: of several leaders a subject believes the earliest-ranked
-            known = me.told.get(subject)
-            if known is None or rank(told.by).rank < rank(known.by).rank:
-                me.told[subject] = told
+            known = lead.told.get(subject)
+            if known is None or of(told.by).rank < of(known.by).rank:
+                lead.told[subject] = told
                 self.near.add(subject)
         for request, nodes in gather.reported:
-            me.reported.setdefault(request, set()).update(nodes)
+            lead.reported.setdefault(request, set()).update(nodes)
 
     # ------------------------------------------------------------------------------------------------------- decisions
     def settle(self) -> None:
         """As leader: decide what has changed, tell subjects whose standing is another, report members of marked nodes."""
-        me = self.me
-        near, self.near = self.near, set()
-        result = decide(me.block, near, self.rules)
-        told = me.told
+        key, lead, near = self.me.key, self.me.lead, self.near
+        assert lead is not None
+        self.near = set()
+        result = decide(lead.block, near, self.rules)
+        told = lead.told
         news: list[tuple[Key, Standing, Change]] = []
         for subject, standing in result.standings.items():
             known = told.get(subject)
@@ -372,29 +365,30 @@ class _Turn:
                 was = known.standing.profile if known else None
                 news.append((subject, standing, _change(was, standing.profile, result.standings, told)))
         for subject, standing, change in sorted(news, key=_by_key):
-            told[subject] = Told(me.key, standing)
-            self.send(subject, Assign(me.key, standing, change, self.cause))
-        if me.reported or any(me.block.members[node].marks for node in result.groups):
-            self.report(result.groups)
+            told[subject] = Told(key, standing)
+            self.send(subject, Assign(key, standing, change, self.cause))
+        if lead.block.marked or lead.reported:
+            self.report(lead, result.groups)
 
-    def report(self, groups: Mapping[Key, Sequence[Key]]) -> None:
-        me = self.me
-        for node in sorted(groups):
-            for request in me.block.members[node].marks:
-                reported = me.reported.setdefault(request, set())
-                if added := set(groups[node]) - reported:
-                    reported |= added
-                    self.events.append(Members(request, node, tuple(sorted(added))))
-        wanted = {request for evidence in me.block.members.values() for request in evidence.marks}
-        for request in me.reported.keys() - wanted:
-            del me.reported[request]
+    def report(self, lead: Lead, groups: Iterable[Sequence[Key]]) -> None:
+        """Tell what is newly found with marked nodes, and forget requests that nobody makes any more."""
+        members, marked = lead.block.members, lead.block.marked
+        for group in groups:
+            for node in sorted(marked.intersection(group)):
+                for request in members[node].marks:
+                    reported = lead.reported.setdefault(request, set())
+                    if added := set(group) - reported:
+                        reported |= added
+                        self.events.append(Members(request, node, tuple(sorted(added))))
+        for request in lead.reported.keys() - {request for node in marked for request in members[node].marks}:
+            del lead.reported[request]
 
     def on_assign(self, assign: Assign) -> None:
-        me, rank = self.me, self.rules.of
-        if me.assigned_by is not None and rank(assign.leader).rank > rank(me.assigned_by).rank:
+        me, of = self.me, self.rules.of
+        if me.assigned_by is not None and of(assign.leader).rank > of(me.assigned_by).rank:
             return  # told: a former leader's word, overtaken on its way
         me.assigned_by = assign.leader
-        if rank(assign.leader).rank < rank(me.home).rank:
+        if of(assign.leader).rank < of(me.home).rank:
             me.home = assign.leader  # a shorter way
         if assign.standing != me.standing:
             was = me.standing.profile if me.standing else None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from c360.identity.facts import CANNOT, LINK, Claims
+from c360.identity.facts import CANNOT, LINK, Claim, Claims
 from c360.identity.rules import OK, Key, Rules, Status, namespace_of, spread_of
 
 
@@ -59,46 +59,51 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False):
 def describe(subject: Key, version: int, claims: Claims, marks: tuple[str, ...], rules: Rules) -> Evidence:
     """A subject's evidence, of all its claims."""
     of = rules.of
+    me = of(subject)
     links: list[Link] = []
     holds: list[Key] = []
-    if of(subject).links:
-        for other, by_source in claims.get(LINK, {}).items():
-            nature = of(other)
-            if nature.namespace.subject or not (nature.links or nature.holds):
-                continue
-            live = [claim for claim in by_source.values() if not claim.dead]
-            if not live:
-                continue
-            if nature.holds:
-                holds.append(other)
-            else:
-                links.append(Link(other, min(c.first_seen for c in live), max(c.assurance for c in live)))
-    cannot = [o for o, by_source in claims.get(CANNOT, {}).items() if not all(c.dead for c in by_source.values())]
+    uniques = [subject] if me.unique else []
+    for other, by_source in claims.get(LINK, _NOTHING).items() if me.links else ():
+        nature = of(other)
+        if nature.subject or not (nature.links or nature.holds):
+            continue
+        live = [claim for claim in by_source.values() if not claim.dead]
+        if not live:
+            continue
+        if nature.holds:
+            holds.append(other)
+            continue
+        links.append(Link(other, min([c.first_seen for c in live]), max([c.assurance for c in live])))
+        if nature.unique:
+            uniques.append(other)
+    cannot = [o for o, by_source in claims.get(CANNOT, _NOTHING).items() if not all(c.dead for c in by_source.values())]
     links.sort()
-    status = rules.status(of(subject).namespace, len(links), spread_of(_uniques(subject, links, rules)))
+    status = me.status(len(links), spread_of(uniques))
     return Evidence(subject, version, status, tuple(links), tuple(sorted(cannot)), tuple(sorted(holds)), marks)
 
 
+_NOTHING: dict[Key, dict[str, Claim]] = {}
+
+
 def lent(evidence: Evidence, rules: Rules) -> tuple[Key, ...]:
-    """Unique ids that a subject lends to its identifiers, sorted: none while it may not link itself."""
-    return tuple(sorted(_uniques(evidence.node, evidence.links, rules))) if evidence.status == OK else ()
-
-
-def _uniques(subject: Key, links: Iterable[Link], rules: Rules) -> list[Key]:
+    """Unique ids that a subject lends to its identifiers: none while it may not link itself."""
+    if evidence.status != OK:
+        return ()
     of = rules.of
-    found = [link.identifier for link in links if of(link.identifier).namespace.unique]
-    return [subject, *found] if of(subject).namespace.unique else found
+    uniques = [link.identifier for link in evidence.links if of(link.identifier).unique]
+    return (evidence.node, *uniques) if of(evidence.node).unique else tuple(uniques)
 
 
 # --------------------------------------------------------------------------------------------------------------- block
 class Block:
     """Evidence by node, and who holds what in it."""
 
-    __slots__ = ("holders", "members")
+    __slots__ = ("holders", "marked", "members")
 
     def __init__(self, evidence: Iterable[Evidence] = ()) -> None:
         self.members: dict[Key, Evidence] = {}
         self.holders: dict[Key, set[Key]] = {}  # identifier → subjects with a live link to it, follows from members
+        self.marked: set[Key] = set()  # members with standing requests; follows from members
         for one in evidence:
             self.put(one)
 
@@ -109,6 +114,10 @@ class Block:
         if old is not None and old.version >= evidence.version:
             return ()
         self.members[node] = evidence
+        if evidence.marks:
+            self.marked.add(node)
+        elif old is not None and old.marks:
+            self.marked.discard(node)
         near = [node]
         if old is None:
             for link in evidence.links:
@@ -171,10 +180,10 @@ class Edge(NamedTuple):
 
 @dataclass(slots=True)
 class Resolution:
-    """Per subject its standing; per node all nodes of its profile."""
+    """Per subject its standing; and the nodes of each profile, where an identifier of nobody is one, too."""
 
     standings: dict[Key, Standing] = field(default_factory=dict)
-    groups: dict[Key, Sequence[Key]] = field(default_factory=dict)
+    groups: list[list[Key]] = field(default_factory=list)
 
 
 def resolve(evidence: Iterable[Evidence], rules: Rules) -> Resolution:
@@ -186,19 +195,22 @@ def resolve(evidence: Iterable[Evidence], rules: Rules) -> Resolution:
 def decide(block: Block, near: Iterable[Key], rules: Rules) -> Resolution:
     """Decide those components that hold one of these nodes; nodes outside the block are passed over."""
     result = Resolution()
-    groups = result.groups
+    standings, of = result.standings, rules.of
+    seen: set[Key] = set()
     for node in near:
-        if node in groups or node not in block.members:
+        if node in seen or node not in block.members:
             continue
         nodes = block.component(node)
+        seen.update(nodes)
         deferred: Deferred = {}
-        for group in [nodes] if _fits(block, nodes, rules) else _divided(block, nodes, deferred, rules):
-            groups.update(dict.fromkeys(group, group))
-            subjects = [n for n in group if rules.of(n).namespace.subject]
-            if subjects:
-                profile = min(subjects, key=lambda s: rules.of(s).label) if len(subjects) > 1 else subjects[0]
-                for subject in subjects:
-                    result.standings[subject] = _standing(block, subject, profile, deferred)
+        groups = [nodes] if _fits(block, nodes, rules) else _divided(block, nodes, deferred, rules)
+        result.groups += groups
+        for group in groups:
+            labels = [nature.label for n in group if (nature := of(n)).subject]
+            if labels:
+                profile = min(labels)[1]
+                for _, subject in labels:
+                    standings[subject] = _standing(block, subject, profile, deferred)
     return result
 
 
@@ -228,24 +240,21 @@ def _fits(block: Block, nodes: Sequence[Key], rules: Rules) -> bool:
         return False
     members, of = block.members, rules.of
     counts: dict[str, int] = {}
-    held: set[Key] | None = None
+    held: set[Key] = set()
     for node in nodes:
-        namespace = of(node).namespace
-        name = namespace.name
-        counts[name] = count = counts.get(name, 0) + 1
-        if count > namespace.most:
+        nature = of(node)
+        counts[nature.name] = count = counts.get(nature.name, 0) + 1
+        if count > nature.most:
             return False
-        evidence = members[node]
-        if evidence.cannot:
-            return False
-        if evidence.holds:
-            held = held or set()
-            held.update(evidence.holds)
-    return held is None or all(_within(held, of(key).namespace.name, rules) for key in held)
-
-
-def _within(held: Iterable[Key], name: str, rules: Rules) -> bool:
-    return sum(namespace_of(key) == name for key in held) <= rules.namespaces[name].most
+        if nature.subject:
+            evidence = members[node]
+            if evidence.cannot:
+                return False
+            if evidence.holds:
+                held.update(evidence.holds)
+    if not held:
+        return True
+    return all(sum(namespace_of(k) == name for k in held) <= of(key).most for key in held for name in (of(key).name,))
 
 
 @dataclass(slots=True)
@@ -278,7 +287,7 @@ def _divided(block: Block, nodes: Sequence[Key], deferred: Deferred, rules: Rule
                 (k.identifier, k.first_seen, k.assurance) for k in evidence.links
             ):
                 if block.linking(identifier):
-                    priority = rules.of(identifier).namespace.priority
+                    priority = rules.of(identifier).priority
                     edges.append(Edge(priority, -assurance, first_seen, identifier, node))
     if len(nodes) > rules.cap:
         edges = _quarantined(edges, deferred, rules)
@@ -318,7 +327,7 @@ def _quarantined(edges: list[Edge], deferred: Deferred, rules: Rules) -> list[Ed
     """What is left of a component above the cap: links to unique ids, in pieces that are not above it themselves."""
     deferred.update({(e.subject, e.identifier): "quarantine" for e in edges})
     kept: list[Edge] = []
-    for nodes, piece in _pieces([e for e in edges if rules.of(e.identifier).namespace.unique]):
+    for nodes, piece in _pieces([e for e in edges if rules.of(e.identifier).unique]):
         if len(nodes) <= rules.cap:
             kept += piece
             for edge in piece:

@@ -7,7 +7,7 @@ instance over the same facts; `fingerprint` tells two apart. Knows nothing of ev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import blake2b
@@ -25,6 +25,7 @@ OK: Status = "ok"
 HUB: Status = "hub"
 SHARED: Status = "shared"
 
+NEVER = 1 << 62  # a number that nothing reaches
 NATURES_KEPT = 1 << 16  # about 30 MB of what is known of keys; computing one anew takes 4 µs
 
 BLOCKED = (
@@ -58,13 +59,26 @@ def namespace_of(key: Key) -> str:
 
 
 class Nature(NamedTuple):
-    """All that rules say of one key."""
+    """All that rules say of one key, in the form that a decision needs."""
 
-    namespace: Namespace
+    name: str  # of its namespace; "" of one that is not declared
+    subject: bool
+    unique: bool
+    most: int  # values in a profile
+    priority: int
     links: bool  # whether links of (a subject) or to (an identifier) it are looked at
     holds: bool  # a value of an attribute that only forbids
+    hub_at: int  # more neighbours than this
+    shared_at: int  # so many different values of one unique namespace, or more
     rank: tuple[bool, bytes, Key]  # elects leaders: subjects first, then by hash, so no range of keys is a hot spot
     label: tuple[int, Key]  # names profiles: a customer before a cookie
+
+    def status(self, degree: int, spread: int) -> Status:
+        """Whether the node may link: by its live neighbours alone, so by the set of facts alone.
+
+        degree: how many there are; spread: how many different values of one unique namespace were seen with it, at most.
+        """
+        return HUB if degree > self.hub_at else SHARED if spread >= self.shared_at else OK
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,29 +104,25 @@ class Rules:
         def nature(key: Key) -> Nature:
             name, _, value = key.partition(":")
             rule = namespaces.get(name)
-            known = rule is not None and not blank_or_said.fullmatch(value)
-            rule = rule or UNDECLARED
             digest = blake2b(key.encode(), digest_size=8).digest()
+            if rule is None:
+                return Nature("", False, False, 1, NEVER, False, False, NEVER, NEVER, (True, digest, key), (NEVER, key))
+            known = not blank_or_said.fullmatch(value)
             return Nature(
-                rule,
+                name,
+                rule.subject,
+                rule.unique,
+                rule.most,
+                rule.priority,
                 links=known and rule.links,
                 holds=known and not rule.links,
+                hub_at=NEVER if rule.hub_at is None else rule.hub_at,
+                shared_at=NEVER if rule.shared_at is None else rule.shared_at,
                 rank=(not rule.subject, digest, key),
                 label=(rule.priority, key),
             )
 
         object.__setattr__(self, "of", lru_cache(NATURES_KEPT)(nature))
-
-    def status(self, namespace: Namespace, degree: int, spread: int) -> Status:
-        """Whether a node may link: by its live neighbours alone, so by the set of facts alone.
-
-        degree: how many there are; spread: how many different values of one unique namespace were seen with it, at most.
-        """
-        if namespace.hub_at is not None and degree > namespace.hub_at:
-            return HUB
-        if namespace.shared_at is not None and spread >= namespace.shared_at:
-            return SHARED
-        return OK
 
     @property
     def fingerprint(self) -> str:
@@ -125,16 +135,15 @@ class Rules:
         return blake2b("\n".join(said).encode(), digest_size=16).hexdigest()
 
 
-UNDECLARED = Namespace("undeclared", priority=1 << 30, shared_at=None, hub_at=None, links=False)
-
-
-def spread_of(uniques: Iterable[Key]) -> int:
+def spread_of(uniques: Collection[Key]) -> int:
     """How many different values of one namespace there are among these different keys, at most."""
+    if len(uniques) < 2:
+        return len(uniques)
     counts: dict[str, int] = {}
     for key in uniques:
         name = namespace_of(key)
         counts[name] = counts.get(name, 0) + 1
-    return max(counts.values(), default=0)
+    return max(counts.values())
 
 
 def _named(normalizer: Any) -> str:
@@ -167,7 +176,7 @@ def _contradictions(n: Namespace) -> Iterable[str]:
         yield "has a name that is not lower case letters, digits and _, at most 40"
     if n.name == "session_id":
         yield "is never an identity, a session ends: use the id of the user, device or cookie that it belongs to"
-    if not 0 <= n.priority < UNDECLARED.priority:
+    if not 0 <= n.priority < NEVER:
         yield f"has priority={n.priority}; it is 0 or more, and the smaller decides earlier"
     if n.limit < 1:
         yield f"has limit={n.limit}, so no profile could hold one; it is 1 or more"

@@ -116,11 +116,11 @@ def run(seed: int, code: ModuleType = identity) -> None:
 
 def check_decision(node: Node, rules: Rules) -> None:
     """After each step: a leader has told what its block, decided as a whole, says; and nothing that is forbidden."""
-    if not node.leads:
+    if node.lead is None:
         return
-    members = node.block.members
+    members = node.lead.block.members
     whole = resolve(members.values(), rules).standings
-    assert {s: t.standing for s, t in node.told.items()} == whole, "what was told is not what the block says"
+    assert {s: t.standing for s, t in node.lead.told.items()} == whole, "what was told is not what the block says"
     profiles: dict[str, set[str]] = {}
     for subject, standing in whole.items():
         profiles.setdefault(standing.profile, set()).update({subject, *standing.identifiers})
@@ -173,8 +173,8 @@ def check(world: World, right: Answer, on: dict[str, set[str]]) -> None:
             assert right.holders.get(key, set()) <= holders.get(request, set()), "holders not reported"
     for node in nodes.values():
         rank = rules.of(node.key).rank
-        assert node.leads or rules.of(node.home).rank < rank, "a pointer does not descend"
-        assert node.leads or not (node.block.members or node.told or node.reported), "content without a leader"
+        assert node.home == node.key or rules.of(node.home).rank < rank, "a pointer does not descend"
+        assert node.home == node.key or node.lead is None, "content without a leader"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
