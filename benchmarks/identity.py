@@ -15,8 +15,6 @@ devices are used by two. The last third of its facts is measured.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import random
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,7 +24,7 @@ from typing import Any
 from c360.identity.facts import Claim, Fact, link
 from c360.identity.messages import Gather, Message, decode_message, encode_message
 from c360.identity.node import Node, encode_node, step
-from c360.identity.resolve import Block
+from c360.identity.resolve import Block, decide
 from c360.identity.rules import DEFAULTS, Rules
 
 RULES = Rules("default", DEFAULTS)
@@ -127,14 +125,8 @@ def steady(people: int, commit: int, *, as_bytes: bool) -> dict[str, Any]:
 
 
 def components(block: Block) -> list[int]:
-    seen: set[str] = set()
-    sizes = []
-    for key in block.members:
-        if key not in seen:
-            nodes = block.component(key)
-            seen.update(nodes)
-            sizes.append(len(nodes))
-    return sizes
+    """How many nodes are in each profile."""
+    return [len(group) for group in decide(block, block.members).groups]
 
 
 def chain(subjects: int, commit: int, *, in_order: bool = False) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from c360.identity.messages import (
     Told,
     Touch,
 )
-from c360.identity.resolve import Block, Evidence, Standing, decide, describe, lent
+from c360.identity.resolve import Block, Evidence, Member, Standing, decide, describe, lent
 from c360.identity.rules import OK, Key, Rules, namespace_of
 
 FORMAT = 1
@@ -162,15 +162,15 @@ def encode_node(node: Node) -> bytes:
             node.standing,
             node.seq,
             node.neighbours.of if node.neighbours else {},
-            node.lead.block.members if node.lead else {},
+            node.lead.block.evidence() if node.lead else {},
             node.lead.told if node.lead else {},
             node.lead.reported if node.lead else {},
         )
     )
 
 
-def decode_node(data: bytes) -> Node:
-    """Raises NeedsOperator if another format wrote it."""
+def decode_node(data: bytes, rules: Rules) -> Node:
+    """For the rules that it was made by. Raises NeedsOperator if another format wrote it."""
     saved = _decode(data)
     if saved.format != FORMAT:
         raise NeedsOperator(
@@ -188,7 +188,7 @@ def decode_node(data: bytes) -> Node:
     if saved.neighbours:
         node.neighbours = Neighbours(saved.neighbours)
     if saved.members:
-        node.lead = Lead(Block(saved.members.values()), saved.told, saved.reported)
+        node.lead = Lead(Block(rules, saved.members.values()), saved.told, saved.reported)
     return node
 
 
@@ -330,7 +330,7 @@ class _Turn:
         if lead is None:
             return Gather((), self.cause)
         reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(lead.reported.items()))
-        return Gather(tuple(lead.block.members.values()), self.cause, tuple(lead.told.items()), reported)
+        return Gather(tuple(lead.block.evidence().values()), self.cause, tuple(lead.told.items()), reported)
 
     def on_gather(self, gather: Gather) -> None:
         me = self.me
@@ -338,7 +338,7 @@ class _Turn:
         if me.home != me.key:
             self.send(me.home, gather)  # contents
             return
-        lead = me.lead = me.lead or Lead(Block(), {}, {})
+        lead = me.lead = me.lead or Lead(Block(self.rules), {}, {})
         for evidence in gather.members:
             self.near.update(lead.block.put(evidence))
         of = self.rules.of
@@ -356,7 +356,7 @@ class _Turn:
         key, lead, near = self.me.key, self.me.lead, self.near
         assert lead is not None
         self.near = set()
-        result = decide(lead.block, near, self.rules)
+        result = decide(lead.block, near)
         told = lead.told
         news: list[tuple[Key, Standing, Change]] = []
         for subject, standing in result.standings.items():
@@ -370,17 +370,18 @@ class _Turn:
         if lead.block.marked or lead.reported:
             self.report(lead, result.groups)
 
-    def report(self, lead: Lead, groups: Iterable[Sequence[Key]]) -> None:
+    def report(self, lead: Lead, groups: Iterable[Sequence[Member]]) -> None:
         """Tell what is newly found with marked nodes, and forget requests that nobody makes any more."""
-        members, marked = lead.block.members, lead.block.marked
+        marks = {node: evidence.marks for node in lead.block.marked if (evidence := lead.block.members[node].evidence)}
         for group in groups:
-            for node in sorted(marked.intersection(group)):
-                for request in members[node].marks:
+            nodes = {member.nature.key for member in group}
+            for node in sorted(marks.keys() & nodes):
+                for request in marks[node]:
                     reported = lead.reported.setdefault(request, set())
-                    if added := set(group) - reported:
+                    if added := nodes - reported:
                         reported |= added
                         self.events.append(Members(request, node, tuple(sorted(added))))
-        for request in lead.reported.keys() - {request for node in marked for request in members[node].marks}:
+        for request in lead.reported.keys() - {request for requests in marks.values() for request in requests}:
             del lead.reported[request]
 
     def on_assign(self, assign: Assign) -> None:

@@ -7,6 +7,7 @@ the component whole, and for every order in which its evidence came. Knows nothi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from c360.identity.facts import CANNOT, LINK, Claim, Claims
-from c360.identity.rules import OK, Key, Rules, Status, namespace_of, spread_of
+from c360.identity.rules import OK, Key, Nature, Rules, Status, namespace_of, spread_of
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence
@@ -95,72 +96,87 @@ def lent(evidence: Evidence, rules: Rules) -> tuple[Key, ...]:
 
 
 # --------------------------------------------------------------------------------------------------------------- block
+class Member:
+    """A node as its block sees it: neighbours are objects, so that walking a component looks up nothing."""
+
+    __slots__ = ("evidence", "links", "nature", "near", "seen")
+
+    def __init__(self, nature: Nature) -> None:
+        self.nature = nature
+        self.evidence: Evidence | None = None  # None: linked in the block, and its own evidence is not there (yet)
+        self.links = False  # whether links of it or to it count: one that is unknown is as one that is shared or a hub
+        self.near: dict[Key, Member] = {}  # of a subject what it has links to, of an identifier the subjects
+        self.seen = 0  # the decision that has walked here last
+
+
 class Block:
-    """Evidence by node, and who holds what in it."""
+    """Evidence by node, and who is linked with whom; all but the evidence follows from it."""
 
-    __slots__ = ("holders", "marked", "members")
+    __slots__ = ("decisions", "marked", "members", "rules")
 
-    def __init__(self, evidence: Iterable[Evidence] = ()) -> None:
-        self.members: dict[Key, Evidence] = {}
-        self.holders: dict[Key, set[Key]] = {}  # identifier → subjects with a live link to it, follows from members
-        self.marked: set[Key] = set()  # members with standing requests; follows from members
+    def __init__(self, rules: Rules, evidence: Iterable[Evidence] = ()) -> None:
+        self.rules = rules
+        self.members: dict[Key, Member] = {}
+        self.marked: set[Key] = set()  # with standing requests
+        self.decisions = 0
         for one in evidence:
             self.put(one)
+
+    def evidence(self) -> dict[Key, Evidence]:
+        return {key: member.evidence for key, member in self.members.items() if member.evidence}
 
     def put(self, evidence: Evidence) -> Iterable[Key]:
         """Take evidence in, if it is newer. The nodes in whose components something may be different then."""
         node = evidence.node
-        old = self.members.get(node)
+        member = self.members.get(node)
+        if member is None:
+            member = self.members[node] = Member(self.rules.of(node))
+        old = member.evidence
         if old is not None and old.version >= evidence.version:
             return ()
-        self.members[node] = evidence
-        if evidence.marks:
-            self.marked.add(node)
-        elif old is not None and old.marks:
-            self.marked.discard(node)
-        near = [node]
+        member.evidence = evidence
+        member.links = evidence.status == OK
         if old is None:
-            for link in evidence.links:
-                self.holders.setdefault(link.identifier, set()).add(node)
-            return near
+            if evidence.marks:
+                self.marked.add(node)
+            self._link(member, evidence)
+            return (node,)
+        (self.marked.add if evidence.marks else self.marked.discard)(node)
+        parted = [node, *member.near]  # also those that it only now links no more
         if old.links != evidence.links:
-            for link in old.links:
-                self._let_go(link.identifier, node)
-            for link in evidence.links:
-                self.holders.setdefault(link.identifier, set()).add(node)
-        near += [link.identifier for link in old.links]
-        if old.status != evidence.status:
-            near += self.holders.get(node, ())
-        return near
+            self._unlink(member, old)
+            self._link(member, evidence)
+        return parted
 
-    def _let_go(self, identifier: Key, subject: Key) -> None:
-        holders = self.holders[identifier]
-        holders.discard(subject)
-        if not holders:
-            del self.holders[identifier]
-
-    def linking(self, identifier: Key) -> bool:
-        """Whether links to it count. One outside the block is as one that is shared or a hub."""
-        evidence = self.members.get(identifier)
-        return evidence is not None and evidence.status == OK
-
-    def component(self, node: Key) -> list[Key]:
-        """A node of the block and all that links connect it with."""
+    def _link(self, member: Member, evidence: Evidence) -> None:
         members = self.members
-        found = {node}
-        queue = [node]
+        for link in evidence.links:
+            other = members.get(link.identifier)
+            if other is None:
+                other = members[link.identifier] = Member(self.rules.of(link.identifier))
+            other.near[evidence.node] = member
+            member.near[link.identifier] = other
+
+    def _unlink(self, member: Member, evidence: Evidence) -> None:
+        member.near = {}
+        for link in evidence.links:
+            other = self.members[link.identifier]
+            del other.near[evidence.node]
+            if not other.near and other.evidence is None:
+                del self.members[link.identifier]
+
+
+def _component(start: Member, now: int) -> list[Member]:
+    """A member and all that links connect it with, each seen now."""
+    start.seen = now
+    queue = [start]
+    if start.links:
         for here in queue:  # grows on the way
-            evidence = members[here]
-            if evidence.status != OK:
-                continue
-            near: Iterable[Key] = self.holders.get(here, ())
-            if evidence.links:
-                near = [link.identifier for link in evidence.links]
-            for other in near:
-                if other not in found and (there := members.get(other)) is not None and there.status == OK:
-                    found.add(other)
-                    queue.append(other)
-        return queue
+            for there in here.near.values():
+                if there.links and there.seen != now:
+                    there.seen = now
+                    queue.append(there)
+    return queue
 
 
 # ------------------------------------------------------------------------------------------------------------- resolve
@@ -183,113 +199,107 @@ class Resolution:
     """Per subject its standing; and the nodes of each profile, where an identifier of nobody is one, too."""
 
     standings: dict[Key, Standing] = field(default_factory=dict)
-    groups: list[list[Key]] = field(default_factory=list)
+    groups: list[list[Member]] = field(default_factory=list)
 
 
 def resolve(evidence: Iterable[Evidence], rules: Rules) -> Resolution:
     """Decide all of it."""
-    block = Block(evidence)
-    return decide(block, block.members, rules)
+    block = Block(rules, evidence)
+    return decide(block, block.members)
 
 
-def decide(block: Block, near: Iterable[Key], rules: Rules) -> Resolution:
+def decide(block: Block, near: Iterable[Key]) -> Resolution:
     """Decide those components that hold one of these nodes; nodes outside the block are passed over."""
     result = Resolution()
-    standings, of = result.standings, rules.of
-    seen: set[Key] = set()
+    standings, members = result.standings, block.members
+    block.decisions = now = block.decisions + 1
     for node in near:
-        if node in seen or node not in block.members:
+        member = members.get(node)
+        if member is None or member.evidence is None or member.seen == now:
             continue
-        nodes = block.component(node)
-        seen.update(nodes)
+        component = _component(member, now)
         deferred: Deferred = {}
-        groups = [nodes] if _fits(block, nodes, rules) else _divided(block, nodes, deferred, rules)
+        groups = [component] if _fits(component, block.rules) else _divided(component, deferred, block.rules)
         result.groups += groups
         for group in groups:
-            labels = [nature.label for n in group if (nature := of(n)).subject]
-            if labels:
-                profile = min(labels)[1]
-                for _, subject in labels:
-                    standings[subject] = _standing(block, subject, profile, deferred)
+            subjects = [m for m in group if m.nature.subject]
+            if subjects:
+                profile = min([m.nature.label for m in subjects])[1]
+                for subject in subjects:
+                    standings[subject.nature.key] = _standing(subject, profile, deferred)
     return result
 
 
-def _standing(block: Block, subject: Key, profile: Key, deferred: Deferred) -> Standing:
-    evidence = block.members[subject]
-    if evidence.status != OK:
+def _standing(subject: Member, profile: Key, deferred: Deferred) -> Standing:
+    evidence = subject.evidence
+    assert evidence is not None
+    if not subject.links:
         reason = f"subject_{evidence.status}"
-        return Standing(profile, (), tuple((link.identifier, reason) for link in evidence.links))
+        return Standing(profile, (), tuple([(link.identifier, reason) for link in evidence.links]))
     accepted: list[Key] = []
     refused: list[tuple[Key, str]] = []
     for link in evidence.links:
         identifier = link.identifier
-        if not block.linking(identifier):
+        if not subject.near[identifier].links:
             refused.append((identifier, "identifier_inactive"))
-        elif deferred and (subject, identifier) in deferred:
-            refused.append((identifier, deferred[subject, identifier]))
+        elif deferred and (evidence.node, identifier) in deferred:
+            refused.append((identifier, deferred[evidence.node, identifier]))
         else:
             accepted.append(identifier)
     return Standing(profile, tuple(accepted), tuple(refused))
 
 
-def _fits(block: Block, nodes: Sequence[Key], rules: Rules) -> bool:
+def _fits(component: Sequence[Member], rules: Rules) -> bool:
     """Whether a whole component breaks no rule: then no part of it does, and it is one group. Nearly all are."""
-    if len(nodes) == 1:
+    if len(component) == 1:
         return True
-    if len(nodes) > rules.cap:
+    if len(component) > rules.cap:
         return False
-    members, of = block.members, rules.of
     counts: dict[str, int] = {}
     held: set[Key] = set()
-    for node in nodes:
-        nature = of(node)
+    for member in component:
+        nature = member.nature
         counts[nature.name] = count = counts.get(nature.name, 0) + 1
         if count > nature.most:
             return False
-        if nature.subject:
-            evidence = members[node]
+        if nature.subject and (evidence := member.evidence):
             if evidence.cannot:
                 return False
             if evidence.holds:
                 held.update(evidence.holds)
-    if not held:
-        return True
-    return all(sum(namespace_of(k) == name for k in held) <= of(key).most for key in held for name in (of(key).name,))
+    return not held or all(count <= rules.namespaces[n].most for n, count in Counter(map(namespace_of, held)).items())
 
 
 @dataclass(slots=True)
 class _Group:
-    nodes: list[Key]
+    nodes: list[Member]
     counts: dict[str, int]  # nodes by namespace
     held: dict[str, set[Key]]  # values of attributes that only forbid, by namespace
 
 
-def _divided(block: Block, nodes: Sequence[Key], deferred: Deferred, rules: Rules) -> list[list[Key]]:
-    """The groups of a component, and in `deferred` why links between or inside them were refused.
+def _divided(component: Sequence[Member], deferred: Deferred, rules: Rules) -> list[list[Member]]:
+    """The groups of a component, and in `deferred` why links between them were refused.
 
     Greedy over one total order. Constraints only tighten as groups grow, so no refused link ends up inside a group.
     """
-    members = block.members
     groups: dict[Key, _Group] = {}
     forbidden: dict[Key, set[Key]] = {}
     edges: list[Edge] = []
-    for node in nodes:
-        evidence = members[node]
+    for member in component:
+        evidence, node = member.evidence, member.nature.key
+        assert evidence is not None
         held: dict[str, set[Key]] = {}
         for value in evidence.holds:
             held.setdefault(namespace_of(value), set()).add(value)
-        groups[node] = _Group([node], {namespace_of(node): 1}, held)
+        groups[node] = _Group([member], {member.nature.name: 1}, held)
         for other in evidence.cannot:
             forbidden.setdefault(node, set()).add(other)
             forbidden.setdefault(other, set()).add(node)
-        if evidence.status == OK:
-            for identifier, first_seen, assurance in (
-                (k.identifier, k.first_seen, k.assurance) for k in evidence.links
-            ):
-                if block.linking(identifier):
-                    priority = rules.of(identifier).priority
-                    edges.append(Edge(priority, -assurance, first_seen, identifier, node))
-    if len(nodes) > rules.cap:
+        for link in evidence.links if member.links else ():
+            target = member.near[link.identifier]
+            if target.links:
+                edges.append(Edge(target.nature.priority, -link.assurance, link.first_seen, link.identifier, node))
+    if len(component) > rules.cap:
         edges = _quarantined(edges, deferred, rules)
     for edge in sorted(edges):
         small, big = groups[edge.subject], groups[edge.identifier]
@@ -305,7 +315,7 @@ def _divided(block: Block, nodes: Sequence[Key], deferred: Deferred, rules: Rule
             big.counts[name] = big.counts.get(name, 0) + count
         for name, values in small.held.items():
             big.held[name] = big.held.get(name, set()) | values
-        groups.update(dict.fromkeys(small.nodes, big))
+        groups.update(dict.fromkeys([m.nature.key for m in small.nodes], big))
     return [group.nodes for group in {id(g): g for g in groups.values()}.values()]
 
 
@@ -318,8 +328,10 @@ def _conflict(small: _Group, big: _Group, forbidden: Mapping[Key, set[Key]], rul
     for name in sorted(small.held.keys() & big.held.keys()):
         if len(small.held[name] | big.held[name]) > rules.namespaces[name].most:
             return f"limit:{name}"
-    if forbidden and any(not forbidden[n].isdisjoint(big.nodes) for n in small.nodes if n in forbidden):
-        return "cannot_link"
+    if forbidden:
+        others = {other for m in small.nodes for other in forbidden.get(m.nature.key, ())}
+        if others and any(m.nature.key in others for m in big.nodes):
+            return "cannot_link"
     return None
 
 

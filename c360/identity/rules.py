@@ -61,6 +61,7 @@ def namespace_of(key: Key) -> str:
 class Nature(NamedTuple):
     """All that rules say of one key, in the form that a decision needs."""
 
+    key: Key
     name: str  # of its namespace; "" of one that is not declared
     subject: bool
     unique: bool
@@ -106,9 +107,12 @@ class Rules:
             rule = namespaces.get(name)
             digest = blake2b(key.encode(), digest_size=8).digest()
             if rule is None:
-                return Nature("", False, False, 1, NEVER, False, False, NEVER, NEVER, (True, digest, key), (NEVER, key))
+                return Nature(
+                    key, "", False, False, 1, NEVER, False, False, NEVER, NEVER, (True, digest, key), (NEVER, key)
+                )
             known = not blank_or_said.fullmatch(value)
             return Nature(
+                key,
                 name,
                 rule.subject,
                 rule.unique,

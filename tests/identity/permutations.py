@@ -118,7 +118,7 @@ def check_decision(node: Node, rules: Rules) -> None:
     """After each step: a leader has told what its block, decided as a whole, says; and nothing that is forbidden."""
     if node.lead is None:
         return
-    members = node.lead.block.members
+    members = node.lead.block.evidence()
     whole = resolve(members.values(), rules).standings
     assert {s: t.standing for s, t in node.lead.told.items()} == whole, "what was told is not what the block says"
     profiles: dict[str, set[str]] = {}

@@ -85,10 +85,10 @@ class World:
         events: list[Event] = []
         self.after_step = []
         for key, messages in shares.items():
-            node = decode_node(self.states[key]) if key in self.states else Node(key)
+            node = decode_node(self.states[key], self.rules) if key in self.states else Node(key)
             done = self.code.step(node, messages, self.rules)
             states[key] = encode_node(node)
-            assert encode_node(decode_node(states[key])) == states[key], "bytes do not come back"
+            assert encode_node(decode_node(states[key], self.rules)) == states[key], "bytes do not come back"
             sends += [(key, to, message) for to, message in done.sends]
             events += [decode_event(encode_event(event)) for event in done.events]
             self.after_step.append(node)
@@ -122,7 +122,7 @@ class World:
         return self.messages - before
 
     def node(self, key: str) -> Node:
-        return decode_node(self.states[key])
+        return decode_node(self.states[key], self.rules)
 
     def nodes(self) -> list[Node]:
-        return [decode_node(data) for data in self.states.values()]
+        return [decode_node(data, self.rules) for data in self.states.values()]
