@@ -48,8 +48,8 @@ class Fact(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
         return f"{_record_key(self)}@{self.claim.version}"
 
 
-Claims = dict[Kind, dict[Key, dict[str, Claim]]]
-"""Of one subject: kind → other → source → newest claim, dead ones included."""
+Claims = dict[tuple[Kind, Key, str], Claim]
+"""Of one subject: (kind, other, source) → newest claim, dead ones included."""
 
 
 def link(subject: Key, identifier: Key, source: str, claim: Claim) -> Fact:
@@ -64,11 +64,11 @@ def cannot(subject: Key, other: Key, source: str, claim: Claim) -> Fact:
 
 def join(claims: Claims, fact: Fact) -> bool:
     """Join a fact into its subject's claims, in place: commutative, associative, idempotent. True if anything changed."""
-    by_source = claims.setdefault(fact.kind, {}).setdefault(fact.other, {})
-    known = by_source.get(fact.source)
+    slot = (fact.kind, fact.other, fact.source)
+    known = claims.get(slot)
     if known is not None and known >= fact.claim:
         return False
-    by_source[fact.source] = fact.claim
+    claims[slot] = fact.claim
     return True
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from c360.errors import NeedsOperator
-from c360.identity.facts import Claims, Fact, join
+from c360.identity.facts import Claim, Claims, Fact, Kind, join
 from c360.identity.messages import (
     Assign,
     Assigned,
@@ -63,7 +63,7 @@ class Neighbours:
 
     def __init__(self, of: Mapping[Key, Neighbour]) -> None:
         self.of: dict[Key, Neighbour] = {}
-        self.waiting: set[Key] = set()  # those to be united with when the identifier may link
+        self.waiting: dict[Key, None] = {}  # those to be united with when the identifier may link
         self._counts: dict[Key, int] = {}  # unique id → neighbours that lend it
         self._spread: dict[str, int] = {}  # namespace → different unique ids lent
         for subject, neighbour in of.items():
@@ -72,7 +72,7 @@ class Neighbours:
     def put(self, subject: Key, neighbour: Neighbour | None) -> None:
         """Another word on a subject; None: it is gone."""
         old = self.of.pop(subject, None)
-        self.waiting.discard(subject)
+        self.waiting.pop(subject, None)
         if old is not None:
             for unique in old.uniques:
                 self._count(unique, -1)
@@ -81,7 +81,7 @@ class Neighbours:
             for unique in neighbour.uniques:
                 self._count(unique, 1)
             if neighbour.may_link and not neighbour.met:
-                self.waiting.add(subject)
+                self.waiting[subject] = None
 
     def _count(self, unique: Key, sign: int) -> None:
         count = self._counts[unique] = self._counts.get(unique, 0) + sign
@@ -134,7 +134,7 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     home: Key
     evidence: Evidence | None
     marks: tuple[str, ...]
-    claims: Claims
+    claims: list[tuple[Kind, Key, str, Claim]]
     assigned_by: Key | None
     standing: Standing | None
     seq: int
@@ -157,7 +157,7 @@ def encode_node(node: Node) -> bytes:
             node.home,
             node.evidence,
             node.marks,
-            node.claims,
+            [(*slot, node.claims[slot]) for slot in sorted(node.claims)],
             node.assigned_by,
             node.standing,
             node.seq,
@@ -181,7 +181,7 @@ def decode_node(data: bytes, rules: Rules) -> Node:
     node.home = saved.home
     node.evidence = saved.evidence
     node.marks = saved.marks
-    node.claims = saved.claims
+    node.claims = {(kind, other, source): claim for kind, other, source, claim in saved.claims}
     node.assigned_by = saved.assigned_by
     node.standing = saved.standing
     node.seq = saved.seq

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from c360.identity.facts import CANNOT, LINK, Claim, Claims
+from c360.identity.facts import CANNOT, Claims
 from c360.identity.rules import OK, Key, Nature, Rules, Status, namespace_of, spread_of
 
 
@@ -61,29 +61,34 @@ def describe(subject: Key, version: int, claims: Claims, marks: tuple[str, ...],
     """A subject's evidence, of all its claims."""
     of = rules.of
     me = of(subject)
-    links: list[Link] = []
-    holds: list[Key] = []
+    links: dict[Key, Link] = {}
+    holds: set[Key] = set()
+    cannot: set[Key] = set()
     uniques = [subject] if me.unique else []
-    for other, by_source in claims.get(LINK, _NOTHING).items() if me.links else ():
-        nature = of(other)
-        if nature.subject or not (nature.links or nature.holds):
+    for (kind, other, _), claim in claims.items():
+        if claim.dead:
             continue
-        live = [claim for claim in by_source.values() if not claim.dead]
-        if not live:
+        if kind == CANNOT:
+            cannot.add(other)
+            continue
+        nature = of(other)
+        if not me.links or nature.subject:
             continue
         if nature.holds:
-            holds.append(other)
-            continue
-        links.append(Link(other, min([c.first_seen for c in live]), max([c.assurance for c in live])))
-        if nature.unique:
-            uniques.append(other)
-    cannot = [o for o, by_source in claims.get(CANNOT, _NOTHING).items() if not all(c.dead for c in by_source.values())]
-    links.sort()
+            holds.add(other)
+        elif nature.links:
+            known = links.get(other)
+            if known is None:
+                links[other] = Link(other, claim.first_seen, claim.assurance)
+                if nature.unique:
+                    uniques.append(other)
+            else:
+                links[other] = Link(
+                    other, min(known.first_seen, claim.first_seen), max(known.assurance, claim.assurance)
+                )
     status = me.status(len(links), spread_of(uniques))
-    return Evidence(subject, version, status, tuple(links), tuple(sorted(cannot)), tuple(sorted(holds)), marks)
-
-
-_NOTHING: dict[Key, dict[str, Claim]] = {}
+    in_order = tuple([links[identifier] for identifier in sorted(links)])
+    return Evidence(subject, version, status, in_order, tuple(sorted(cannot)), tuple(sorted(holds)), marks)
 
 
 def lent(evidence: Evidence, rules: Rules) -> tuple[Key, ...]:
