@@ -24,6 +24,10 @@ from tests.identity.world import World
 
 
 def random_rules(dice: random.Random) -> Rules:
+    if dice.random() < 0.3:  # loose: nothing is refused, blocks merge and merge
+        kinds = [("cookie", 20, True), ("email", 3, False), ("device", 10, False)]
+        return Rules("loose", {n: Namespace(n, p, False, 99, None, subject=s, hub_at=None) for n, p, s in kinds})
+
     def shared() -> int | None:
         return dice.choice([None, 2, 2, 3])
 
@@ -48,6 +52,8 @@ def random_rules(dice: random.Random) -> Rules:
 
 def random_facts(dice: random.Random) -> list[Fact]:
     """A crowd that is dense enough to run into every rule."""
+    if dice.random() < 0.2:
+        return random_chain(dice)
     size = dice.choice([2, 3, 5, 8])
     subjects = [f"{dice.choice(['customer', 'cookie', 'cookie'])}:{i}" for i in range(1, size + 1)]
     if dice.random() < 0.2:
@@ -71,6 +77,13 @@ def random_facts(dice: random.Random) -> list[Fact]:
     return facts
 
 
+def random_chain(dice: random.Random) -> list[Fact]:
+    """Each cookie shares a device with the next: leaders yield to leaders that yield."""
+    ends = [(i, i + far) for i in range(dice.choice([5, 9])) for far in (0, 1)]
+    facts = [Fact(f"cookie:{i}", LINK, f"device:{j}", "web", Claim(1)) for i, j in ends]
+    return facts + [Fact(f.subject, LINK, f.other, "web", Claim(2, dead=True)) for f in facts if dice.random() < 0.1]
+
+
 def random_marks(dice: random.Random, facts: Sequence[Fact]) -> list[tuple[str, Mark]]:
     keys = sorted({f.subject for f in facts} | {f.other for f in facts})
     count = dice.choice([0, 0, 1, 2, 4])
@@ -88,6 +101,7 @@ def run(seed: int, code: ModuleType = identity) -> None:
         batch=dice.randint(1, 20),
         dice=dice,
         crashes=dice.choice([0.0, 0.0, 0.2]),
+        lag=dice.choice([0.0, 0.3, 0.6]),
         by_task=dice.random() < 0.3,
         code=code,
     )

@@ -22,7 +22,7 @@ from c360.identity.messages import (
     encode_event,
     encode_message,
 )
-from c360.identity.node import Node, decode_node, encode_node
+from c360.identity.node import Node, decode_node
 from c360.identity.rules import Rules
 
 MOST_MESSAGES = 200_000  # in one world; more is a circle
@@ -39,11 +39,13 @@ class World:
         batch: int = 1,
         dice: random.Random | None = None,
         crashes: float = 0.0,
+        lag: float = 0.0,
         by_task: bool = False,
         code: ModuleType = identity,
     ) -> None:
         self.rules, self.partitions, self.batch, self.code = rules, partitions, batch, code
         self.dice, self.crashes, self.by_task = dice or random.Random(0), crashes, by_task
+        self.slow, self.salt = int(lag * 1000), str(self.dice.random())  # so many of 1,000 channels wait for all others
         self.states: dict[str, bytes] = {}
         self.channels: list[dict[str, deque[tuple[str, bytes]]]] = [{} for _ in range(partitions)]
         self.events: list[Event] = []
@@ -69,13 +71,16 @@ class World:
         busy = [p for p in range(self.partitions) if self.channels[p]]
         if not busy:
             return False
-        here = self.channels[self.dice.choice(busy)]
+        quick = [p for p in busy if any(not self._lags(name) for name in self.channels[p])] if self.slow else busy
+        hurry = bool(quick) and self.dice.random() < 0.98
+        here = self.channels[self.dice.choice(quick if hurry else busy)]
         before = {name: list(queue) for name, queue in here.items()} if self.crashes else {}
         shares: dict[str, list[Message]] = {}
         for _ in range(self.dice.randint(1, self.batch)):
-            if not here:
+            names = [name for name in here if not hurry or not self._lags(name)]
+            if not names:
                 break
-            name = self.dice.choice(list(here))
+            name = self.dice.choice(names)
             to, data = here[name].popleft()
             if not here[name]:
                 del here[name]
@@ -83,12 +88,14 @@ class World:
         states: dict[str, bytes] = {}
         sends: list[tuple[str, str, Message]] = []
         events: list[Event] = []
-        self.after_step = []
+        self.after_step, code = [], self.code
         for key, messages in shares.items():
-            node = decode_node(self.states[key], self.rules) if key in self.states else Node(key)
-            done = self.code.step(node, messages, self.rules)
-            states[key] = encode_node(node)
-            assert encode_node(decode_node(states[key], self.rules)) == states[key], "bytes do not come back"
+            node = code.decode_node(self.states[key], self.rules) if key in self.states else code.Node(key)
+            home = node.home
+            done = code.step(node, messages, self.rules)
+            states[key] = code.encode_node(node)
+            assert code.encode_node(code.decode_node(states[key], self.rules)) == states[key], "bytes do not come back"
+            assert self.rules.of(node.home).rank <= self.rules.of(home).rank, "a pointer rises"
             sends += [(key, to, message) for to, message in done.sends]
             events += [decode_event(encode_event(event)) for event in done.events]
             self.after_step.append(node)
@@ -105,6 +112,9 @@ class World:
         self.messages += len(sends)
         assert self.messages < MOST_MESSAGES, "messages go round in circles"
         return True
+
+    def _lags(self, channel: str) -> bool:
+        return crc32((self.salt + channel).encode()) % 1000 < self.slow
 
     def drain(self) -> int:
         """Until nothing is on its way. How many messages nodes sent for it."""
