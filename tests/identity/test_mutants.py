@@ -6,6 +6,7 @@ A mutant is the production source with one place changed, run beside the real on
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
@@ -140,7 +141,8 @@ def node_with(changed: ModuleType) -> ModuleType:
 
 def killed(code: ModuleType) -> bool:
     """By a story, or by a seed."""
-    for check in (*STORIES, *(partial(run, seed) for seed in range(SEEDS))):
+    checks: list[Callable[[ModuleType], None]] = [*STORIES, *(partial(run, seed) for seed in range(SEEDS))]
+    for check in checks:
         try:
             check(code)
         except Exception:
