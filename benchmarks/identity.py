@@ -67,7 +67,8 @@ class Loop:
     def _carried(self, message: Message) -> Message:
         data = encode_message(message)
         self.bytes += len(data)
-        return decode_message(data)
+        carried: Message = decode_message(data)
+        return carried
 
     def measure(self, facts: Sequence[Fact], commit: int) -> dict[str, Any]:
         """What these cost, in commits of so many."""

@@ -141,34 +141,29 @@ class Block:
             return ()
         member.evidence = evidence
         member.links = evidence.status == OK
-        if old is None:
-            if evidence.marks:
-                self.marked.add(node)
-            self._link(member, evidence)
-            return (node,)
-        (self.marked.add if evidence.marks else self.marked.discard)(node)
+        if evidence.marks or (old is not None and old.marks):
+            (self.marked.add if evidence.marks else self.marked.discard)(node)
         parted = [node, *member.near]  # also those that it only now links no more
-        if old.links != evidence.links:
-            self._unlink(member, old)
+        if member.nature.subject:
             self._link(member, evidence)
         return parted
 
     def _link(self, member: Member, evidence: Evidence) -> None:
-        members = self.members
+        """Make what a subject is linked with, and what those know of it, as its evidence says."""
+        members, near, node = self.members, member.near, evidence.node
         for link in evidence.links:
-            other = members.get(link.identifier)
-            if other is None:
-                other = members[link.identifier] = Member(self.rules.of(link.identifier))
-            other.near[evidence.node] = member
-            member.near[link.identifier] = other
-
-    def _unlink(self, member: Member, evidence: Evidence) -> None:
-        member.near = {}
-        for link in evidence.links:
-            other = self.members[link.identifier]
-            del other.near[evidence.node]
-            if not other.near and other.evidence is None:
-                del self.members[link.identifier]
+            if link.identifier not in near:
+                other = members.get(link.identifier)
+                if other is None:
+                    other = members[link.identifier] = Member(self.rules.of(link.identifier))
+                other.near[node] = member
+                near[link.identifier] = other
+        if len(near) > len(evidence.links):
+            for identifier in near.keys() - {link.identifier for link in evidence.links}:
+                other = near.pop(identifier)
+                del other.near[node]
+                if not other.near and other.evidence is None:
+                    del members[identifier]
 
 
 def _component(start: Member, now: int) -> list[Member]:

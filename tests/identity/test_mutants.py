@@ -86,7 +86,7 @@ IN_RESOLVE = {
         "if False:",
     ),
     "who was left is not looked at": ("parted = [node, *member.near]", "parted = [node]"),
-    "links stay in the index": ("            del other.near[evidence.node]\n", ""),
+    "links stay in the index": ("                del other.near[node]\n", ""),
     "first come, first served": ("for edge in sorted(edges):", "for edge in edges:"),
     "the shared tablet lends ids": ("    if evidence.status != OK:\n        return ()\n", ""),
     "dead claims count": ("        if claim.dead:\n            continue\n", ""),
