@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from itertools import permutations
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from c360.errors import NeedsOperator
-from c360.identity.facts import Claim, Fact, link
+from c360.identity.facts import Claim, Fact, encode_fact, link
 from c360.identity.messages import (
     Assign,
     Assigned,
@@ -31,6 +33,8 @@ from c360.identity.node import Node, decode_node, encode_node, step
 from c360.identity.resolve import Evidence, Link, Standing
 from c360.identity.rules import DEFAULTS, HUB, Rules
 
+PAGE = Path(__file__).parents[2] / "docs" / "formats" / "identity.md"
+FACT = link("cookie:c", "email:a", "web", Claim(1_793_610_000_000, True, 5, 1))
 RULES = Rules("default", DEFAULTS)
 STANDING = Standing("customer:1", ("email:a",), (("phone:1", "limit:phone"),))
 EVIDENCE = Evidence("cookie:c", 3, HUB, (Link("email:a", 5, 1),), ("cookie:d",), ("born:1950",), ("r1",))
@@ -100,3 +104,12 @@ def test_a_node_of_another_format_needs_an_operator() -> None:
     data = encode_node(Node("cookie:c"))
     with pytest.raises(NeedsOperator, match="format 2"):
         decode_node(data.replace(b"\x9d\x01", b"\x9d\x02"), RULES)
+
+
+def test_the_page_has_the_golden_bytes() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for data in (encode_fact(FACT)[1], encode_message(Meet("cookie:c", "f")), encode_node(Node("cookie:c"))):
+        assert f"| `{data.hex()}` |" in page
+    for kind in (*get_args(Message), *get_args(Event)):
+        [line] = [line for line in page.splitlines() if line.endswith(f"| {kind.__name__} |")]
+        assert line.startswith(f"| `[{kind.__struct_config__.tag}, ")
