@@ -17,10 +17,13 @@ Normalizer = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class Namespace:
-    """One kind of identifier.
+    """One kind of identifier, and what identity resolution may do with its values (`c360.identity.rules`).
 
-    `priority`: the smaller, the better a name for a profile. `unique`, `limit` and `shared_at` bound what identity
-    resolution may merge; where nothing is merged they hold by themselves.
+    `priority`: the smaller, the earlier its links decide and the better a name for a profile. `unique`: two of these are
+    never one customer. `limit`: values in one profile. `shared_at`: so many different values of one unique namespace seen
+    with a value, and it links nobody. `hub_at`: more neighbours than this, and it links nobody. None turns either off.
+    `subject`: facts are about these. `links=False`: an attribute that only forbids, such as a birth date: it joins nobody,
+    and no profile holds more than `limit` values of it. Where nothing is merged, all of them hold by themselves.
     """
 
     name: str
@@ -29,6 +32,14 @@ class Namespace:
     limit: int = 5
     shared_at: int | None = 3
     normalize: Normalizer = normalize.text
+    subject: bool = False
+    hub_at: int | None = 20
+    links: bool = True
+
+    @property
+    def most(self) -> int:
+        """How many values one profile may hold."""
+        return 1 if self.unique else self.limit
 
     def label(self, value: str) -> str:
         """The subject `namespace:value` with the value normalised. Raises Misfit when it identifies nobody."""

@@ -1,0 +1,115 @@
+"""What nodes say to each other, and what they publish. One format for all messages: MessagePack arrays, tag first.
+
+Messages go to the partition that owns the destination, exactly once, first in first out per pair of nodes; nothing else is
+asked of the way there. `cause` is the id of the fact, or the request of the mark, that brought a message about.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from c360.identity.facts import Fact
+from c360.identity.resolve import Evidence, Standing
+from c360.identity.rules import Key, Status
+
+Change = Literal["created", "merged", "split", "moved", "detail"]
+
+
+class Touch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Subject → identifier: how our link stands now."""
+
+    subject: Key
+    live: bool  # False: it is gone
+    may_link: bool  # the subject itself is neither shared nor a hub
+    uniques: tuple[Key, ...]  # unique ids it lends
+    home: Key  # where the subject's evidence goes
+    cause: str
+
+
+class Meet(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """Any → the later-ranked of two nodes: your block and that of `other`, which ranks before you, are one."""
+
+    other: Key
+    cause: str
+
+
+class Told(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a subject was last told, and by which leader."""
+
+    by: Key
+    standing: Standing
+
+
+class Gather(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Any → home … leader: new evidence of one node, or a whole block that is handed over."""
+
+    members: tuple[Evidence, ...]
+    cause: str
+    told: tuple[tuple[Key, Told], ...] = ()
+    reported: tuple[tuple[str, tuple[Key, ...]], ...] = ()  # request → nodes already reported
+
+
+class Assign(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """Leader → subject: your standing. change: merged, split or moved, for the case that your profile is another."""
+
+    leader: Key
+    standing: Standing
+    change: Change
+    cause: str
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """Outside → any node: begin, or end, a standing request for the members of its profile and its holders."""
+
+    request: str
+    on: bool = True
+
+
+Message = Fact | Touch | Meet | Gather | Assign | Mark
+encode_message = msgspec.msgpack.Encoder().encode
+decode_message = msgspec.msgpack.Decoder(Message).decode
+
+
+# ----------------------------------------------------------------------------------------------------------- published
+class Assigned(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
+    """By a subject; the greatest `seq` holds. `was`: its profile before, an alias of `standing.profile` from now on.
+
+    change: merged, the old profile has ceased; split, this one is new; moved, both exist; detail, the profile is the same.
+    """
+
+    subject: Key
+    seq: int
+    standing: Standing
+    was: Key | None
+    change: Change
+    cause: str
+
+
+class StatusChanged(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """By a node, when it may or may not link any more."""
+
+    node: Key
+    status: Status
+
+
+class Members(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """By a leader: nodes newly found in the profile of a marked node."""
+
+    request: str
+    node: Key
+    added: tuple[Key, ...]
+
+
+class Holders(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """By a marked identifier: subjects that hold it by a live link, in its profile or not."""
+
+    request: str
+    node: Key
+    added: tuple[Key, ...]
+
+
+Event = Assigned | StatusChanged | Members | Holders
+encode_event = msgspec.msgpack.Encoder().encode
+decode_event = msgspec.msgpack.Decoder(Event).decode

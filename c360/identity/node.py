@@ -1,0 +1,430 @@
+"""A node's part in deciding who is who: `step` takes its share of a batch, and says what to send and what to publish.
+
+Every subject and identifier is a node, owned by the partition its key hashes to. Collecting only ever adds: nodes that
+may belong together point, over `home`, to one leader, which holds their evidence as a block. Deciding is
+`c360.identity.resolve`, done anew for what a batch has touched. Invariants, each held by a line below that says so:
+
+| name | is |
+|---|---|
+| one writer | evidence of a node is made by that node, its version rising; the greater version replaces |
+| descent | `home` is a node of earlier rank, or the node itself: it leads. Meet and Gather go to earlier ranks only |
+| tied | pointers and Meets on their way connect every two nodes that were ever united |
+| contents | only leaders hold a block; the newest evidence of a node is at its leader or on its way there |
+| told | the leader's table says what each subject will believe when all messages have arrived |
+
+A step changes its node in place and nothing else: what was not committed is to be read again. Knows no Kafka and no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from c360.errors import NeedsOperator
+from c360.identity.facts import Claim, Claims, Fact, Kind, join
+from c360.identity.messages import (
+    Assign,
+    Assigned,
+    Change,
+    Event,
+    Gather,
+    Holders,
+    Mark,
+    Meet,
+    Members,
+    Message,
+    StatusChanged,
+    Told,
+    Touch,
+)
+from c360.identity.resolve import Block, Evidence, Member, Standing, decide, describe, lent
+from c360.identity.rules import OK, Key, Rules, namespace_of
+
+FORMAT = 1
+
+
+# --------------------------------------------------------------------------------------------------------------- state
+class Neighbour(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an identifier knows of a subject with a live link to it."""
+
+    may_link: bool
+    uniques: tuple[Key, ...]
+    home: Key
+    met: bool  # our blocks were united already
+
+
+class Neighbours:
+    """Neighbours of an identifier, and what its status needs of them, kept up so that a hub of thousands costs no more."""
+
+    __slots__ = ("_counts", "_spread", "of", "waiting")
+
+    def __init__(self, of: Mapping[Key, Neighbour]) -> None:
+        self.of: dict[Key, Neighbour] = {}
+        self.waiting: dict[Key, None] = {}  # those to be united with when the identifier may link
+        self._counts: dict[Key, int] = {}  # unique id → neighbours that lend it
+        self._spread: dict[str, int] = {}  # namespace → different unique ids lent
+        for subject, neighbour in of.items():
+            self.put(subject, neighbour)
+
+    def put(self, subject: Key, neighbour: Neighbour | None) -> None:
+        """Another word on a subject; None: it is gone."""
+        old = self.of.pop(subject, None)
+        self.waiting.pop(subject, None)
+        if old is not None:
+            for unique in old.uniques:
+                self._count(unique, -1)
+        if neighbour is not None:
+            self.of[subject] = neighbour
+            for unique in neighbour.uniques:
+                self._count(unique, 1)
+            if neighbour.may_link and not neighbour.met:
+                self.waiting[subject] = None
+
+    def _count(self, unique: Key, sign: int) -> None:
+        count = self._counts[unique] = self._counts.get(unique, 0) + sign
+        if not count:
+            del self._counts[unique]
+        if count == (1 if sign > 0 else 0):
+            name = namespace_of(unique)
+            self._spread[name] = self._spread.get(name, 0) + sign
+
+    @property
+    def spread(self) -> int:
+        """How many different values of one unique namespace are lent, at most."""
+        return max(self._spread.values(), default=0)
+
+
+class Lead:
+    """What a leader holds: a block, and what it has told of it."""
+
+    __slots__ = ("block", "reported", "told")
+
+    def __init__(self, block: Block, told: dict[Key, Told], reported: dict[str, set[Key]]) -> None:
+        self.block = block
+        self.told = told  # subjects of the block
+        self.reported = reported  # request → nodes already reported
+
+
+class Node:
+    """State of one node. As a subject it has claims and a standing, as an identifier neighbours, as a leader a lead."""
+
+    __slots__ = ("assigned_by", "claims", "evidence", "home", "key", "lead", "marks", "neighbours", "seq", "standing")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.home = key
+        self.evidence: Evidence | None = None
+        self.marks: tuple[str, ...] = ()
+        self.claims: Claims = {}
+        self.assigned_by: Key | None = None
+        self.standing: Standing | None = None
+        self.seq = 0
+        self.neighbours: Neighbours | None = None
+        self.lead: Lead | None = None  # contents: only where home == key
+
+
+class _Saved(msgspec.Struct, array_like=True, gc=False):
+    """A node as it is written; what follows from the rest is not."""
+
+    format: int
+    key: Key
+    home: Key
+    evidence: Evidence | None
+    marks: tuple[str, ...]
+    claims: list[tuple[Kind, Key, str, Claim]]
+    assigned_by: Key | None
+    standing: Standing | None
+    seq: int
+    neighbours: dict[Key, Neighbour]
+    members: dict[Key, Evidence]
+    told: dict[Key, Told]
+    reported: dict[str, set[Key]]
+
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder(_Saved).decode
+
+
+def encode_node(node: Node) -> bytes:
+    """The same for equal nodes, whatever their history."""
+    return _encode(
+        _Saved(
+            FORMAT,
+            node.key,
+            node.home,
+            node.evidence,
+            node.marks,
+            [(*slot, node.claims[slot]) for slot in sorted(node.claims)],
+            node.assigned_by,
+            node.standing,
+            node.seq,
+            node.neighbours.of if node.neighbours else {},
+            node.lead.block.evidence() if node.lead else {},
+            node.lead.told if node.lead else {},
+            node.lead.reported if node.lead else {},
+        )
+    )
+
+
+def decode_node(data: bytes, rules: Rules) -> Node:
+    """For the rules that it was made by. Raises NeedsOperator if another format wrote it."""
+    saved = _decode(data)
+    if saved.format != FORMAT:
+        raise NeedsOperator(
+            f"identity's state has format {saved.format}, which this version of c360 did not write; give the rules a new"
+            " version, or run `c360 reset` for them"
+        )
+    node = Node(saved.key)
+    node.home = saved.home
+    node.evidence = saved.evidence
+    node.marks = saved.marks
+    node.claims = {(kind, other, source): claim for kind, other, source, claim in saved.claims}
+    node.assigned_by = saved.assigned_by
+    node.standing = saved.standing
+    node.seq = saved.seq
+    if saved.neighbours:
+        node.neighbours = Neighbours(saved.neighbours)
+    if saved.members:
+        node.lead = Lead(Block(rules, saved.members.values()), saved.told, saved.reported)
+    return node
+
+
+# ---------------------------------------------------------------------------------------------------------------- step
+class Outcome(NamedTuple):
+    """What a step says: to whom what, and to the world."""
+
+    sends: list[tuple[Key, Message]]
+    events: list[Event]
+
+
+def step(node: Node, messages: Iterable[Message], rules: Rules) -> Outcome:
+    """One node takes its share of a batch, in place. The same of equal nodes and messages."""
+    turn = _Turn(node, rules, messages)
+    turn.run()
+    return Outcome(turn.sends, turn.events)
+
+
+class _Turn:
+    """One step on its way: the node, what it still has to read, and what it has said so far."""
+
+    __slots__ = ("cause", "events", "inbox", "me", "near", "rules", "sends", "stale")
+
+    def __init__(self, me: Node, rules: Rules, messages: Iterable[Message]) -> None:
+        self.me, self.rules = me, rules
+        self.inbox: deque[Message] = deque(messages)
+        self.sends: list[tuple[Key, Message]] = []
+        self.events: list[Event] = []
+        self.cause = ""
+        self.stale = False  # own evidence may be out of date
+        self.near: set[Key] = set()  # nodes in whose components the decision may be out of date
+
+    def run(self) -> None:
+        """Read everything, then bring own evidence up to date, then the decision: once per batch, not per message."""
+        inbox = self.inbox
+        while True:
+            if inbox:
+                message = inbox.popleft()
+                _TAKEN[type(message)](self, message)
+            elif self.stale:
+                self.stale = False
+                self.refresh()
+            elif self.near:
+                self.settle()
+            else:
+                return
+
+    def send(self, to: Key, message: Message) -> None:
+        if to == self.me.key:
+            self.inbox.append(message)  # a node answers itself at once, inside the same step
+        else:
+            self.sends.append((to, message))
+
+    # --------------------------------------------------------------------------- own knowledge: what evidence is made of
+    def on_fact(self, fact: Fact) -> None:
+        if join(self.me.claims, fact):
+            self.cause = fact.id
+            self.stale = True
+
+    def on_touch(self, touch: Touch) -> None:
+        me, subject = self.me, touch.subject
+        self.cause = touch.cause
+        self.stale = True
+        neighbours = me.neighbours = me.neighbours or Neighbours({})
+        old = neighbours.of.get(subject)
+        if not touch.live:
+            neighbours.put(subject, None)
+            return
+        met = old is not None and old.met
+        neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
+        if old is None:
+            self.events += [Holders(request, me.key, (subject,)) for request in me.marks]
+
+    def on_mark(self, mark: Mark) -> None:
+        me = self.me
+        self.cause = mark.request
+        self.stale = True
+        marks = set(me.marks)
+        if mark.on and mark.request not in marks and me.neighbours and me.neighbours.of:
+            self.events.append(Holders(mark.request, me.key, tuple(sorted(me.neighbours.of))))
+        me.marks = tuple(sorted(marks | {mark.request} if mark.on else marks - {mark.request}))
+
+    def refresh(self) -> None:
+        """Make own evidence anew; if it differs, tell the leader, and the identifiers what of it is theirs to know."""
+        me, old, neighbours = self.me, self.me.evidence, self.me.neighbours
+        version = old.version + 1 if old else 1  # one writer
+        nature = self.rules.of(me.key)
+        if nature.subject:
+            mine = describe(me.key, version, me.claims, me.marks, self.rules)
+        else:
+            status = nature.status(len(neighbours.of), neighbours.spread) if neighbours else OK
+            mine = Evidence(me.key, version, status, marks=me.marks)
+        if old is None or not mine.says_as(old):
+            me.evidence = mine
+            if mine.status != (old.status if old else OK):
+                self.events.append(StatusChanged(me.key, mine.status))
+            if mine.links or (old and old.links):
+                self.touch(old, mine)
+            self.on_gather(Gather((mine,), self.cause))
+        if neighbours and neighbours.waiting and mine.status == OK:
+            for subject in sorted(neighbours.waiting):
+                neighbour = neighbours.of[subject]
+                neighbours.put(subject, Neighbour(neighbour.may_link, neighbour.uniques, neighbour.home, met=True))
+                self.unite(neighbour.home)
+
+    def touch(self, old: Evidence | None, new: Evidence) -> None:
+        """Tell identifiers how our links stand, where it is not what they were told: that follows from our evidence."""
+        before = {link.identifier for link in old.links} if old else set[Key]()
+        after = {link.identifier for link in new.links}
+        may_link, uniques = new.status == OK, lent(new, self.rules)
+        same = old is not None and (old.status == OK, lent(old, self.rules)) == (may_link, uniques)
+        for identifier in sorted(before ^ after if same else before | after):
+            if identifier in after:
+                self.send(identifier, Touch(self.me.key, True, may_link, uniques, self.me.home, self.cause))
+            else:
+                self.send(identifier, Touch(self.me.key, False, False, (), self.me.home, self.cause))
+
+    # ----------------------------------------------------------------------------------------- blocks: they only merge
+    def unite(self, other: Key) -> None:
+        """Our block and that of `other` are one. The later-ranked of their two leaders yields."""
+        me, home, of = self.me, self.me.home, self.rules.of
+        if other in (home, me.key):
+            return
+        first, last = (other, home) if of(other).rank < of(home).rank else (home, other)
+        if last == me.key:
+            self.send(first, self.hand_over())  # contents: own evidence of this very step is in it
+        else:
+            self.send(last, Meet(first, self.cause))  # tied: whoever the pointer leaves learns where it went
+        if last == home:
+            me.home = first  # descent
+
+    def on_meet(self, meet: Meet) -> None:
+        self.cause = meet.cause
+        self.unite(meet.other)
+
+    def hand_over(self) -> Gather:
+        lead, self.me.lead = self.me.lead, None
+        self.near.clear()
+        if lead is None:
+            return Gather((), self.cause)
+        reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(lead.reported.items()))
+        return Gather(tuple(lead.block.evidence().values()), self.cause, tuple(lead.told.items()), reported)
+
+    def on_gather(self, gather: Gather) -> None:
+        me = self.me
+        self.cause = gather.cause
+        if me.home != me.key:
+            self.send(me.home, gather)  # contents
+            return
+        lead = me.lead = me.lead or Lead(Block(self.rules), {}, {})
+        for evidence in gather.members:
+            self.near.update(lead.block.put(evidence))
+        of = self.rules.of
+        for subject, told in gather.told:  # told: of several leaders a subject believes the earliest-ranked
+            known = lead.told.get(subject)
+            if known is None or of(told.by).rank < of(known.by).rank:
+                lead.told[subject] = told
+                self.near.add(subject)
+        for request, nodes in gather.reported:
+            lead.reported.setdefault(request, set()).update(nodes)
+
+    # ------------------------------------------------------------------------------------------------------- decisions
+    def settle(self) -> None:
+        """As leader: decide what has changed, tell subjects whose standing is another, report members of marked nodes."""
+        key, lead, near = self.me.key, self.me.lead, self.near
+        assert lead is not None
+        self.near = set()
+        result = decide(lead.block, near)
+        told = lead.told
+        news: list[tuple[Key, Standing, Change]] = []
+        for subject, standing in result.standings.items():
+            known = told.get(subject)
+            if known is None or known.standing != standing:
+                was = known.standing.profile if known else None
+                news.append((subject, standing, _change(was, standing.profile, result.standings, told)))
+        for subject, standing, change in sorted(news, key=_by_key):
+            told[subject] = Told(key, standing)
+            self.send(subject, Assign(key, standing, change, self.cause))
+        if lead.block.marked or lead.reported:
+            self.report(lead, result.groups)
+
+    def report(self, lead: Lead, groups: Iterable[Sequence[Member]]) -> None:
+        """Tell what is newly found with marked nodes, and forget requests that nobody makes any more."""
+        marks = {node: evidence.marks for node in lead.block.marked if (evidence := lead.block.members[node].evidence)}
+        for group in groups:
+            nodes = {member.nature.key for member in group}
+            for node in sorted(marks.keys() & nodes):
+                for request in marks[node]:
+                    reported = lead.reported.setdefault(request, set())
+                    if added := nodes - reported:
+                        reported |= added
+                        self.events.append(Members(request, node, tuple(sorted(added))))
+        for request in lead.reported.keys() - {request for requests in marks.values() for request in requests}:
+            del lead.reported[request]
+
+    def on_assign(self, assign: Assign) -> None:
+        me, of = self.me, self.rules.of
+        if me.assigned_by is not None and of(assign.leader).rank > of(me.assigned_by).rank:
+            return  # told: a former leader's word, overtaken on its way
+        me.assigned_by = assign.leader
+        if of(assign.leader).rank < of(me.home).rank:
+            me.home = assign.leader  # a shorter way
+        if assign.standing != me.standing:
+            was = me.standing.profile if me.standing else None
+            me.standing = assign.standing
+            me.seq += 1
+            change: Change = assign.change
+            if was is None:
+                change = "created"
+            elif was == assign.standing.profile:
+                change = "detail"
+            self.events.append(Assigned(me.key, me.seq, assign.standing, was, change, assign.cause))
+
+
+def _by_key(news: tuple[Key, Standing, Change]) -> Key:
+    return news[0]
+
+
+def _change(was: Key | None, profile: Key, now: Mapping[Key, Standing], told: Mapping[Key, Told]) -> Change:
+    """How a subject comes from one profile to another, as far as a leader knows; whether it is another, the subject knows.
+
+    A profile exists where the subject it is named after is in it.
+    """
+    if was is None:
+        return "merged"
+    named = now[was] if was in now else told[was].standing if was in told else None
+    if named is None or named.profile != was:
+        return "merged"
+    return "moved" if profile in told and told[profile].standing.profile == profile else "split"
+
+
+_TAKEN: dict[type, Callable[[_Turn, Any], None]] = {
+    Fact: _Turn.on_fact,
+    Touch: _Turn.on_touch,
+    Meet: _Turn.on_meet,
+    Gather: _Turn.on_gather,
+    Assign: _Turn.on_assign,
+    Mark: _Turn.on_mark,
+}
