@@ -64,7 +64,7 @@ class Erased(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
 Place = Put | Add | Drop
 Part = Put | Add | Drop | Held
 encode_part = msgspec.msgpack.Encoder().encode  # of Assigned and Erased too; structs have no order to choose
-_decoder = msgspec.msgpack.Decoder[Part | Assigned | Erased](Part | Assigned | Erased)
+_decoder: msgspec.msgpack.Decoder[Part | Assigned | Erased] = msgspec.msgpack.Decoder(Part | Assigned | Erased)
 
 
 def decode_part(data: bytes) -> Part | Assigned | Erased:

@@ -76,17 +76,19 @@ class Rows:
         return _encode(ProfileRow(profile.slots, profile.own, listings, whole, digests)), changed
 
     def decode_profile(self, data: bytes) -> Profile:
-        """The profile without what is in rows beside its own; `fill` has to follow if `apart` names any."""
+        """The profile without what is in rows beside its own: `missing` names it, for `fill`."""
         row = self._profile_row(data)
         profile = Profile(_decode_listings(row.listings) if row.listings else [])
         profile.slots, profile.own, profile.apart = row.slots, row.own, row.apart
-        profile.merged = self.folding.decode(row.fragment)
+        profile.merged, profile.missing = self.folding.decode(row.fragment), tuple(row.apart)
         return profile
 
     def fill(self, profile: Profile, parts: Mapping[str, bytes]) -> None:
-        """Put in what `apart` names, as it was stored."""
+        """Put in what was missing, as it was stored."""
+        assert parts.keys() == set(profile.missing), "parts of a profile are missing"
         for name, data in parts.items():
             if name == LISTINGS:
                 profile.listings = _decode_listings(data)
             else:
                 self.folding.absorb(profile.merged, self.folding.decode(data))
+        profile.missing = ()

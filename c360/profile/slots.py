@@ -17,7 +17,8 @@ A task keeps three tables more than one without merges; a profile of many member
 | profile, part | one cell of the merge, or the listings, beyond 4 KB | when this part changes |
 | profile, subject | `Slot` | when there is news of this member |
 
-`c360.profile.rows` has their bytes. Functions change the states they are given. Knows nothing of partitions and of what a record looks like.
+`c360.profile.rows` has their bytes. Functions change the states they are given. Knows nothing of partitions and of what
+a record looks like.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Slot:
 class Profile:
     """A profile that has, or had in this step, slots of others than its own subject."""
 
-    __slots__ = ("apart", "listings", "merged", "own", "slots", "stale", "unlisted")
+    __slots__ = ("apart", "listings", "merged", "missing", "own", "slots", "stale", "unlisted")
 
     def __init__(self, listings: list[Listing]) -> None:
         self.merged: Fragment = {}
@@ -52,6 +53,7 @@ class Profile:
         self.own: Member | None = None  # how its own subject counts; None: its fragment is not in the merge
         self.listings = listings
         self.apart: dict[str, bytes] = {}  # what is stored in rows of its own -> digest of what is there
+        self.missing: tuple[str, ...] = ()  # those of them that are still to be read
         self.stale: set[Stale] = set()  # until the step is settled: cells to be made anew,
         self.unlisted = False  # and whether the listings are
 
