@@ -157,7 +157,10 @@ class Task:
         today = self.tables.notes.get(b"today")
         self.today = 0 if today is None else int(today)
 
-    def step(self, batch: Iterable[Input], *, write: bool = True) -> Outcome:
+    def step(
+        self, batch: Iterable[Input], *, write: bool = True, swept: Mapping[str, Mapping[int, bytes]] | None = None
+    ) -> Outcome:
+        """`write`: not while catching up. `swept`: profiles to be compared with these digests of what is written."""
         self.news: dict[str, News] = {}  # of subjects that were touched
         self.dirty: dict[str, None] = {}  # profiles whose record may have changed
         self.sent: list[tuple[str, bytes]] = []
@@ -165,6 +168,8 @@ class Task:
             self._absorb(key, value)
         self._place()  # 2 place
         self._expire()  # 3 expire
+        for key, digests in (swept or {}).items():
+            self._sweep(key, digests)
         records = [r for key in sorted(self.dirty) for r in self._settle(key, write=write)]  # 4 write
         return Outcome(self.sent, records)
 
@@ -226,7 +231,6 @@ class Task:
         for key in list(self.news):
             here = self._here(key)
             if here.home is not None:
-                folding.expire(here.fragment, self.today)
                 self._send(
                     homes.place(key, here.home, here.fragment, self.news[key], folding=folding, local=self._is_local)
                 )
@@ -264,6 +268,7 @@ class Task:
         if there is None:
             there = There(owner.new(), here.head or Head())
             here.head = None
+            self.tables.here.touch((key.encode(),))
             self.tables.there.put(key.encode(), there)
             self._touched(key)  # its own subject is one among others now
         at = key_of(key.encode(), message.subject.encode())
@@ -287,44 +292,66 @@ class Task:
         for at, _ in list(self.tables.due.scan(b"", day_key(self.today + 1))):
             key = at[4:].decode()
             self.tables.due.delete(at)
-            head = self._head(key)
-            if head is not None:
-                head.due = NO_DUE
-                self.dirty[key] = None
+            here = self._here(key)
+            there = self._there(key, here)
+            head = here.head if there is None else there.head
+            assert head is not None
+            head.due = NO_DUE
+            self._touch_head(key, here)
+            self.dirty[key] = None
+
+    def _sweep(self, key: str, digests: Mapping[int, bytes]) -> None:
+        here = self._here(key)
+        there = self._there(key, here)
+        head = here.head if there is None else there.head
+        assert head is not None
+        head.digests = [digests.get(view, b"") for view in PURPOSES]
+        self._touch_head(key, here)
+        self.dirty[key] = None
 
     def _settle(self, key: str, *, write: bool) -> Iterator[tuple[int, str, bytes | None]]:
-        owner, folding, here = self.rules.owner, self.rules.folding, self._here(key)
+        owner, here = self.rules.owner, self._here(key)
         there = self._there(key, here)
-        fragment, listings = here.fragment if here.stays(key) else {}, []
-        due: int | None
+        fragment = here.fragment if here.stays(key) else {}
+        due = self.rules.folding.expire(here.fragment, self.today) if fragment else None
         if there is not None:
-            profile = there.profile
-            due = owner.settle(profile, key, lambda: self._slots(key), here.fragment, self.today)
-            if profile.slots:
-                fragment, listings = profile.merged, profile.listings
-                there.row, changed = self.rules.rows.encode_profile(profile)
-            else:
-                here.head = there.head  # alone again
-                self.tables.there.delete(key.encode())
-                changed = dict.fromkeys(profile.apart)
-            for name, data in changed.items():
-                at = key_of(key.encode(), name.encode())
-                self.tables.parts.delete(at) if data is None else self.tables.parts.put(at, data)
-        if here.head is not None:
-            due = folding.expire(fragment, self.today)
-            listings = owner.alone(key, fragment, here.identifiers())
-        head = self._head(key)
-        assert head is not None
+            due = owner.settle(there.profile, key, lambda: self._slots(key), here.fragment, self.today)
+            self._store_there(key, here, there)
+        if here.head is None:
+            assert there is not None
+            fragment, listings, head = there.profile.merged, there.profile.listings, there.head
+        else:
+            listings, head = owner.alone(key, fragment, here.identifiers()), here.head
         if due is not None and due != head.due:
             head.due = due
+            self._touch_head(key, here)
             self.tables.due.put(day_key(due) + key.encode(), b"")
-        if write:
-            for i, view in enumerate(PURPOSES):
-                record = self.rules.render(key, view, fragment, listings[i], self.today)
-                digest = b"" if record is None else digest_of(record)
-                if digest != head.digests[i]:
-                    head.digests[i] = digest
-                    yield view, key, record
+        for i, view in enumerate(PURPOSES) if write else ():
+            record = self.rules.render(key, view, fragment, listings[i], self.today)
+            digest = b"" if record is None else digest_of(record)
+            if digest != head.digests[i]:
+                head.digests[i] = digest
+                self._touch_head(key, here)
+                yield view, key, record
+
+    def _store_there(self, key: str, here: Here, there: There) -> None:
+        """The rows of a profile with others, or none of them any more."""
+        if there.profile.slots:
+            there.row, changed = self.rules.rows.encode_profile(there.profile)
+            self.tables.there.touch((key.encode(),))
+        else:
+            here.head, changed = there.head, dict.fromkeys(there.profile.apart)  # alone again
+            self.tables.here.touch((key.encode(),))
+            self.tables.there.delete(key.encode())
+        for name, data in changed.items():
+            at = key_of(key.encode(), name.encode())
+            if data is None:
+                self.tables.parts.delete(at)
+            else:
+                self.tables.parts.put(at, data)
+
+    def _touch_head(self, key: str, here: Here) -> None:
+        (self.tables.there if here.head is None else self.tables.here).touch((key.encode(),))
 
     # ------------------------------------------------------------------------------------------------------- state
     def _here(self, key: str) -> Here:
@@ -332,30 +359,25 @@ class Task:
         if found is None:
             found = Here()
             self.tables.here.put(key.encode(), found)
-        self.tables.here.touch((key.encode(),))
         return found
 
     def _touched(self, key: str) -> Here:
         self.news.setdefault(key, News())
         self.dirty[key] = None
-        return self._here(key)
+        here = self._here(key)
+        self.tables.here.touch((key.encode(),))
+        return here
 
     def _there(self, key: str, here: Here) -> There | None:
         if here.head is not None:
             return None
         found = self.tables.there.get(key.encode())
         assert found is not None
-        self.tables.there.touch((key.encode(),))
         if found.profile.missing:
             at = {name: key_of(key.encode(), name.encode()) for name in found.profile.missing}
             rows = self.tables.parts.load(list(at.values()))
             self.rules.rows.fill(found.profile, {n: data for n, k in at.items() if (data := rows[k]) is not None})
         return found
-
-    def _head(self, key: str) -> Head | None:
-        here = self._here(key)
-        there = self._there(key, here)
-        return here.head if there is None else there.head
 
     def _slots(self, key: str) -> Iterator[tuple[str, Slot]]:
         prefix = prefix_of(key.encode())

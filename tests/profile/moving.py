@@ -1,0 +1,457 @@
+"""Moving between profiles, simulated from one seed: what the output holds in the end is what it means, byte for byte.
+
+Tasks of 1 to 12 partitions take what they like from their inputs, in any interleaving that keeps each pair of sender and
+receiver in order; steps are thrown away; slots are reset; everything is rebuilt. `python -m tests.profile.moving --runs N
+--from S` runs seeds S to S + N - 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+import msgspec
+
+from c360.profile.attribute import Attribute
+from c360.profile.parts import Assigned, Erased
+from c360.tables.store import MemoryStore
+from tests.profile.moving_task import PURPOSES, Day, Input, Outcome, Record, Rules, Task, Unassigned, digest_of
+from tests.profile.oracle import DAY, Item, Rule, value_of
+
+BOTH = (("events", "n"), ("rows", "n"))
+TEXTS = (("events", "t"), ("rows", "t"))
+IDS = Rule(Attribute("ids", "collect", "text", limit=1000), (("events", "id"), ("rows", "id")))
+POOL = [
+    Rule(Attribute("spend", "total", "int", scale=0), BOTH),
+    Rule(Attribute("mean", "average", "int"), BOTH),
+    Rule(Attribute("best", "maximum", "int"), BOTH),
+    Rule(Attribute("least_month", "minimum", "int", within_days=2), BOTH[:1]),
+    Rule(Attribute("last", "newest", "text"), TEXTS),
+    Rule(Attribute("born", "first", "text"), TEXTS[:1]),
+    Rule(Attribute("email", "prefer", "text"), TEXTS[::-1]),
+    Rule(Attribute("pages", "top", "text", n=2, limit=2), TEXTS),
+    Rule(Attribute("kinds", "distinct", "text", limit=2), TEXTS[:1]),
+    Rule(Attribute("some", "collect", "text", limit=2, within_days=3), TEXTS),
+    Rule(Attribute("spend_week", "total", "int", scale=0, within_days=3), BOTH),
+    Rule(Attribute("clicks", "count", "int", within_days=1), BOTH),
+]
+TOPICS = ("events", "rows", "assignments", "erased", "days")
+STEPS_MAX = 100_000
+
+
+@lru_cache(maxsize=24)
+def attributes(choice: int) -> list[Rule]:
+    return [IDS, *Random(choice).sample(POOL, 4)]
+
+
+# ---------------------------------------------------------------------------------------------------------- history
+@dataclass
+class History:
+    """All that will ever be said, by topic, in the order of each subject; and how it is to be delivered."""
+
+    rules: Rules
+    topics: dict[str, list[Input]] = field(default_factory=lambda: {topic: [] for topic in TOPICS})
+
+    def inputs(self) -> Iterator[Input]:
+        for inputs in self.topics.values():
+            yield from inputs
+
+    def records(self) -> list[Record]:
+        return [value for _, value in self.inputs() if isinstance(value, Record)]
+
+    def today(self) -> int:
+        return max((value.day for _, value in self.inputs() if isinstance(value, Day)), default=0)
+
+    def lives(self) -> dict[str, int]:
+        lives: dict[str, int] = defaultdict(int)
+        for key, value in self.inputs():
+            if isinstance(value, Record | Erased):
+                lives[key] = max(lives[key], value.life)
+        return lives
+
+    def assigned(self) -> dict[str, Assigned]:
+        last: dict[str, Assigned] = {}
+        for key, value in self.topics["assignments"]:
+            if isinstance(value, Unassigned):
+                last.pop(key, None)
+            elif key not in last or value.seq > last[key].seq:
+                last[key] = value
+        return last
+
+
+def history_of(random: Random, *, partitions: int | None = None) -> History:
+    rules = Rules(attributes(random.randrange(24)), partitions or random.choice((1, 2, 3, 4, 6, 12)), random.choice((2, 100)))
+    history = History(rules)
+    said = history.topics
+    subjects = [f"s:{i}" for i in range(random.randint(1, 6))]
+    profiles = [*subjects[: random.choice((2, 6))], random.choice((subjects[0], "z:9"))]
+    lives: dict[str, int] = defaultdict(int)
+    rows: list[Record] = []
+    erasing, nulls = random.random() < 0.4, random.random() < 0.3
+    seq = 0
+    for n in range(random.choice((5, 20, 60))):
+        subject = random.choice(subjects)
+        match random.choices("erauxm", (6, 4, 4, 2, erasing * 1.0, 1))[0]:
+            case "e":
+                _say(said["events"], Record(subject, _item(random, "events", subject, n), 1, lives[subject]))
+            case "r":
+                rows.append(Record(subject, _item(random, "rows", subject, n), 1, lives[subject]))
+                _say(said["rows"], rows[-1])
+            case "a":
+                seq += 1
+                ids = tuple(sorted(random.sample(("a@x", "b@x", "c@x", "d@x"), random.randint(0, 2))))
+                said["assignments"].append((subject, Assigned(seq, random.choice(profiles), ids)))
+                if random.random() < 0.2:
+                    said["assignments"].append((subject, Unassigned() if nulls else Assigned(seq - 1, "s:0", ())))
+            case "u" if rows:  # a row is changed or deleted, perhaps now of another subject
+                old = rows.pop(random.randrange(len(rows)))
+                pair = [old._replace(sign=-1)]
+                if random.random() < 0.7:
+                    moved = random.choice((old.subject, subject))
+                    rows.append(Record(moved, _item(random, "rows", moved, n), 1, lives[moved]))
+                    pair.insert(random.randrange(2), rows[-1])
+                for record in pair:
+                    _say(said["rows"], record)
+            case "m" if rows:  # a retract before its add
+                late = Record(subject, _item(random, "rows", subject, n), -1, lives[subject])
+                _say(said["rows"], late)
+                _say(said["rows"], late._replace(sign=1))
+            case "x":
+                lives[subject] += 1
+                said["erased"].append((subject, Erased(lives[subject])))
+            case _:
+                pass
+    for partition in range(rules.partitions):  # keyed so that each partition has its own
+        key = next(k for k in (f"day{i}" for i in range(10_000)) if rules.partition(k) == partition)
+        said["days"] += [(key, Day(day)) for day in range(random.choice((1, 7)))]
+    last = history.today()
+    said["days"] += [(key, Day(last)) for key in {key for key, _ in said["days"]}]
+    return history
+
+
+def _say(topic: list[Input], record: Record) -> None:
+    topic.append((record.subject, record))
+
+
+def _item(random: Random, source: Any, subject: str, n: int) -> Item:
+    fields = {
+        "id": f"{subject}#{n}",
+        "n": random.choice((None, 1, 2, 2, 5, 9)),
+        "t": random.choice((None, "a", "b", "c", "d", "é")),
+    }
+    return Item(source, random.randrange(6) * DAY + random.randrange(3), random.choice((0, 1, 3, 3)), fields)
+
+
+# ----------------------------------------------------------------------------------------------------------- oracle
+Records = dict[tuple[int, str], bytes]  # the output topics: (view, profile) -> record
+
+
+def oracle(history: History) -> Records:
+    """What it means: all records of the last lives, at the last assignment, looked at as a whole."""
+    rules, lives, assigned, today = history.rules, history.lives(), history.assigned(), history.today()
+    members: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in history.records():
+        if record.life == lives[record.subject]:
+            profile = assigned[record.subject].profile if record.subject in assigned else record.subject
+            members[profile][record.subject].append(record)
+    out: Records = {}
+    for profile, of in members.items():
+        for view, purpose in PURPOSES.items():
+            seen = {s: [r for r in records if r.item.mask & view == view] for s, records in of.items()}
+            listed = sorted(s for s, records in seen.items() if sum(r.sign for r in records) > 0)
+            if listed:
+                labels = {i for s in listed for i in (s, *(assigned[s].identifiers if s in assigned else ()))}
+                everything = [r for records in seen.values() for r in records]
+                live = live_items(everything)
+                out[view, profile] = rules.write(
+                    profile,
+                    listed[: rules.listed],
+                    len(listed),
+                    sorted(labels)[: rules.listed],
+                    [value_of(rule, live, today) for rule in rules.rules],
+                    max(r.item.at for r in everything),
+                    purpose=purpose,
+                )
+    return out
+
+
+def live_items(records: Iterable[Record]) -> list[Item]:
+    live: dict[str, int] = Counter()
+    items: dict[str, Item] = {}
+    for record in records:
+        text = repr(record.item)
+        live[text] += record.sign
+        items[text] = record.item
+    return [item for text, item in items.items() for _ in range(live[text])]
+
+
+# ------------------------------------------------------------------------------------------------------------ world
+class Torn(AssertionError):
+    pass
+
+
+class Vanished(AssertionError):
+    pass
+
+
+class Seen(msgspec.Struct):
+    """What the checks look at in a record."""
+
+    subjects: list[str]
+    subjects_total: int
+    attributes: dict[str, Any]
+
+
+class Checks:
+    """G2 and G3, looked at from outside, in the view that sees all."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.whole = rules.listed >= 100  # else records do not tell all of their members
+        self.moments: dict[str, set[frozenset[str]]] = defaultdict(lambda: {frozenset()})  # ids at commits of the home
+        self.shown: dict[str, set[str]] = defaultdict(set)  # subject -> profiles whose record lists it
+        self.gone: set[str] = set()  # subjects that had no data at some commit after they had some
+        self.listed: dict[str, list[str]] = {}
+
+    def committed(self, task: Task, outcome: Outcome) -> None:
+        for key in task.news:
+            fragment = task._here(key).fragment
+            ids = self.rules.folding.values(fragment, task.today)[0] if fragment else []
+            self.moments[key].add(frozenset(ids))
+            if not ids:
+                self.gone.add(key)
+        if self.whole:
+            for view, profile, record in outcome.records:
+                if view == 0:
+                    self._record(profile, record)
+            for view, profile, _ in outcome.records:
+                if view == 0:
+                    self._never_vanishes(profile)
+
+    def _record(self, profile: str, data: bytes | None) -> None:
+        record = Seen([], 0, {"ids": []}) if data is None else msgspec.json.decode(data, type=Seen)
+        of: dict[str, set[str]] = {s: set() for s in record.subjects}
+        for label in record.attributes["ids"]:
+            of.setdefault(label.partition("#")[0], set()).add(label)
+        for subject, ids in of.items():
+            if frozenset(ids) not in self.moments[subject]:
+                raise Torn(f"{profile} holds of {subject} what it never was: {ids}")
+        before = set(self.listed.get(profile, ()))
+        self.listed[profile] = [*before, *record.subjects]
+        for subject in before - set(record.subjects):
+            self.shown[subject].discard(profile)
+        for subject in record.subjects:
+            self.shown[subject].add(profile)
+
+    def _never_vanishes(self, profile: str) -> None:
+        for subject in self.listed[profile]:
+            if not self.shown[subject] and subject not in self.gone:
+                raise Vanished(f"{subject} is in no profile")
+
+
+class World:
+    """Tasks, what lies between them, and what they have written."""
+
+    def __init__(self, history: History, random: Random, *, crash: float = 0.1, task: type[Task] = Task) -> None:
+        self.history, self.rules, self.random, self.crash, self.make = history, history.rules, random, crash, task
+        self.records: Records = {}
+        self.parts_sent: Counter[str] = Counter()  # by message, as in `parts`
+        self.written = 0
+        self.checks: Checks | None = Checks(self.rules)
+        self.rebuild(())
+
+    # ---------------------------------------------------------------------------------------------------- life cycle
+    def rebuild(self, first: Iterable[str]) -> None:
+        """New tasks, all inputs from the start, `parts` from its end; nothing is written until inputs are read."""
+        n = self.rules.partitions
+        self.stores = [MemoryStore() for _ in range(n)]
+        self.tasks = [self.make(self.rules, i, store) for i, store in enumerate(self.stores)]
+        self.inputs: list[dict[str, deque[Input]]] = [defaultdict(deque) for _ in range(n)]
+        self.pairs: list[dict[int, deque[Input]]] = [defaultdict(deque) for _ in range(n)]
+        self.pace = {topic: self.random.choice((1, 1, 3, 20)) for topic in (*TOPICS, "parts")}
+        for topic, inputs in self.history.topics.items():
+            for key, value in inputs:
+                self.inputs[self.rules.partition(key)][topic].append((key, value))
+        self.catching_up = set(range(n)) if self.records else set[int]()
+        if self.catching_up:
+            self.checks = None
+        for topic in first:
+            self.drain(topic)
+
+    def reset(self) -> None:
+        """In place: `parts` at its end, slots forgotten, homes announce."""
+        self.checks = None
+        for pairs in self.pairs:
+            pairs.clear()
+        for i, task in enumerate(self.tasks):
+            self._commit(task, task.resync(self._digests(i), write=i not in self.catching_up))
+
+    def _digests(self, partition: int) -> Mapping[str, Mapping[int, bytes]]:
+        found: dict[str, dict[int, bytes]] = defaultdict(dict)
+        for (view, profile), record in self.records.items():
+            if self.rules.partition(profile) == partition:
+                found[profile][view] = digest_of(record)
+        return found
+
+    # --------------------------------------------------------------------------------------------------------- steps
+    def run(self, until: float = 1.0) -> None:
+        """Until nothing is on its way, or a part of the steps that this may take at most."""
+        for _ in range(int(STEPS_MAX * until)):
+            busy = [i for i in range(self.rules.partitions) if self._waiting(i)]
+            if not busy:
+                break
+            self.step(self.random.choice(busy))
+        else:
+            assert until < 1, "it does not come to rest"
+
+    def some_steps(self, n: int) -> None:
+        for _ in range(n):
+            busy = [i for i in range(self.rules.partitions) if self._waiting(i)]
+            if busy:
+                self.step(self.random.choice(busy))
+
+    def drain(self, topic: str) -> None:
+        for i, inputs in enumerate(self.inputs):
+            if inputs[topic]:
+                batch = list(inputs[topic])
+                inputs[topic].clear()
+                self._commit(self.tasks[i], self.tasks[i].step(batch, write=i not in self.catching_up))
+
+    def _waiting(self, i: int) -> bool:
+        return any(self.inputs[i].values()) or any(self.pairs[i].values()) or i in self.catching_up
+
+    def step(self, i: int) -> None:
+        """One transaction of task i, or one that is thrown away."""
+        queues = [*((t, q) for t, q in self.inputs[i].items()), *(("parts", q) for q in self.pairs[i].values())]
+        draws: list[int] = []  # which queue the next item is from
+        for j, (topic, queue) in enumerate(queues):
+            draws += [j] * min(len(queue), self.random.randint(0, self.pace[topic]))
+        self.random.shuffle(draws)
+        taken: Counter[int] = Counter()
+        batch = []
+        for j in draws:
+            batch.append(queues[j][1][taken[j]])
+            taken[j] += 1
+        task = self.tasks[i]
+        if i in self.catching_up and not any(self.inputs[i].values()) and not batch:
+            self.catching_up.discard(i)
+            self._commit(task, self._sweep(task, i))
+            return
+        outcome = task.step(batch, write=i not in self.catching_up)
+        if self.random.random() < self.crash:
+            self.tasks[i] = self.make(self.rules, i, self.stores[i])
+            return
+        for j, n in taken.items():
+            for _ in range(n):
+                queues[j][1].popleft()
+        self._commit(task, outcome)
+
+    def _sweep(self, task: Task, i: int) -> Outcome:
+        """Caught up: every profile is compared with its record in the output, also those that no longer are."""
+        written = self._digests(i)
+        keys = {*written, *(at.decode() for at, _ in task.tables.here.scan())}
+        return task.step((), swept={key: written.get(key, {}) for key in keys})
+
+    def _commit(self, task: Task, outcome: Outcome) -> None:
+        task.commit()
+        for key, data in outcome.parts:
+            self.parts_sent[msgspec.msgpack.decode(data)[0]] += 1
+            self.pairs[self.rules.partition(key)][task.partition].append((key, data))
+        for view, profile, record in outcome.records:
+            self.written += 1
+            if record is None:
+                del self.records[view, profile]
+            else:
+                self.records[view, profile] = record
+        if self.checks is not None:
+            self.checks.committed(task, outcome)
+
+    # ----------------------------------------------------------------------------------------------------------- end
+    def assert_at_rest(self) -> None:
+        """What holds when nothing is on its way: each fragment lies where it is assigned to, and nowhere twice."""
+        assigned = self.history.assigned()
+        slots: set[tuple[str, str]] = set()
+        homes: set[tuple[str, str]] = set()
+        for task in self.tasks:
+            for at, slot in task.tables.slots.scan():
+                length = int.from_bytes(at[:2], "big") + 2
+                profile, subject = at[2:length].decode(), at[length:].decode()
+                assert profile != subject, "a second copy of a subject that is its own profile"
+                home = self.tasks[self.rules.partition(subject)]._here(subject)
+                assert slot.fragment == _unexpired(self.rules, home.fragment, slot.fragment, task.today)
+                slots.add((profile, subject))
+            for at, here in task.tables.here.scan():
+                subject = at.decode()
+                target = assigned[subject].profile if subject in assigned else subject
+                places = {subject} if here.home is None else set(here.home.places)
+                assert not here.fragment or places == {target}
+                homes |= {(place, subject) for place in places if place != subject}
+            for _, there in task.tables.there.scan():
+                assert there.profile.slots > 0
+        assert slots == homes
+
+    def diverged(self) -> str:
+        """How the output differs from what it means; nothing if it does not."""
+        expected = oracle(self.history)
+        return "\n".join(
+            f"{key}\n  is     {self.records.get(key)!r}\n  should {expected.get(key)!r}"
+            for key in sorted({*expected, *self.records})
+            if self.records.get(key) != expected.get(key)
+        )
+
+
+def _unexpired(rules: Rules, home: Any, slot: Any, today: int) -> Any:
+    """The home's fragment as the slot has it: both without what has expired."""
+    own = rules.folding.merge(home, {})
+    rules.folding.expire(own, today)
+    rules.folding.expire(slot, today)
+    return own
+
+
+# --------------------------------------------------------------------------------------------------------------- run
+def simulate(seed: int, *, task: type[Task] = Task) -> World:
+    """One history, delivered in one way. Raises what went wrong on the way; compare the end with `diverged`."""
+    random = Random(seed)
+    world = World(history_of(random), random, crash=random.choice((0, 0.1, 0.4)), task=task)
+    for _ in range(random.choice((0, 0, 0, 1, 2))):
+        world.some_steps(random.randrange(60))
+        if random.random() < 0.5:
+            world.reset()
+        else:
+            world.rebuild(("assignments", "erased") if random.random() < 0.5 else ())
+    world.run()
+    world.assert_at_rest()
+    return world
+
+
+def failure_of(seed: int, *, task: type[Task] = Task) -> str:
+    """What went wrong with a seed; nothing if all went well."""
+    try:
+        return simulate(seed, task=task).diverged()
+    except Exception:
+        return traceback.format_exc()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.profile.moving")
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--from", type=int, default=0, dest="first")
+    asked = parser.parse_args()
+    divergences = 0
+    for seed in range(asked.first, asked.first + asked.runs):
+        if failure := failure_of(seed):
+            divergences += 1
+            print(f"seed {seed}\n{failure}", flush=True)
+    print(f"divergences {divergences}")
+    return divergences > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
