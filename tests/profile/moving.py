@@ -22,7 +22,7 @@ import msgspec
 from c360.profile.attribute import Attribute
 from c360.profile.parts import Assigned, Erased
 from c360.tables.store import MemoryStore
-from tests.profile.moving_task import PURPOSES, Day, Input, Outcome, Record, Rules, Task, Unassigned, digest_of
+from tests.profile.moving_task import PURPOSES, Day, Input, Outcome, Record, Rules, Task, Unassigned, digest_of, life_of
 from tests.profile.oracle import DAY, Item, Rule, value_of
 
 BOTH = (("events", "n"), ("rows", "n"))
@@ -217,7 +217,7 @@ class Checks:
         self.whole = rules.listed >= 100  # else records do not tell all of their members
         self.moments: dict[str, set[frozenset[str]]] = defaultdict(lambda: {frozenset()})  # ids at commits of the home
         self.shown: dict[str, set[str]] = defaultdict(set)  # subject -> profiles whose record lists it
-        self.gone: set[str] = set()  # subjects that had no data at some commit after they had some
+        self.gone: set[str] = set()  # subjects that had no data at some commit, or were erased
         self.listed: dict[str, list[str]] = {}
 
     def committed(self, task: Task, outcome: Outcome) -> None:
@@ -225,7 +225,7 @@ class Checks:
             fragment = task._here(key).fragment
             ids = self.rules.folding.values(fragment, task.today)[0] if fragment else []
             self.moments[key].add(frozenset(ids))
-            if not ids:
+            if life_of(task._here(key)) or not self.rules.owner.member(fragment, ()).seen & 1:
                 self.gone.add(key)
         if self.whole:
             for view, profile, record in outcome.records:
