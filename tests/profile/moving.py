@@ -12,13 +12,16 @@ import sys
 import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 
+from c360.profile import home, rows
 from c360.profile.attribute import Attribute
 from c360.profile.parts import Assigned, Erased
 from c360.tables.store import MemoryStore
@@ -90,36 +93,38 @@ def history_of(random: Random, *, partitions: int | None = None) -> History:
     rules = Rules(attributes(random.randrange(24)), partitions or random.choice((1, 2, 3, 4, 6, 12)), random.choice((2, 100)))
     history = History(rules)
     said = history.topics
-    subjects = [f"s:{i}" for i in range(random.randint(1, 6))]
-    profiles = [*subjects[: random.choice((2, 6))], random.choice((subjects[0], "z:9"))]
+    back_and_forth = random.random() < 0.3  # a few subjects that hardly do anything but move
+    subjects = [f"s:{i}" for i in range(random.randint(1, 2 if back_and_forth else 6))]
+    profiles = [*subjects[: random.choice((2, 6))], *random.sample(("y:8", "z:9"), random.randrange(3))]
     lives: dict[str, int] = defaultdict(int)
-    rows: list[Record] = []
-    erasing, nulls = random.random() < 0.4, random.random() < 0.3
+    live: list[Record] = []
+    nulls = random.random() < 0.3
+    moving, erasures = 100 if back_and_forth else 4, random.choice((0, 0, 1, 3))
     seq = 0
     for n in range(random.choice((5, 20, 60))):
         subject = random.choice(subjects)
-        match random.choices("erauxm", (6, 4, 4, 2, erasing * 1.0, 1))[0]:
+        match random.choices("erauxm", (6, 4, moving, 2, erasures, 1))[0]:
             case "e":
                 _say(said["events"], Record(subject, _item(random, "events", subject, n), 1, lives[subject]))
             case "r":
-                rows.append(Record(subject, _item(random, "rows", subject, n), 1, lives[subject]))
-                _say(said["rows"], rows[-1])
+                live.append(Record(subject, _item(random, "rows", subject, n), 1, lives[subject]))
+                _say(said["rows"], live[-1])
             case "a":
                 seq += 1
                 ids = tuple(sorted(random.sample(("a@x", "b@x", "c@x", "d@x"), random.randint(0, 2))))
                 said["assignments"].append((subject, Assigned(seq, random.choice(profiles), ids)))
                 if random.random() < 0.2:
                     said["assignments"].append((subject, Unassigned() if nulls else Assigned(seq - 1, "s:0", ())))
-            case "u" if rows:  # a row is changed or deleted, perhaps now of another subject
-                old = rows.pop(random.randrange(len(rows)))
+            case "u" if live:  # a row is changed or deleted, perhaps now of another subject
+                old = live.pop(random.randrange(len(live)))
                 pair = [old._replace(sign=-1)]
                 if random.random() < 0.7:
                     moved = random.choice((old.subject, subject))
-                    rows.append(Record(moved, _item(random, "rows", moved, n), 1, lives[moved]))
-                    pair.insert(random.randrange(2), rows[-1])
+                    live.append(Record(moved, _item(random, "rows", moved, n), 1, lives[moved]))
+                    pair.insert(random.randrange(2), live[-1])
                 for record in pair:
                     _say(said["rows"], record)
-            case "m" if rows:  # a retract before its add
+            case "m" if live:  # a retract before its add
                 late = Record(subject, _item(random, "rows", subject, n), -1, lives[subject])
                 _say(said["rows"], late)
                 _say(said["rows"], late._replace(sign=1))
@@ -379,13 +384,14 @@ class World:
         assigned = self.history.assigned()
         slots: set[tuple[str, str]] = set()
         homes: set[tuple[str, str]] = set()
+        slots_counted = 0
         for task in self.tasks:
             for at, slot in task.tables.slots.scan():
                 length = int.from_bytes(at[:2], "big") + 2
                 profile, subject = at[2:length].decode(), at[length:].decode()
                 assert profile != subject, "a second copy of a subject that is its own profile"
-                home = self.tasks[self.rules.partition(subject)]._here(subject)
-                assert slot.fragment == _unexpired(self.rules, home.fragment, slot.fragment, task.today)
+                lies = self.tasks[self.rules.partition(subject)]._here(subject)
+                assert slot.fragment == _unexpired(self.rules, lies.fragment, slot.fragment, task.today)
                 slots.add((profile, subject))
             for at, here in task.tables.here.scan():
                 subject = at.decode()
@@ -394,8 +400,10 @@ class World:
                 assert not here.fragment or places == {target}
                 homes |= {(place, subject) for place in places if place != subject}
             for _, there in task.tables.there.scan():
+                slots_counted += there.profile.slots
                 assert there.profile.slots > 0
         assert slots == homes
+        assert slots_counted == len(slots)
 
     def diverged(self) -> str:
         """How the output differs from what it means; nothing if it does not."""
@@ -407,18 +415,29 @@ class World:
         )
 
 
-def _unexpired(rules: Rules, home: Any, slot: Any, today: int) -> Any:
+def _unexpired(rules: Rules, whole: Any, slot: Any, today: int) -> Any:
     """The home's fragment as the slot has it: both without what has expired."""
-    own = rules.folding.merge(home, {})
+    own = rules.folding.merge(whole, {})
     rules.folding.expire(own, today)
     rules.folding.expire(slot, today)
     return own
 
 
 # --------------------------------------------------------------------------------------------------------------- run
+@contextmanager
+def pieces_beyond(size: int) -> Iterator[None]:
+    """What is larger travels in pieces, and is stored in rows of its own."""
+    with patch.object(home, "PUT_BYTES", size), patch.object(home, "CELL_BYTES", size), patch.object(rows, "CELL_BYTES", size):
+        yield
+
+
 def simulate(seed: int, *, task: type[Task] = Task) -> World:
     """One history, delivered in one way. Raises what went wrong on the way; compare the end with `diverged`."""
-    random = Random(seed)
+    with pieces_beyond(30) if seed % 2 else nullcontext():
+        return _simulate(Random(seed), task)
+
+
+def _simulate(random: Random, task: type[Task]) -> World:
     world = World(history_of(random), random, crash=random.choice((0, 0.1, 0.4)), task=task)
     for _ in range(random.choice((0, 0, 0, 1, 2))):
         world.some_steps(random.randrange(60))

@@ -212,8 +212,7 @@ class Task:
         here.home = here.home or homes.home_of(key)
         drops = homes.begin_life(key, here.home, life)
         self._own(key, here)
-        here.fragment = {}
-        self.news[key] = News()
+        here.fragment = {}  # news of the life that ends are told to nobody: it has no places
         self._send(drops)
 
     def _hear(self, key: str, message: Any) -> None:
