@@ -23,13 +23,14 @@ import msgspec
 
 from c360.profile import home, rows
 from c360.profile.attribute import Attribute
-from c360.profile.parts import Assigned, Erased
+from c360.profile.parts import Assigned, Erased, decode_part
 from c360.tables.store import MemoryStore
 from tests.profile.moving_task import PURPOSES, Day, Input, Outcome, Record, Rules, Task, Unassigned, digest_of, life_of
-from tests.profile.oracle import DAY, Item, Rule, value_of
+from tests.profile.oracle import DAY, Item, Rule, Source, value_of
 
-BOTH = (("events", "n"), ("rows", "n"))
-TEXTS = (("events", "t"), ("rows", "t"))
+Inputs = tuple[tuple[Source, str], ...]
+BOTH: Inputs = (("events", "n"), ("rows", "n"))
+TEXTS: Inputs = (("events", "t"), ("rows", "t"))
 IDS = Rule(Attribute("ids", "collect", "text", limit=1000), (("events", "id"), ("rows", "id")))
 POOL = [
     Rule(Attribute("spend", "total", "int", scale=0), BOTH),
@@ -90,12 +91,14 @@ class History:
 
 
 def history_of(random: Random, *, partitions: int | None = None) -> History:
-    rules = Rules(attributes(random.randrange(24)), partitions or random.choice((1, 2, 3, 4, 6, 12)), random.choice((2, 100)))
+    rules = Rules(
+        attributes(random.randrange(24)), partitions or random.choice((1, 2, 3, 4, 6, 12)), random.choice((2, 100))
+    )
     history = History(rules)
     said = history.topics
     back_and_forth = random.random() < 0.3  # a few subjects that hardly do anything but move
-    subjects = [f"s:{i}" for i in range(random.randint(1, 2 if back_and_forth else 6))]
-    profiles = [*subjects[: random.choice((2, 6))], *random.sample(("y:8", "z:9"), random.randrange(3))]
+    subjects = [f"s:{i}" for i in range(random.randint(1, 2 if back_and_forth else 8))]
+    profiles = [*subjects[: random.choice((1, 2, 8))], *random.sample(("y:8", "z:9"), random.randrange(3))]
     lives: dict[str, int] = defaultdict(int)
     live: list[Record] = []
     nulls = random.random() < 0.3
@@ -219,7 +222,7 @@ class Checks:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.whole = rules.listed >= 100  # else records do not tell all of their members
+        self.whole = True  # records have told all of their members; from one on that does not, nothing can be said
         self.moments: dict[str, set[frozenset[str]]] = defaultdict(lambda: {frozenset()})  # ids at commits of the home
         self.shown: dict[str, set[str]] = defaultdict(set)  # subject -> profiles whose record lists it
         self.gone: set[str] = set()  # subjects that had no data at some commit, or were erased
@@ -234,14 +237,15 @@ class Checks:
                 self.gone.add(key)
         if self.whole:
             for view, profile, record in outcome.records:
-                if view == 0:
+                if view == 0 and self.whole:
                     self._record(profile, record)
             for view, profile, _ in outcome.records:
-                if view == 0:
+                if view == 0 and self.whole:
                     self._never_vanishes(profile)
 
     def _record(self, profile: str, data: bytes | None) -> None:
         record = Seen([], 0, {"ids": []}) if data is None else msgspec.json.decode(data, type=Seen)
+        self.whole &= record.subjects_total == len(record.subjects)
         of: dict[str, set[str]] = {s: set() for s in record.subjects}
         for label in record.attributes["ids"]:
             of.setdefault(label.partition("#")[0], set()).add(label)
@@ -267,7 +271,7 @@ class World:
     def __init__(self, history: History, random: Random, *, crash: float = 0.1, task: type[Task] = Task) -> None:
         self.history, self.rules, self.random, self.crash, self.make = history, history.rules, random, crash, task
         self.records: Records = {}
-        self.parts_sent: Counter[str] = Counter()  # by message, as in `parts`
+        self.parts_sent: Counter[str] = Counter()  # by message
         self.written = 0
         self.checks: Checks | None = Checks(self.rules)
         self.rebuild(())
@@ -367,7 +371,7 @@ class World:
     def _commit(self, task: Task, outcome: Outcome) -> None:
         task.commit()
         for key, data in outcome.parts:
-            self.parts_sent[msgspec.msgpack.decode(data)[0]] += 1
+            self.parts_sent[type(decode_part(data)).__name__] += 1
             self.pairs[self.rules.partition(key)][task.partition].append((key, data))
         for view, profile, record in outcome.records:
             self.written += 1
@@ -427,7 +431,11 @@ def _unexpired(rules: Rules, whole: Any, slot: Any, today: int) -> Any:
 @contextmanager
 def pieces_beyond(size: int) -> Iterator[None]:
     """What is larger travels in pieces, and is stored in rows of its own."""
-    with patch.object(home, "PUT_BYTES", size), patch.object(home, "CELL_BYTES", size), patch.object(rows, "CELL_BYTES", size):
+    with (
+        patch.object(home, "PUT_BYTES", size),
+        patch.object(home, "CELL_BYTES", size),
+        patch.object(rows, "CELL_BYTES", size),
+    ):
         yield
 
 

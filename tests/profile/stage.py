@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import count, islice
 from random import Random
 from typing import Any
 
@@ -20,28 +21,43 @@ class Stage:
         self.world = World(History(self.rules), Random(0), crash=0)
 
     def at(self, partition: int, nth: int = 0) -> str:
-        names = (f"crm:{i}" for i in range(100_000))
-        return [name for name, _ in zip(self._on(partition, names), range(nth + 1), strict=False)][nth]
-
-    def _on(self, partition: int, names: Any) -> Any:
-        return (name for name in names if self.rules.partition(name) == partition)
+        names = (name for name in map("crm:{}".format, count()) if self.rules.partition(name) == partition)
+        return next(islice(names, nth, None))
 
     def home(self, key: str) -> Task:
         return self.world.tasks[self.rules.partition(key)]
 
     def tell(self, key: str, *values: Any) -> Outcome:
         """One step with these inputs of one key."""
-        topics = {"Record": "rows", "Assigned": "assignments", "Unassigned": "assignments", "Erased": "erased", "Day": "days"}
+        topics = {
+            "Record": "rows",
+            "Assigned": "assignments",
+            "Unassigned": "assignments",
+            "Erased": "erased",
+            "Day": "days",
+        }
         for value in values:
             self.world.history.topics[topics[type(value).__name__]].append((key, value))
         outcome = self.home(key).step([(key, value) for value in values])
         self.world._commit(self.home(key), outcome)
         return outcome
 
-    def fold(self, subject: str, source: Source = "events", *, at: int = 0, sign: int = 1, mask: int = 0, life: int = 0, **fields: Any) -> Outcome:  # fmt: skip
+    def fold(
+        self,
+        subject: str,
+        source: Source = "events",
+        *,
+        at: int = 0,
+        sign: int = 1,
+        mask: int = 0,
+        life: int = 0,
+        **fields: Any,
+    ) -> Outcome:
         """One step with one record. `fields` that are not given are None; a record's id is what is in it."""
         names = {name for rule in self.rules.rules for _, name in rule.inputs}
-        item = Item(source, at, mask, dict.fromkeys(names) | fields | {"id": f"{subject}#{source} {at} {mask} {fields}"})
+        item = Item(
+            source, at, mask, dict.fromkeys(names) | fields | {"id": f"{subject}#{source} {at} {mask} {fields}"}
+        )
         return self.tell(subject, Record(subject, item, sign, life))
 
     def deliver(self, sender: str, receiver: str, n: int = 1) -> None:
@@ -72,4 +88,4 @@ class Stage:
 
     def members(self, profile: str) -> list[str]:
         record = self.record(profile)
-        return [] if record is None else record["subjects"]  # type: ignore[no-any-return]
+        return [] if record is None else record["subjects"]
