@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
@@ -230,10 +230,10 @@ class Checks:
 
     def committed(self, task: Task, outcome: Outcome) -> None:
         for key in task.news:
-            fragment = task._here(key).fragment
-            ids = self.rules.folding.values(fragment, task.today)[0] if fragment else []
+            here = task.here(key)
+            ids = self.rules.folding.values(here.fragment, task.today)[0] if here.fragment else []
             self.moments[key].add(frozenset(ids))
-            if life_of(task._here(key)) or not self.rules.owner.member(fragment, ()).seen & 1:
+            if life_of(here) or not self.rules.owner.member(here.fragment, ()).seen & 1:
                 self.gone.add(key)
         if self.whole:
             for view, profile, record in outcome.records:
@@ -353,14 +353,27 @@ class World:
             self.catching_up.discard(i)
             self._commit(task, self._sweep(task, i))
             return
-        outcome = task.step(batch, write=i not in self.catching_up)
         if self.random.random() < self.crash:
-            self.tasks[i] = self.make(self.rules, i, self.stores[i])
+            self._fail(i, batch)
             return
+        outcome = task.step(batch, write=i not in self.catching_up)
         for j, n in taken.items():
             for _ in range(n):
                 queues[j][1].popleft()
         self._commit(task, outcome)
+
+    def _fail(self, i: int, batch: list[Input]) -> None:
+        """A step that leaves no trace: cut off on its way, or not committed; forgotten in memory, or with the process."""
+        task = self.tasks[i]
+        if self.random.random() < 0.3:
+            with suppress(ValueError):
+                task.step([*batch, ("", None)], write=i not in self.catching_up)
+        else:
+            task.step(batch, write=i not in self.catching_up)
+        if self.random.random() < 0.5:
+            task.abort()
+        else:
+            self.tasks[i] = self.make(self.rules, i, self.stores[i])
 
     def _sweep(self, task: Task, i: int) -> Outcome:
         """Caught up: every profile is compared with its record in the output, also those that no longer are."""
@@ -394,11 +407,12 @@ class World:
                 length = int.from_bytes(at[:2], "big") + 2
                 profile, subject = at[2:length].decode(), at[length:].decode()
                 assert profile != subject, "a second copy of a subject that is its own profile"
-                lies = self.tasks[self.rules.partition(subject)]._here(subject)
+                lies = self.tasks[self.rules.partition(subject)].here(subject)
                 assert slot.fragment == _unexpired(self.rules, lies.fragment, slot.fragment, task.today)
                 slots.add((profile, subject))
             for at, here in task.tables.here.scan():
                 subject = at.decode()
+                assert not here.is_nothing()
                 target = assigned[subject].profile if subject in assigned else subject
                 places = {subject} if here.home is None else set(here.home.places)
                 assert not here.fragment or places == {target}

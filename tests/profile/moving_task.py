@@ -97,6 +97,9 @@ class Here:
         """Whether the fragment lies in the subject's own profile."""
         return self.home is None or key in self.home.places
 
+    def is_nothing(self) -> bool:
+        return not (self.fragment or self.home or self.head is None or any(self.head.digests))
+
     def identifiers(self) -> tuple[str, ...]:
         return self.home.identifiers if self.home is not None else ()
 
@@ -154,6 +157,9 @@ class Task:
     def __init__(self, rules: Rules, partition: int, store: MemoryStore) -> None:
         self.rules, self.partition, self.store = rules, partition, store
         self.tables = Tables(rules, store)
+        self._resume()
+
+    def _resume(self) -> None:
         today = self.tables.notes.get(b"today")
         self.today = 0 if today is None else int(today)
 
@@ -178,6 +184,12 @@ class Task:
         for table in self.tables.all:
             table.committed()
 
+    def abort(self) -> None:
+        """Forget the step, or what it had done until it failed."""
+        for table in self.tables.all:
+            table.rolled_back()
+        self._resume()
+
     # ----------------------------------------------------------------------------------------------------- absorb
     def _absorb(self, key: str, value: Any) -> None:
         match value:
@@ -196,6 +208,8 @@ class Task:
                     self.tables.notes.put(b"today", b"%d" % value.day)
             case bytes():
                 self._hear(key, decode_part(value))
+            case _:
+                raise ValueError("no input")
 
     def _fold(self, key: str, record: Record) -> None:
         here = self._touched(key)
@@ -217,8 +231,8 @@ class Task:
 
     def _hear(self, key: str, message: Any) -> None:
         if isinstance(message, Held):
-            here = self._here(key)
-            if here.home is not None:
+            here = self.tables.here.get(key.encode())
+            if here is not None and here.home is not None:
                 homes.hold(here.home, message)
                 self._touched(key)
         else:
@@ -230,6 +244,7 @@ class Task:
         for key in list(self.news):
             here = self._here(key)
             if here.home is not None:
+                folding.expire(here.fragment, self.today)  # nobody else does while it lies elsewhere
                 self._send(
                     homes.place(key, here.home, here.fragment, self.news[key], folding=folding, local=self._is_local)
                 )
@@ -312,7 +327,10 @@ class Task:
         owner, here = self.rules.owner, self._here(key)
         there = self._there(key, here)
         fragment = here.fragment if here.stays(key) else {}
-        due = self.rules.folding.expire(here.fragment, self.today) if fragment else None
+        due = None
+        if fragment and (here.head is not None or key in self.news):
+            self.tables.here.touch((key.encode(),))
+            due = self.rules.folding.expire(here.fragment, self.today)
         if there is not None:
             due = owner.settle(there.profile, key, lambda: self._slots(key), here.fragment, self.today)
             self._store_there(key, here, there)
@@ -332,12 +350,13 @@ class Task:
                 head.digests[i] = digest
                 self._touch_head(key, here)
                 yield view, key, record
+        if here.is_nothing():
+            self.tables.here.delete(key.encode())
 
     def _store_there(self, key: str, here: Here, there: There) -> None:
         """The rows of a profile with others, or none of them any more."""
         if there.profile.slots:
             there.row, changed = self.rules.rows.encode_profile(there.profile)
-            self.tables.there.touch((key.encode(),))
         else:
             here.head, changed = there.head, dict.fromkeys(there.profile.apart)  # alone again
             self.tables.here.touch((key.encode(),))
@@ -353,6 +372,10 @@ class Task:
         (self.tables.there if here.head is None else self.tables.here).touch((key.encode(),))
 
     # ------------------------------------------------------------------------------------------------------- state
+    def here(self, key: str) -> Here:
+        """What lies there, for looking at only."""
+        return self.tables.here.get(key.encode()) or Here()
+
     def _here(self, key: str) -> Here:
         found = self.tables.here.get(key.encode())
         if found is None:
@@ -372,6 +395,7 @@ class Task:
             return None
         found = self.tables.there.get(key.encode())
         assert found is not None
+        self.tables.there.touch((key.encode(),))  # before it changes: a step that fails on the way is forgotten, too
         if found.profile.missing:
             at = {name: key_of(key.encode(), name.encode()) for name in found.profile.missing}
             rows = self.tables.parts.load(list(at.values()))

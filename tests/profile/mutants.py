@@ -115,5 +115,6 @@ MUTANTS = [
     Mutant("its own fragment is emptied first", Task, "_begin_life", "self._own(key, here)", "pass", 69),
     Mutant("Held is not said", Task, "_receive", "and not self._is_local(message.subject)", "and False"),
     Mutant("today is forgotten", Task, "_absorb", 'self.tables.notes.put(b"today", b"%d" % value.day)', "pass"),
+    Mutant("aborted steps stay in memory", Task, "_there", "self.tables.there.touch((key.encode(),))", "pass"),
     Mutant("nobody looks at midnight", Task, "_expire", "day_key(self.today + 1)", "day_key(0)", 19),
 ]

@@ -327,6 +327,22 @@ def test_a_member_leaves_after_its_days_are_gone() -> None:
     assert stage.shows(bob, "recent") == "10"
 
 
+def test_days_that_are_gone_are_kept_nowhere_where_there_is_news() -> None:
+    stage = Stage([RECENT])
+    ann, bob = stage.at(0), stage.at(1)
+    stage.tell(ann, Assigned(1, bob))
+    for day in range(1, 6):
+        stage.tell(ann, Day(day))
+        stage.tell(bob, Day(day))
+        stage.fold(ann, n=1, at=day * DAY)
+        stage.rest()
+    (slot,) = (slot for _, slot in stage.home(bob).tables.slots.scan())
+    there = stage.home(bob).tables.there.get(bob.encode())
+    assert there is not None
+    for fragment in (stage.home(ann).here(ann).fragment, slot.fragment, there.profile.merged):
+        assert [day for day, _ in fragment[0][-1]] == [4, 5]
+
+
 def test_only_the_email_changed() -> None:
     """New identifiers with the same profile are news."""
     stage = Stage([SUM])
