@@ -25,7 +25,19 @@ from c360.profile import home, rows
 from c360.profile.attribute import Attribute
 from c360.profile.parts import Assigned, Erased, decode_part
 from c360.tables.store import MemoryStore
-from tests.profile.moving_task import PURPOSES, Day, Input, Outcome, Record, Rules, Task, Unassigned, digest_of, life_of
+from tests.profile.moving_task import (
+    PURPOSES,
+    Day,
+    Here,
+    Input,
+    Outcome,
+    Record,
+    Rules,
+    Task,
+    Unassigned,
+    digest_of,
+    life_of,
+)
 from tests.profile.oracle import DAY, Item, Rule, Source, value_of
 
 Inputs = tuple[tuple[Source, str], ...]
@@ -220,19 +232,24 @@ class Seen(msgspec.Struct):
 class Checks:
     """G2 and G3, looked at from outside, in the view that sees all."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
+    def __init__(self, rules: Rules, retracted: set[str]) -> None:
+        self.rules, self.retracted = rules, retracted  # subjects of which records are taken back
         self.whole = True  # records have told all of their members; from one on that does not, nothing can be said
         self.moments: dict[str, set[frozenset[str]]] = defaultdict(lambda: {frozenset()})  # ids at commits of the home
+        self.newest: dict[str, frozenset[str]] = {}
         self.shown: dict[str, set[str]] = defaultdict(set)  # subject -> profiles whose record lists it
         self.gone: set[str] = set()  # subjects that had no data at some commit, or were erased
         self.listed: dict[str, list[str]] = {}
+        self.ids: dict[str, dict[str, set[str]]] = defaultdict(dict)  # profile -> subject -> what its record has of it
+        self.puts: dict[tuple[str, str, int], frozenset[str]] = {}  # what was put by a move
+        self.held: set[tuple[str, str, int]] = set()
 
     def committed(self, task: Task, outcome: Outcome) -> None:
         for key in task.news:
             here = task.here(key)
             ids = self.rules.folding.values(here.fragment, task.today)[0] if here.fragment else []
-            self.moments[key].add(frozenset(ids))
+            self.newest[key] = frozenset(ids)
+            self.moments[key].add(self.newest[key])
             if life_of(here) or not self.rules.owner.member(here.fragment, ()).seen & 1:
                 self.gone.add(key)
         if self.whole:
@@ -242,6 +259,8 @@ class Checks:
             for view, profile, _ in outcome.records:
                 if view == 0 and self.whole:
                     self._never_vanishes(profile)
+        for key in task.news:
+            self._held_is_in_the_record(key, task.here(key))
 
     def _record(self, profile: str, data: bytes | None) -> None:
         record = Seen([], 0, {"ids": []}) if data is None else msgspec.json.decode(data, type=Seen)
@@ -252,12 +271,29 @@ class Checks:
         for subject, ids in of.items():
             if frozenset(ids) not in self.moments[subject]:
                 raise Torn(f"{profile} holds of {subject} what it never was: {ids}")
+        self.ids[profile] = of
         before = set(self.listed.get(profile, ()))
         self.listed[profile] = [*before, *record.subjects]
         for subject in before - set(record.subjects):
             self.shown[subject].discard(profile)
         for subject in record.subjects:
             self.shown[subject].add(profile)
+
+    def _held_is_in_the_record(self, subject: str, here: Here) -> None:
+        """A place that counts as held shows what was put there, and news of it, unless there were retracts."""
+        for profile, stay in here.home.places.items() if here.home is not None else ():
+            move = subject, profile, stay.move
+            if profile == subject or move in self.held:
+                continue
+            put = self.puts.setdefault(move, self.newest[subject])
+            if stay.held:
+                self.held.add(move)
+                if (
+                    self.whole
+                    and subject not in self.gone | self.retracted
+                    and not put <= self.ids[profile].get(subject, set())
+                ):
+                    raise Vanished(f"{profile} does not show what was put there of {subject}")
 
     def _never_vanishes(self, profile: str) -> None:
         for subject in self.listed[profile]:
@@ -273,7 +309,8 @@ class World:
         self.records: Records = {}
         self.parts_sent: Counter[str] = Counter()  # by message
         self.written = 0
-        self.checks: Checks | None = Checks(self.rules)
+        retracted = {r.subject for r in history.records() if r.sign < 0}
+        self.checks: Checks | None = Checks(self.rules, retracted)
         self.rebuild(())
 
     # ---------------------------------------------------------------------------------------------------- life cycle
