@@ -7,9 +7,20 @@ The home alone decides in which *places* (profile ids) the subject's fragment li
 the old one, and keeps all places up to date meanwhile. The subject's own id is a place like any other, but one that
 needs no message and no copy: what lies there is the home's fragment itself.
 
-Stored: under the subject, beside its fragment, and only if there is something to say. No `Home` means: never assigned,
-never erased, its fragment lies in its own profile and nowhere else. Nearly all subjects are so, and for them nothing
-here is called. Functions change the home they are given. Knows nothing of owners' states and of partitions.
+Stored under the subject, beside its fragment, and only if there is something to say. No `Home` means: never assigned,
+never erased, its fragment lies in its own profile and nowhere else; then nothing here is called. Who was assigned to
+itself has a `Home` for its identifiers, and nobody to tell (`only_here`).
+
+One step of a task, all of which commits or nothing:
+
+1. absorb: records are folded into the fragment, and into the `News` where somebody is to be told or others are in the own
+   profile; `assign`, `hold`; `begin_life`, then `Owner.own`, then the fragment is emptied; `Owner.put`, `add`, `drop`.
+2. `place` for each touched subject, what is local takes effect at once; then `Owner.own` for each of them, and for those to
+   whose profiles others have come.
+3. Profiles whose day has come are to be looked at.
+4. `Owner.settle` for each profile that was touched; its record is written if it is another than the last.
+
+Functions change the home they are given. Knows nothing of owners' states and of partitions.
 """
 
 from __future__ import annotations

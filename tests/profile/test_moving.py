@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from c360.errors import NeedsOperator
+from c360.profile import home
 from c360.profile.parts import Assigned
+from c360.profile.slots import Owner
 from c360.profile.value import time_text
+from tests.profile import test_moving_stories, test_slots
 from tests.profile.moving import failure_of, history_of, oracle, simulate
 from tests.profile.moving_task import PURPOSES
 from tests.profile.mutants import MUTANTS, Mutant
@@ -81,6 +87,32 @@ def normal(record: bytes) -> str:
     told.pop("projection", None)
     told.pop("version", None)
     return json.dumps(told, sort_keys=True)
+
+
+TOLD = test_slots.test_what_cannot_follow_asks_for_a_reset_and_changes_nothing
+PIECES = test_slots.test_a_slot_that_is_not_whole_takes_only_its_further_pieces
+ANEW = test_slots.test_pieces_count_from_the_last_on_also_where_cells_are_made_anew
+EARLY = test_moving_stories.test_assigned_before_its_first_record_it_is_never_seen_in_its_own_profile
+TAKEN, TWICE = test_slots.OUT_OF_STEP["taken"], test_slots.OUT_OF_STEP["twice"]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "story"),
+    [
+        (Mutant("a taken place", Owner, "put", 'raise out_of_step("a Put for', 'str("a Put for'), partial(TOLD, TAKEN)),
+        (Mutant("any piece", Owner, "put", "and slot.revision == put.revision", ""), PIECES),
+        (Mutant("a lost Add", Owner, "add", "or slot.revision + 1 != add.revision", ""), partial(TOLD, TWICE)),
+        (Mutant("an Add between pieces", Owner, "add", "or slot.part", ""), PIECES),
+        (Mutant("a Drop between pieces", Owner, "drop", "or slot.part", ""), PIECES),
+        (Mutant("pieces count", Owner, "settle", "if not slot.part:", "if True:"), ANEW),
+        (Mutant("seen where nothing lies", home, "place", "places.pop(subject, None)", "pass"), EARLY),
+    ],
+    ids=lambda x: x.what if isinstance(x, Mutant) else "",
+)
+def test_a_guard_that_seeds_do_not_need_has_its_story(mutant: Mutant, story: Callable[[], None]) -> None:
+    story()
+    with mutant.at_work(), pytest.raises((AssertionError, NeedsOperator, pytest.fail.Exception)):
+        story()
 
 
 # ------------------------------------------------------------------------------------------------------------- costs

@@ -43,17 +43,16 @@ def held(*texts: str) -> tuple[Profile, Slot]:
     return profile, OWNER.put(profile, None, put_of(*texts))
 
 
-@pytest.mark.parametrize(
-    "receive",
-    [
-        lambda profile, slot: OWNER.put(profile, slot, put_of("b")),
-        lambda profile, slot: OWNER.add(profile, None, add_of("b", 1)),
-        lambda profile, slot: OWNER.add(profile, slot, add_of("b", 0)),
-        lambda profile, slot: OWNER.add(profile, slot, add_of("b", 2)),
-        lambda profile, slot: OWNER.drop(profile, "ann", None),
-    ],
-    ids=["taken", "empty", "twice", "lost", "gone"],
-)
+OUT_OF_STEP: dict[str, Callable[[Profile, Slot], Any]] = {
+    "taken": lambda profile, slot: OWNER.put(profile, slot, put_of("b")),
+    "empty": lambda profile, slot: OWNER.add(profile, None, add_of("b", 1)),
+    "twice": lambda profile, slot: OWNER.add(profile, slot, add_of("b", 0)),
+    "lost": lambda profile, slot: OWNER.add(profile, slot, add_of("b", 2)),
+    "gone": lambda profile, slot: OWNER.drop(profile, "ann", None),
+}
+
+
+@pytest.mark.parametrize("receive", OUT_OF_STEP.values(), ids=OUT_OF_STEP)
 def test_what_cannot_follow_asks_for_a_reset_and_changes_nothing(receive: Callable[[Profile, Slot], Any]) -> None:
     profile, slot = held("a")
     with pytest.raises(NeedsOperator, match="`c360 reset`"):
