@@ -125,9 +125,9 @@ class Owner:
         profile: Profile,
         subject: str,
         fragment: Fragment,
+        *,
         delta: Fragment,
         identifiers: Sequence[str],
-        *,
         stays: bool,
     ) -> None:
         """Have the own subject in the merge, or take it out. `fragment` has `delta` in it, which is what this step folded.
@@ -153,6 +153,7 @@ class Owner:
         self,
         profile: Profile,
         subject: str,
+        *,
         slots: Callable[[], Iterable[tuple[str, Slot]]],
         fragment: Fragment,
         today: int,

@@ -269,8 +269,8 @@ class Task:
                 there.profile,
                 key,
                 here.fragment,
-                self.news[key].delta,
-                here.identifiers(),
+                delta=self.news[key].delta,
+                identifiers=here.identifiers(),
                 stays=here.stays(key),
             )
 
@@ -332,7 +332,9 @@ class Task:
             self.tables.here.touch((key.encode(),))
             due = self.rules.folding.expire(here.fragment, self.today)
         if there is not None:
-            due = owner.settle(there.profile, key, lambda: self._slots(key), here.fragment, self.today)
+            due = owner.settle(
+                there.profile, key, slots=lambda: self._slots(key), fragment=here.fragment, today=self.today
+            )
             self._store_there(key, here, there)
         if here.head is None:
             assert there is not None

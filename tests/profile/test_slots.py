@@ -83,7 +83,7 @@ def test_pieces_count_from_the_last_on_also_where_cells_are_made_anew() -> None:
     part = OWNER.put(profile, None, Put("bob", 1, 0, (), FOLDING.encode(fragment_of("x")), True))
     OWNER.drop(profile, "ann", slot)
     assert profile.stale
-    OWNER.settle(profile, "p", lambda: [("bob", part)], {}, 0)
+    OWNER.settle(profile, "p", slots=lambda: [("bob", part)], fragment={}, today=0)
     assert FOLDING.values(profile.merged, 0) == [[], 0]
     OWNER.put(profile, part, Put("bob", 1, 0, (), FOLDING.encode(fragment_of("x", "y"))))
     assert FOLDING.values(profile.merged, 0) == [["x", "y"], 3]
@@ -97,11 +97,11 @@ def test_members_are_walked_over_only_when_need_be() -> None:
         raise AssertionError("members were walked over")
 
     OWNER.add(profile, slot, add_of("c", 1))
-    assert OWNER.settle(profile, "p", walk, {}, 0) is None
+    assert OWNER.settle(profile, "p", slots=walk, fragment={}, today=0) is None
     OWNER.drop(profile, "ann", slot)
     with pytest.raises(AssertionError, match="walked over"):
-        OWNER.settle(profile, "p", walk, {}, 0)
-    OWNER.settle(profile, "p", lambda: [("bob", bob)], {}, 0)
+        OWNER.settle(profile, "p", slots=walk, fragment={}, today=0)
+    OWNER.settle(profile, "p", slots=lambda: [("bob", bob)], fragment={}, today=0)
     assert FOLDING.values(profile.merged, 0) == [["b"], 1]
     assert [listing.subjects for listing in profile.listings] == [["bob"], []]
 
@@ -160,7 +160,7 @@ def test_a_large_profile_is_stored_in_rows_of_which_only_those_that_changed_are_
     assert rows.encode_profile(profile)[1].keys() == {"0/3"}
     for subject, slot in slots.items():
         owner.drop(profile, subject, slot)
-    owner.settle(profile, "p", lambda: (), {}, 0)
+    owner.settle(profile, "p", slots=lambda: (), fragment={}, today=0)
     assert rows.encode_profile(profile)[1] == dict.fromkeys(stored)
     assert profile.merged == {}
 
