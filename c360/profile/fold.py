@@ -164,6 +164,22 @@ class Folding:
         return due
 
     # -------------------------------------------------------------------------------------------------------- bytes
+    def apart(self, fragment: Fragment, size: int) -> tuple[Fragment, dict[Stale, Fragment]]:
+        """The fragment without cells of more than `size` bytes, and each of those alone; they merge to the whole.
+
+        Made to be encoded: they share their cells with `fragment`.
+        """
+        rest, large = self.empty(), dict[Stale, Fragment]()
+        for mask, cells in fragment.items():
+            rest[mask] = cells.copy()
+            for i, cell in self._at:
+                if isinstance(cells[i], list | dict | str) and len(encode_fragment({mask: [cells[i]]})) > size:
+                    large[mask, i] = {mask: self._blank.copy()}
+                    large[mask, i][mask][i] = cells[i]
+                    rest[mask][i] = cell.empty
+            self._settle(rest, mask)
+        return rest, large
+
     def encode(self, fragment: Fragment) -> bytes:
         """Bytes (docs/formats/fragment.md); the same for equal fragments, whatever their history."""
         return encode_fragment(fragment)

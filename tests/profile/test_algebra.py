@@ -222,3 +222,20 @@ def test_expired_days_are_dropped_unseen_and_due_names_the_next(
     both = folder.merged([fragment, fragment])
     folding.expire(both, today)
     assert folding.encode(late) == folding.encode(both)
+
+
+@given(histories(), st.integers(1, 40))
+def test_a_fragment_taken_apart_merges_to_the_same_bytes(
+    history: tuple[list[Rule], list[Item], list[Signed]], size: int
+) -> None:
+    drawn, _, signed = history
+    folder = Folder(drawn)
+    folding, fragment = folder.folding, folder.of(signed)
+    before = folding.encode(fragment)
+    rest, large = folding.apart(fragment, size)
+    for (mask, i), piece in large.items():
+        assert piece[mask][i] == fragment[mask][i]
+        assert [j for j, cell in enumerate(piece[mask]) if cell != folding._blank[j]] == [i]
+        assert len(folding.encode({mask: [piece[mask][i]]})) > size
+    assert folding.encode(folder.merged([*large.values(), rest])) == before == folding.encode(fragment)
+    assert folding.apart(rest, size) == (rest, {})

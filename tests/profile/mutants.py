@@ -1,0 +1,120 @@
+"""Guards taken away, one at a time: functions written anew with a line of theirs replaced."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from c360.profile import home
+from c360.profile.listing import Listings
+from c360.profile.rows import Rows
+from c360.profile.slots import Owner
+from tests.profile.moving_task import Task
+
+
+class Mutant(NamedTuple):
+    what: str
+    owner: Any  # module or class
+    function: str
+    old: str
+    new: str
+    seed: int = 0  # one that notices, as histories are drawn today
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        function = getattr(self.owner, self.function)
+        source = textwrap.dedent(inspect.getsource(function))
+        assert source.count(self.old) == 1, f"{self.function} no longer has this line once: {self.old}"
+        made: dict[str, Any] = {}
+        exec(compile(source.replace(self.old, self.new), "mutant", "exec"), function.__globals__, made)
+        with patch.object(self.owner, self.function, made[self.function]):
+            yield
+
+
+MUTANTS = [
+    Mutant("an old assignment wins", home, "assign", "elif assigned.seq <= home.seq:", "elif False:"),
+    Mutant("a null assignment is nothing", home, "assign", "assigned = Assigned(0, subject)", "return"),
+    Mutant("new identifiers are no news", home, "assign", "news.renamed |= home.identifiers", "home.identifiers", 12),
+    Mutant("Held of an earlier stay counts", home, "hold", "and stay.move == held.move", "", 139),
+    Mutant("Held is not heard", home, "hold", "stay.held = True", "pass"),
+    Mutant("an erased life stays where it was", home, "begin_life", "if profile != subject]", "if False]", 47),
+    Mutant("a new life is in the old places", home, "begin_life", "life, {}", "life, home.places", 47),
+    Mutant("places are not kept up to date", home, "place", "if others and (news.delta or news.renamed):", "if False:"),
+    Mutant(
+        "only the assigned place is",
+        home,
+        "place",
+        "for profile in others]",
+        "for profile in others if profile == target]",
+    ),
+    Mutant("only records are news", home, "place", "(news.delta or news.renamed)", "news.delta", 12),
+    Mutant("a place is put again", home, "place", "if fragment and target not in places:", "if fragment:"),
+    Mutant("its own place is forgotten", home, "place", "places[subject] = Stay(0, True)", "pass"),
+    Mutant("all moves are one", home, "place", "home.moves += 1", "pass", 139),
+    Mutant("put is held", home, "place", "Stay(home.moves, local(target))", "Stay(home.moves, True)"),
+    Mutant("local is not held", home, "place", "Stay(home.moves, local(target))", "Stay(home.moves, False)"),
+    Mutant("break before make", home, "place", "if target in places and places[target].held:", "if target in places:"),
+    Mutant("no break", home, "place", "if target in places and places[target].held:", "if False:"),
+    Mutant(
+        "a left place is not dropped",
+        home,
+        "place",
+        "for profile in others if profile != target]",
+        "for profile in ()]",
+    ),
+    Mutant("a dropped place is known", home, "place", "home.places = {target: places[target]}", "pass"),
+    Mutant("slots stay in place after a reset", home, "announce", "home.places = {}", "pass"),
+    Mutant("the first piece is all", Owner, "put", "slot.part = put.more", "slot.part = False"),
+    Mutant("further pieces are lost", Owner, "put", "self.folding.absorb(slot.fragment, piece)", "pass"),
+    Mutant("what is put is not merged", Owner, "put", "self.folding.absorb(profile.merged, slot.fragment)", "pass"),
+    Mutant(
+        "who is put is not listed", Owner, "put", "self._count(profile, put.subject, slot, put.identifiers)", "pass"
+    ),
+    Mutant("what is added is not merged", Owner, "add", "self.folding.absorb(profile.merged, delta)", "pass"),
+    Mutant("what is added is not in the slot", Owner, "add", "self.folding.absorb(slot.fragment, delta)", "pass"),
+    Mutant("revisions stand still", Owner, "add", "slot.revision = add.revision", "pass"),
+    Mutant("who is added to is listed as before", Owner, "add", "self._count(", "(lambda *_: None)("),
+    Mutant("what is dropped stays", Owner, "drop", "self._subtract(profile, slot.fragment)", "pass", 23),
+    Mutant("who is dropped is listed", Owner, "drop", "self._list(profile, subject, slot.member, NOBODY)", "pass", 14),
+    Mutant("slots are not counted down", Owner, "drop", "profile.slots -= 1", "pass"),
+    Mutant("its own news are missing", Owner, "own", "self.folding.absorb(profile.merged, delta)", "pass", 41),
+    Mutant("its own fragment is missing", Owner, "own", "self.folding.absorb(profile.merged, fragment)", "pass"),
+    Mutant("its own fragment stays", Owner, "own", "self._subtract(profile, fragment)", "pass", 46),
+    Mutant("its own subject is not listed", Owner, "own", "self._list(", "(lambda *_: None)("),
+    Mutant("stale cells stay", Owner, "_subtract", "profile.stale |= stale", "pass", 23),
+    Mutant("all is made anew but for its own", Owner, "settle", "if profile.own is not None:", "if False:"),
+    Mutant("lists stay", Owner, "settle", "if profile.unlisted:", "if False:"),
+    Mutant("members stay listed", Listings, "change", "return False", "pass"),
+    Mutant("identifiers stay listed", Listings, "change", "set(was.identifiers) <= set(now.identifiers)", "True", 10),
+    Mutant("identifiers are not listed", Listings, "change", "or was.identifiers != now.identifiers", "", 81),
+    Mutant("all members count twice", Listings, "change", "listing.total += not before", "listing.total += 1", 52),
+    Mutant("what is apart is not read", Rows, "fill", "self.folding.absorb(", "(lambda *_: None)("),
+    Mutant(
+        "what is apart is not updated",
+        Rows,
+        "encode_profile",
+        "if profile.apart.get(n) != digests[n]",
+        "if n not in profile.apart",
+    ),
+    Mutant(
+        "what is no longer apart stays",
+        Rows,
+        "encode_profile",
+        "profile.apart = digests",
+        "profile.apart |= digests",
+        173,
+    ),
+    Mutant("records of an erased life count", Task, "_fold", "if record.life < life_of(here):", "if False:"),
+    Mutant("a new life waits for its Erased", Task, "_fold", "if record.life > life_of(here):", "if False:"),
+    Mutant("Erased comes too late to count", Task, "_absorb", "if value.life > life_of(self._here(key)):", "if False:"),
+    Mutant("an old Erased counts", Task, "_absorb", "if value.life > life_of(self._here(key)):", "if True:"),
+    Mutant("its own fragment is emptied first", Task, "_begin_life", "self._own(key, here)", "pass", 69),
+    Mutant("Held is not said", Task, "_receive", "and not self._is_local(message.subject)", "and False"),
+    Mutant("today is forgotten", Task, "_absorb", 'self.tables.notes.put(b"today", b"%d" % value.day)', "pass"),
+    Mutant("aborted steps stay in memory", Task, "_there", "self.tables.there.touch((key.encode(),))", "pass", 37),
+    Mutant("nobody looks at midnight", Task, "_expire", "day_key(self.today + 1)", "day_key(0)", 23),
+]
