@@ -15,6 +15,7 @@ from c360.clock import Clock
 from c360.errors import C360Error
 
 LOOK_S = 1.0
+GIVE_UP_S = 60.0  # by then the broker has ended it; and one that refuses to tell is not asked for ever
 
 
 class LastOwners:
@@ -27,11 +28,13 @@ class LastOwners:
         self._since, self._evict, self._clock = since, evict, clock
         self._abandoned_ms = abandoned_s * 1000
         self._seen: dict[str, int | None] = {}  # id -> the beginning that was seen at the last look
+        self._until: dict[str, float] = {}
         self._next = 0.0
 
     def add(self, owner: str) -> None:
         if self._abandoned_ms:
             self._seen.setdefault(owner, None)
+            self._until[owner] = time.monotonic() + GIVE_UP_S
 
     def due(self) -> bool:
         return bool(self._seen) and time.monotonic() >= self._next
@@ -40,6 +43,9 @@ class LastOwners:
         """Ask about each once; evict those whose transaction was the same at the last look, and is old."""
         self._next = time.monotonic() + LOOK_S
         for owner, before in list(self._seen.items()):
+            if time.monotonic() >= self._until[owner]:
+                del self._seen[owner]
+                continue
             try:
                 began = self._since(owner)
             except C360Error:

@@ -74,3 +74,9 @@ def test_a_broker_that_does_not_answer_is_asked_again() -> None:
 
 def test_zero_is_never() -> None:
     assert Case(0, 0, step_s=60.0, abandoned_s=0.0).looks == 0
+
+
+def test_a_broker_that_refuses_to_tell_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "GIVE_UP_S", 0.0)
+    case = Case(BrokerAway("not allowed"))
+    assert not case.still_asked
