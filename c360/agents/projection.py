@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, cast
 
@@ -28,11 +27,11 @@ from c360.errors import Misfit
 from c360.plan import Plan, windowed
 from c360.profile.attribute import Attribute, ValueType
 from c360.profile.fold import AS_OF, RECORDS, Folding, Fragment, Reader
+from c360.profile.format import DIGEST_BYTES, digest_of
 from c360.profile.record import ProfileWriter
 from c360.tables.table import Table
 
 PROFILES, DUE = b"p", b"d"
-DIGEST_BYTES = 16
 SWEPT_PER_COMMIT = 2_000
 _DAY = struct.Struct(">i")
 _NO_DUE = -(1 << 31)
@@ -178,10 +177,6 @@ class ProfileCodec:
         return ProfileState(
             self.fragment_of(data[4 + DIGEST_BYTES :]), digest if any(digest) else b"", _DAY.unpack(data[:4])[0]
         )
-
-
-def digest_of(record: bytes) -> bytes:
-    return blake2b(record, digest_size=DIGEST_BYTES).digest()
 
 
 # ------------------------------------------------------------------------------------------------------- the record

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from c360.agents.projection import PROFILES, ProfileCodec, ProfileState, digest_of
+from c360.agents.projection import PROFILES, ProfileCodec, ProfileState
 from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
@@ -27,6 +27,7 @@ from c360.errors import NeedsOperator
 from c360.ops.records import records
 from c360.plan import Plan, PlannedAgent
 from c360.profile.fold import Folding
+from c360.profile.format import digest_of
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from c360.errors import NeedsOperator
 
 FORMAT = 2
+DIGEST_BYTES = 16
 BIG_INT = 1  # MessagePack extension type: a whole number beyond 64 bits, big-endian two's complement, shortest form
 
 # Sorts the keys of dictionaries, which are all text; lists are in one order by themselves.
@@ -63,3 +65,8 @@ def decode_fragment(data: bytes, positions: int) -> dict[int, list[Any]]:
         if len(cells) != positions:
             raise _unreadable(f"{len(cells) - 2} cells instead of {positions - 2}")
     return fragment
+
+
+def digest_of(written: bytes) -> bytes:
+    """Tells whether bytes are other than those written last."""
+    return blake2b(written, digest_size=DIGEST_BYTES).digest()

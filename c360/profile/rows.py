@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from hashlib import blake2b
 
 import msgspec
 
 from c360.profile.fold import Folding
+from c360.profile.format import digest_of
 from c360.profile.home import CELL_BYTES
 from c360.profile.listing import Listing, Member
 from c360.profile.slots import Profile, Slot
@@ -26,7 +26,7 @@ def prefix_of(profile: bytes) -> bytes:
 
 def key_of(profile: bytes, name: bytes) -> bytes:
     """The key of one slot (by subject) or part (by name)."""
-    return _LENGTH.pack(len(profile)) + profile + name
+    return prefix_of(profile) + name
 
 
 class SlotRow(msgspec.Struct, array_like=True, gc=False):
@@ -69,7 +69,7 @@ class Rows:
             whole = self.folding.encode(fragment)
         if len(listings) > CELL_BYTES:
             apart[LISTINGS], listings = listings, b""
-        digests = {name: blake2b(data, digest_size=16).digest() for name, data in sorted(apart.items())}
+        digests = {name: digest_of(data) for name, data in sorted(apart.items())}
         changed: dict[str, bytes | None] = {n: None for n in profile.apart if n not in apart}
         changed |= {n: data for n, data in apart.items() if profile.apart.get(n) != digests[n]}
         profile.apart = digests

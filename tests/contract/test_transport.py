@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from c360.clock import system
 from c360.engine.kafka import KafkaCluster
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer, TopicSpec
@@ -280,6 +281,32 @@ def test_a_second_producer_of_an_id_aborts_and_fences_the_first(cluster: Cluster
     with pytest.raises(Fenced):
         first.abort()
     assert values(read(cluster, TP(topic, 0))) == [b"alive"]
+
+
+def test_who_asks_is_told_since_when_a_transaction_is_open(cluster: Cluster, topic: str, name: str) -> None:
+    admin = cluster.admin()
+    assert admin.transaction_since(name) is None, "nobody has that id yet"
+    producer = cluster.producer(name)
+    assert admin.transaction_since(name) is None, "none has begun"
+    before_ms = system()
+    producer.begin()
+    producer.produce(topic, b"k", b"1", 0)
+    until(lambda: admin.transaction_since(name) is not None)  # Kafka's begins with the first record that arrives
+    since = admin.transaction_since(name)
+    assert since is not None
+    assert before_ms <= since <= system()
+    producer.commit()
+    assert admin.transaction_since(name) is None
+    producer.begin()
+    producer.produce(topic, b"k", b"2", 0)
+    until(lambda: admin.transaction_since(name) is not None)
+    again = admin.transaction_since(name)
+    assert again is not None
+    assert again >= since
+    cluster.producer(name).close()  # as an heir ends it
+    assert admin.transaction_since(name) is None
+    producer.close()
+    admin.close()
 
 
 def test_a_fenced_producer_can_begin_nothing_new(cluster: Cluster, topic: str, name: str) -> None:

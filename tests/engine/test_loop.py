@@ -27,7 +27,7 @@ from c360.engine.state import (
     encode_reset,
     partitions_of,
 )
-from c360.engine.transport import TP, Batch
+from c360.engine.transport import TP, Batch, Producer
 from c360.errors import BrokerAway, C360Error, EngineFatal, Fenced, NeedsOperator, OutcomeUnknown, TaskCorrupted
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStore, MemoryStores, Store, Stores
@@ -230,13 +230,36 @@ def test_what_was_processed_is_committed_before_a_partition_goes(world: World) -
     assert len(world.toy.batches) == 3  # nothing was processed twice
 
 
+def worked(world: World) -> Loop:
+    """A worker of slot 0 that has counted all there is."""
+    loop = world.loop(MemoryStores(), slot="0")
+    world.feed_all()
+    world.until(world.idle, loop)
+    return loop
+
+
+def begun(loop: Loop) -> Producer:
+    """Its producer, in a transaction."""
+    loop._begin()
+    assert loop.producer is not None
+    return loop.producer
+
+
+def taken_over(world: World, settings: LoopSettings = OFTEN) -> Loop:
+    """Another worker, that has all tasks and has counted all there is."""
+    heir = world.loop(MemoryStores(), slot="1", settings=settings)
+    world.until(lambda: running(heir) == {0, 1, 2}, heir)
+    world.feed_all()
+    world.until(world.idle, heir)
+    return heir
+
+
 def leave_open(world: World, loop: Loop) -> None:
     """As if the worker were killed in the middle of a commit: what it has said is in the log, and nobody decides."""
-    assert loop.producer is not None
-    loop._begin()
+    producer = begun(loop)
     for lead in loop.tasks:
         log = world.toy.changelog(lead)
-        loop.producer.produce(log.topic, COUNTS + b"a-0", b"99", log.partition)
+        producer.produce(log.topic, COUNTS + b"a-0", b"99", log.partition)
     memory(world).expire(loop.consumer)
 
 
@@ -245,14 +268,9 @@ def test_an_heir_ends_the_transaction_that_a_dead_owner_left_open(
 ) -> None:
     """It waited for the broker to do so, 15 to 25 s, and so did all readers."""
     monkeypatch.setattr(restore, "PATIENCE_S", 0.05)
-    dead = world.loop(MemoryStores(), slot="0")
-    world.feed_all()
-    world.until(world.idle, dead)
+    dead = worked(world)
     leave_open(world, dead)
-    heir = world.loop(MemoryStores(), slot="1")
-    world.until(lambda: running(heir) == {0, 1, 2}, heir)
-    world.feed_all()
-    world.until(world.idle, heir)
+    heir = taken_over(world)
     world.until(
         lambda: "Evicted" in dead.metrics.recoveries and running(dead), dead, heir
     )  # it was frozen only, and wakes up
@@ -265,36 +283,22 @@ def test_an_heir_ends_the_transaction_that_a_dead_owner_left_open(
 def test_an_heir_ends_a_transaction_that_has_offsets_already(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asked for the group's offsets first, and that waited for the broker to end it: 20 s."""
     monkeypatch.setattr(restore, "PATIENCE_S", 0.05)
-    dead = world.loop(MemoryStores(), slot="0")
-    world.feed_all()
-    world.until(world.idle, dead)
-    dead._begin()
-    assert dead.producer is not None
-    log = world.toy.changelog(TP(world.toy.lead, 0))
-    dead.producer.produce(log.topic, COUNTS + b"a-0", b"99", log.partition)
-    dead.producer.send_offsets(dict.fromkeys(world.tps, 99), dead.consumer.group())
+    dead = worked(world)
+    producer, log = begun(dead), world.toy.changelog(TP(world.toy.lead, 0))
+    producer.produce(log.topic, COUNTS + b"a-0", b"99", log.partition)
+    producer.send_offsets(dict.fromkeys(world.tps, 99), dead.consumer.group())
     memory(world).expire(dead.consumer)
-    heir = world.loop(MemoryStores(), slot="1")
-    world.until(lambda: running(heir) == {0, 1, 2}, heir)
-    world.feed_all()
-    world.until(world.idle, heir)
+    taken_over(world)
     world.check()
 
 
 def test_an_heir_also_ends_a_transaction_that_has_output_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its changelogs are at rest, so no restore has to wait; the readers of its output waited for 22 s."""
     monkeypatch.setattr(owners, "LOOK_S", 0.0)
-    dead = world.loop(MemoryStores(), slot="0")
-    world.feed_all()
-    world.until(world.idle, dead)
-    dead._begin()
-    assert dead.producer is not None
-    dead.producer.produce(world.toy.out, b"a", b"never decided", 0)
+    dead = worked(world)
+    begun(dead).produce(world.toy.out, b"a", b"never decided", 0)
     memory(world).expire(dead.consumer)
-    heir = world.loop(MemoryStores(), slot="1", settings=replace(OFTEN, abandoned_s=5.0))
-    world.until(lambda: running(heir) == {0, 1, 2}, heir)
-    world.feed_all()
-    world.until(world.idle, heir)
+    heir = taken_over(world, replace(OFTEN, abandoned_s=5.0))
     began = world.admin.transaction_since("toy.group.0")
     assert began is not None, "not yet: a worker that is behind has one open for as long"
     world.toy.clock.ms = began + 5_000

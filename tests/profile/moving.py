@@ -23,6 +23,7 @@ import msgspec
 
 from c360.profile import home, rows
 from c360.profile.attribute import Attribute
+from c360.profile.format import digest_of
 from c360.profile.parts import Assigned, Erased, decode_part
 from c360.tables.store import MemoryStore
 from tests.profile.moving_task import (
@@ -35,7 +36,6 @@ from tests.profile.moving_task import (
     Rules,
     Task,
     Unassigned,
-    digest_of,
     life_of,
 )
 from tests.profile.oracle import DAY, Item, Rule, Source, value_of

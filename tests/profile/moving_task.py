@@ -15,6 +15,7 @@ import msgspec
 
 from c360.profile import home as homes
 from c360.profile.fold import AS_OF, Fragment
+from c360.profile.format import digest_of
 from c360.profile.home import Home, News
 from c360.profile.listing import Listing
 from c360.profile.parts import Add, Assigned, Drop, Erased, Held, Place, Put, decode_part, encode_part
@@ -431,10 +432,6 @@ class Task:
 
 def life_of(here: Here) -> int:
     return 0 if here.home is None else here.home.life
-
-
-def digest_of(record: bytes) -> bytes:
-    return blake2b(record, digest_size=16).digest()
 
 
 def day_key(day: int) -> bytes:
