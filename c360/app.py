@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from c360.codecs.record import Record
 from c360.declare import (
     Declarations,
     Enrichment,
+    IdentityDeclaration,
     Projection,
     Source,
     SourceType,
@@ -26,6 +28,7 @@ from c360.declare import (
 from c360.errors import DeclarationError
 from c360.identity import normalize as normalizers
 from c360.identity.namespace import NAME, Namespace, Normalizer
+from c360.identity.rules import BLOCKED, DEFAULTS
 from c360.plan import Plan, make_plan
 
 R = TypeVar("R", bound=Record)
@@ -62,20 +65,33 @@ class App:
         self,
         namespace: str,
         *,
-        priority: int = 15,
-        unique: bool = False,
-        limit: int = 5,
-        shared_at: int | None = 3,
+        priority: int | None = None,
+        unique: bool | None = None,
+        limit: int | None = None,
+        shared_at: int | EllipsisType | None = ...,
+        hub_at: int | EllipsisType | None = ...,
+        links: bool = True,
         normalize: Normalizer = normalizers.text,
     ) -> Callable[[C], C]:
         """Declare a kind of identifier. Decorates a class that derives from `str`, to be used as a field's type.
 
+        On a field beside its subject it says that this is the subject's, too, and joins those who have it in common.
         `normalize` takes the text of a value and gives its canonical form, or None when it identifies nobody.
+        `priority`: the smaller, the earlier its links decide, and the better a name for a profile. `unique`: two of these
+        are never one customer. `limit`: so many values in one profile. `shared_at`: so many different values of one unique
+        kind seen with a value, and it joins nobody; `hub_at`: more neighbours than this, and it joins nobody; None turns
+        either off. `links=False`: a value only forbids, such as a birth date with limit=1.
+        What is left out is as the default namespace of that name has it (docs/identity.md), else as a custom one.
         """
         if not NAME.match(namespace):
             raise DeclarationError(
                 f"@app.identifier({namespace!r}): a namespace is lower case letters, digits and _, at most 40"
             )
+
+        known = DEFAULTS.get(namespace) or (DEFAULTS["user_id"] if unique else Namespace(namespace))
+        said = {"priority": priority, "unique": unique, "limit": limit, "shared_at": shared_at, "hub_at": hub_at}
+        settings = {name: getattr(known, name) for name in said}
+        settings |= {n: v for n, v in said.items() if v is not ... and (v is not None or n in ("shared_at", "hub_at"))}
 
         def declare(kind: C) -> C:
             if not (isinstance(kind, type) and issubclass(kind, str)):
@@ -85,7 +101,7 @@ class App:
                     raise DeclarationError(
                         f"{kind.__name__}: namespace {declared.name!r} is already declared by {other.__name__}"
                     )
-            self._said.identifiers[kind] = Namespace(namespace, priority, unique, limit, shared_at, normalize)
+            self._said.identifiers[kind] = Namespace(namespace, normalize=normalize, links=links, **settings)
             return kind
 
         return declare
@@ -251,17 +267,58 @@ class App:
                     raise DeclarationError(f"{said}: the return annotation {returns!r} cannot be found") from error
             if returns is None:
                 raise DeclarationError(f"{said}: annotate what it returns, such as `-> str`")
-            enrichment = Enrichment(record, name, function, value_type(returns))
+            enrichment = Enrichment(record, name, function, value_type(returns), returns)
             self._said.enrichments.append(enrichment)
             return cast(T, enrichment)
 
         return declare
 
+    # --------------------------------------------------------------------------------------------------- identity
+    def identity(
+        self,
+        name: str = "default",
+        *,
+        version: int = 1,
+        changes: Mapping[type[str], Mapping[str, Any]] | None = None,
+        blocked: Sequence[str] = BLOCKED,
+        cap: int = 1000,
+    ) -> IdentityDeclaration:
+        """Declare a rule set that decides who is one customer; without any, there is `default` as identifiers say.
+
+        Several may stand side by side over the same facts, also several versions of one: `risk = app.identity("risk",
+        changes={Email: {"limit": 1}})`, and `@app.projection("account", identity=risk)` follows it. `changes`: settings of
+        `@app.identifier` that are other here. `blocked`: regular expressions of whole values that join nobody. `cap`:
+        above so many linked identifiers and subjects only unique ones join. A change needs a new version.
+        """
+        said = f"app.identity({name!r})"
+        if not NAME.match(name):
+            raise DeclarationError(f"{said}: a name is lower case letters, digits and _, at most 40")
+        if version < 1:
+            raise DeclarationError(f"{said}: version={version} is not a version; start with version=1")
+        for kind, settings in (changes or {}).items():
+            if kind not in self._said.identifiers:
+                raise DeclarationError(
+                    f"{said}: {getattr(kind, '__name__', kind)} is no identifier; decorate it with @app.identifier above"
+                )
+            if unknown := settings.keys() - {"priority", "unique", "limit", "shared_at", "hub_at", "links"}:
+                raise DeclarationError(
+                    f"{said}: {kind.__name__} has no setting {', '.join(sorted(unknown))}; there are priority, unique, limit,"
+                    " shared_at, hub_at and links"
+                )
+        if any((d.name, d.version) == (name, version) for d in self._said.identities):
+            raise DeclarationError(f"{said}: version {version} is already declared; give this one another version=…")
+        declared = IdentityDeclaration(name, version, dict(changes or {}), tuple(blocked), cap)
+        self._said.identities.append(declared)
+        return declared
+
     # ------------------------------------------------------------------------------------------------ projections
-    def projection(self, name: str, *, version: int = 1) -> Callable[[type[P]], type[P]]:
+    def projection(
+        self, name: str, *, version: int = 1, identity: IdentityDeclaration | None = None
+    ) -> Callable[[type[P]], type[P]]:
         """Declare a projection: one profile per customer in the topic `{app}.{name}.v{version}`.
 
-        A change of its attributes needs a new version number.
+        `identity`: the rule set that says who is one customer, default: the one named default. A change of its
+        attributes, or of what it follows, needs a new version number.
         """
         if not re.match(r"[a-z][a-z0-9_]{0,39}\Z", name) or name in (
             "govern",
@@ -270,13 +327,16 @@ class App:
             "days",
             "dlq",
             "replay",
+            "links",
+            "identity",
+            "assignments",
         ):
             raise DeclarationError(
                 f"@app.projection({name!r}): a name is lower case letters, digits and _, not one of ours"
             )
 
         def declare(record: type[P]) -> type[P]:
-            declared = declare_projection(name, version, record, self._said.enrichments)
+            declared = declare_projection(name, version, record, self._said.enrichments, identity)
             for other in self._said.projections:
                 if other.name == name:
                     raise DeclarationError(
@@ -311,7 +371,7 @@ class App:
     if not TYPE_CHECKING:  # a type checker says "no attribute"; at run time the refusal gives the reason
 
         def __getattr__(self, name: str) -> Any:
-            if name in ("purpose", "consent", "erasure", "sink", "identity"):
+            if name in ("purpose", "consent", "erasure", "sink"):
                 raise DeclarationError(
                     f"@app.{name} is not built in this version of c360: remove the declaration, it would not be honoured"
                 )

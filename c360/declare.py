@@ -20,6 +20,7 @@ from uuid import UUID
 from c360.codecs.record import FieldInfo, FieldRef, Record, fields_of
 from c360.errors import DeclarationError
 from c360.identity.namespace import Namespace
+from c360.identity.rules import BLOCKED
 from c360.profile.attribute import Attribute, Kind, ValueType
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Enrichment:
     name: str
     function: Callable[[Any], Any]
     type: ValueType
+    returns: Any = None  # its annotation
 
     def __call__(self, record: Record) -> Any:
         return self.function(record)
@@ -83,6 +85,54 @@ class Source:
     unmatched: Literal["dlq", "ignore"]
     window: timedelta
     enrichments: tuple[Enrichment, ...] = ()
+
+
+@dataclass(frozen=True)
+class LinkField:
+    """Where a record type has identifiers of its subject: a field, or an enrichment, typed with an identifier class."""
+
+    name: str
+    namespace: Namespace
+    enriched: bool = False
+    many: bool = False  # a list of them
+
+
+def link_fields(
+    declared: SourceType, enrichments: Iterable[Enrichment], identifiers: Mapping[type, Namespace]
+) -> tuple[LinkField, ...]:
+    """The fields of a record type that may link its subject. The first subject field never does: it is the subject."""
+    found = []
+    for info in fields_of(declared.record):
+        kind, many = identifier_in(info.annotation, identifiers)
+        if kind is not None and info.name not in declared.subject[:1]:
+            found.append(LinkField(info.name, kind, many=many))
+    for enrichment in enrichments:
+        if enrichment.record is declared.record:
+            kind, many = identifier_in(enrichment.returns, identifiers)
+            if kind is not None:
+                found.append(LinkField(enrichment.name, kind, enriched=True, many=many))
+    return tuple(found)
+
+
+def identifier_in(annotation: Any, identifiers: Mapping[type, Namespace]) -> tuple[Namespace | None, bool]:
+    """The namespace of an identifier class, or of a list of it, and whether it is a list; `| None` is allowed."""
+    kind = without_none(annotation)
+    many = typing.get_origin(kind) is list
+    if many:
+        kind = without_none(typing.get_args(kind)[0])
+    return (identifiers.get(kind), many) if isinstance(kind, type) else (None, many)
+
+
+# --------------------------------------------------------------------------------------------------------- identity
+@dataclass(frozen=True, eq=False)
+class IdentityDeclaration:
+    """A rule set as written: what of the declared identifiers is other in it, which values it blocks, its cap."""
+
+    name: str
+    version: int
+    changes: Mapping[type, Mapping[str, Any]] = field(default_factory=dict)  # by identifier class, settings by name
+    blocked: tuple[str, ...] = BLOCKED
+    cap: int = 1000
 
 
 # ------------------------------------------------------------------------------------------------------- attributes
@@ -228,6 +278,7 @@ class ProjectionDeclaration:
     attributes: tuple[Attribute, ...]
     declarations: tuple[AttributeDeclaration, ...]  # parallel to attributes
     derived: tuple[str, ...]
+    identity: IdentityDeclaration | None = None  # the rule set it was declared with
 
     @property
     def agent(self) -> str:
@@ -250,6 +301,7 @@ class Declarations:
     identifiers: dict[type, Namespace] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)  # by topic
     enrichments: list[Enrichment] = field(default_factory=list)
+    identities: list[IdentityDeclaration] = field(default_factory=list)
     projections: list[ProjectionDeclaration] = field(default_factory=list)
     agents: list[UserAgent] = field(default_factory=list)
 
@@ -307,7 +359,11 @@ def _input_type(item: Input, enrichments: Iterable[Enrichment], said: str) -> Va
 
 
 def declare_projection(
-    name: str, version: int, record: type[Projection], enrichments: Sequence[Enrichment]
+    name: str,
+    version: int,
+    record: type[Projection],
+    enrichments: Sequence[Enrichment],
+    identity: IdentityDeclaration | None = None,
 ) -> ProjectionDeclaration:
     """Read the class body of a projection. Raises DeclarationError naming class and attribute."""
     if not (isinstance(record, type) and issubclass(record, Projection)):
@@ -353,7 +409,7 @@ def declare_projection(
     if not attributes:
         raise DeclarationError(f"{record.__name__} has no attributes: write for example `orders: int = count(Order)`")
     computed = tuple(n for n, v in vars(record).items() if isinstance(v, derived))
-    return ProjectionDeclaration(name, version, record, tuple(attributes), tuple(declarations), computed)
+    return ProjectionDeclaration(name, version, record, tuple(attributes), tuple(declarations), computed, identity)
 
 
 def _annotations(record: type[Projection]) -> dict[str, Any]:

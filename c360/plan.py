@@ -10,16 +10,45 @@ import ast
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from c360.declare import Declarations, ProjectionDeclaration, Source, UserAgent, with_enrichments
+from c360.codecs.record import fields_of
+from c360.declare import (
+    Declarations,
+    IdentityDeclaration,
+    LinkField,
+    ProjectionDeclaration,
+    Source,
+    SourceType,
+    UserAgent,
+    link_fields,
+    with_enrichments,
+    without_none,
+)
 from c360.errors import DeclarationError, UsageError
-from c360.identity.namespace import Namespace
+from c360.identity.namespace import TWIN, Namespace
+from c360.identity.rules import DEFAULTS, Rules
 
-Role = Literal["raw", "governed", "projection", "changelog", "dlq", "replay", "truncates", "tasks", "days"]
+Role = Literal[
+    "raw",
+    "governed",
+    "projection",
+    "changelog",
+    "dlq",
+    "replay",
+    "truncates",
+    "tasks",
+    "days",
+    "links",
+    "loop",
+    "assignments",
+    "changes",
+]
 
+DEFAULT = "default"  # the rule set that is there without being said
+OPERATOR = "merge"  # the namespace by which an operator joins two subjects
 LARGEST_RECORD_BYTES = 16 << 20  # of our own topics; the largest state that can be committed
 FOREVER: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
 APPEND_TIME: Mapping[str, str] = {"message.timestamp.type": "LogAppendTime"}
@@ -41,6 +70,11 @@ CONFIGS: Mapping[Role, Mapping[str, str]] = {
     "truncates": {**FOREVER, **APPEND_TIME},
     "tasks": {"cleanup.policy": "delete"},
     "days": {"cleanup.policy": "compact", **APPEND_TIME},
+    "links": {"cleanup.policy": "compact", **APPEND_TIME},
+    # What is below the committed positions is deleted by the worker, not by time: a message must not be lost.
+    "loop": {**FOREVER, **APPEND_TIME, **LARGE},
+    "assignments": {"cleanup.policy": "compact", **APPEND_TIME},
+    "changes": {**FOREVER, **APPEND_TIME},
 }
 
 
@@ -78,6 +112,19 @@ class PlannedAgent:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """A rule set of the app, resolved: what decides who is who."""
+
+    name: str
+    version: int
+    rules: Rules
+
+    @property
+    def agent(self) -> str:
+        return f"identity@{self.version}" if self.name == DEFAULT else f"identity.{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """A checked app. Below this nothing has heard of `App`."""
 
@@ -89,6 +136,8 @@ class Plan:
     user_agents: tuple[UserAgent, ...]
     topics: tuple[PlannedTopic, ...]
     agents: tuple[PlannedAgent, ...]
+    links_of: Mapping[type, tuple[LinkField, ...]] = field(default_factory=dict)  # by record type; {} without identity
+    identities: tuple[Identity, ...] = ()
 
     def agent(self, name: str) -> PlannedAgent:
         """The agent of that name. Raises UsageError, naming those there are."""
@@ -103,6 +152,23 @@ class Plan:
             if any(t.record is record for t in source.types):
                 return source
         raise KeyError(record)
+
+    def identity_of(self, projection: ProjectionDeclaration) -> Identity | None:
+        """The rule set whose assignments the projection follows; None where every subject is its own profile."""
+        said = projection.identity
+        for identity in reversed(self.identities):
+            if (identity.name, identity.version) == (said.name, said.version) if said else identity.name == DEFAULT:
+                return identity
+        return None
+
+    def twin(self, namespace: Namespace) -> str:
+        """What comes before a value of this namespace in a link field: names of subjects have a twin there."""
+        return (TWIN if namespace.name in self.subject_kinds else "") + namespace.name
+
+    @property
+    def subject_kinds(self) -> frozenset[str]:
+        """Names of the namespaces that records are about."""
+        return frozenset(n.name for s in self.sources for t in s.types for n in subjects_of(s, t, self.identifiers))
 
     # names ------------------------------------------------------------------------------------------------------
     def governed(self, source: Source) -> str:
@@ -126,6 +192,26 @@ class Plan:
         return tuple(s for s in self.sources if any(t.record in records for t in s.types))
 
     @property
+    def links(self) -> str:
+        return f"{self.app}.links"
+
+    def loop(self, identity: Identity) -> str:
+        return self._of(identity, "identity")
+
+    def assignments(self, identity: Identity) -> str:
+        return self._of(identity, "assignments")
+
+    def identity_changes(self, identity: Identity) -> str:
+        return self._of(identity, "identity-changes")
+
+    def _of(self, identity: Identity, topic: str) -> str:
+        named = "" if identity.name == DEFAULT else f".{identity.name}"
+        return f"{self.app}.{topic}{named}.v{identity.version}"
+
+    def parts(self, projection: ProjectionDeclaration) -> str:
+        return f"{self.projected(projection)}.parts"
+
+    @property
     def dlq(self) -> str:
         return f"{self.app}.dlq"
 
@@ -141,6 +227,35 @@ class Plan:
 def windowed(projection: ProjectionDeclaration) -> bool:
     """Whether some attribute looks at a window of days, so that the projection reads the days topic."""
     return any(a.within_days for a in projection.attributes)
+
+
+def subjects_of(source: Source, declared: SourceType, identifiers: Mapping[type, Namespace]) -> Iterator[Namespace]:
+    """The namespaces that subjects of a record type may be of."""
+    if source.key is not None:
+        yield source.key
+    fields = {f.name: f for f in fields_of(declared.record)}
+    for name in declared.subject:
+        yield identifiers[without_none(fields[name].annotation)]
+
+
+def _identities(plan: Plan, said: Declarations) -> tuple[Identity, ...]:
+    """The rule sets, resolved: `default` is there without being said. Raises DeclarationError where they contradict."""
+    declared = said.identities
+    if not any(d.name == DEFAULT for d in declared):
+        declared = [IdentityDeclaration(DEFAULT, 1), *declared]
+    return tuple(Identity(d.name, d.version, _rules(plan, d)) for d in declared)
+
+
+def _rules(plan: Plan, declared: IdentityDeclaration) -> Rules:
+    namespaces = {OPERATOR: DEFAULTS[OPERATOR]}
+    linked = {link.namespace.name for links in plan.links_of.values() for link in links}
+    subjects = plan.subject_kinds
+    for kind, namespace in plan.identifiers.items():
+        changed = replace(namespace, **declared.changes.get(kind, {}), subject=namespace.name in subjects)
+        namespaces[namespace.name] = changed
+        if changed.subject and namespace.name in linked:
+            namespaces[changed.twin().name] = changed.twin()
+    return Rules(declared.name, namespaces, declared.blocked, declared.cap)
 
 
 def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
@@ -162,9 +277,20 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
                         " from no source; decorate it with @app.source or @app.cdc"
                     )
     bare = Plan(app, partitions, dict(said.identifiers), sources, tuple(said.projections), (), (), ())
+    links_of = {
+        t.record: links for s in sources for t in s.types if (links := link_fields(t, s.enrichments, said.identifiers))
+    }
+    if links_of:
+        bare = replace(bare, links_of=links_of)
+        bare = replace(bare, identities=_identities(bare, said))
+    elif said.identities:
+        raise DeclarationError(
+            f"app.identity({said.identities[0].name!r}): no record type has an identifier beside its subject, so nothing"
+            " could ever be joined; type such a field with a class decorated by @app.identifier"
+        )
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
-    plan = Plan(app, partitions, bare.identifiers, sources, bare.projections, user_agents, _topics(bare), _agents(bare))
+    plan = replace(bare, user_agents=user_agents, topics=_topics(bare), agents=_agents(bare))
     names = [t.name for t in plan.topics]
     for name in names:
         if names.count(name) > 1:
@@ -184,10 +310,19 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
         topics.append(PlannedTopic(plan.governed(source), "governed", n))
     if plan.sources:
         topics.append(PlannedTopic(plan.dlq, "dlq", n))
+    if plan.identities:
+        topics.append(PlannedTopic(plan.links, "links", n))
+    for identity in plan.identities:
+        topics.append(PlannedTopic(f"{plan.loop(identity)}.changelog", "changelog", n))
+        topics.append(PlannedTopic(plan.loop(identity), "loop", n))
+        topics.append(PlannedTopic(plan.assignments(identity), "assignments", n))
+        topics.append(PlannedTopic(plan.identity_changes(identity), "changes", n))
     for projection in plan.projections:
         topics.append(PlannedTopic(f"{plan.projected(projection)}.changelog", "changelog", n))
+        if plan.identity_of(projection) is not None:
+            topics.append(PlannedTopic(plan.parts(projection), "loop", n))
         topics.append(PlannedTopic(plan.projected(projection), "projection", n))
-    if plan.projections:
+    if plan.projections or plan.identities:
         topics.append(PlannedTopic(plan.tasks, "tasks", n))
     if any(map(windowed, plan.projections)):
         topics.append(PlannedTopic(plan.days, "days", n))
@@ -205,32 +340,58 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 group=f"{plan.app}.govern.v1",
                 lead=tuple(s.topic for s in plan.sources),
                 reads=(*(s.topic for s in plan.sources), *inputs),
-                writes=(*(plan.governed(s) for s in plan.sources), plan.dlq),
+                writes=(
+                    *(plan.governed(s) for s in plan.sources),
+                    *((plan.links,) if plan.identities else ()),
+                    plan.dlq,
+                ),
                 changelogs=tuple(plan.govern_changelog(s) for s in plan.sources),
-                tables=("ids", "rows", "misfits"),
+                tables=("ids", "rows", "misfits", *(("links",) if plan.identities else ())),
                 fingerprint="govern/1",
+            )
+        )
+    for identity in plan.identities:
+        loop = plan.loop(identity)
+        agents.append(
+            PlannedAgent(
+                name=identity.agent,
+                group=loop,
+                lead=(plan.tasks,),
+                reads=(plan.links, loop),
+                writes=(plan.assignments(identity), plan.identity_changes(identity), loop),
+                changelogs=(f"{loop}.changelog",),
+                tables=("nodes", "neighbours", "evidence", "told"),
+                fingerprint=identity.rules.fingerprint[:16],
             )
         )
     for projection in plan.projections:
         days = (plan.days,) if windowed(projection) else ()
+        followed = plan.identity_of(projection)
+        moves = (plan.parts(projection),) if followed is not None else ()
+        assigned = (plan.assignments(followed),) if followed is not None else ()
         agents.append(
             PlannedAgent(
                 name=projection.agent,
                 group=f"{plan.app}.{projection.name}.v{projection.version}",
                 lead=(plan.tasks,),
-                reads=(*(plan.governed(s) for s in plan.sources_of(projection)), *days),
-                writes=(plan.projected(projection),),
+                reads=(*(plan.governed(s) for s in plan.sources_of(projection)), *assigned, *moves, *days),
+                writes=(plan.projected(projection), *moves),
                 changelogs=(f"{plan.projected(projection)}.changelog",),
-                tables=("fragments", "written", "due"),
-                fingerprint=projection_fingerprint(projection),
+                tables=(
+                    "fragments",
+                    "written",
+                    "due",
+                    *(("profiles", "slots", "parts") if followed is not None else ()),
+                ),
+                fingerprint=projection_fingerprint(projection, followed),
             )
         )
     return tuple(agents)
 
 
-def projection_fingerprint(projection: ProjectionDeclaration) -> str:
+def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity | None) -> str:
     """16 hex digits over everything that decides what a profile of this projection holds."""
-    parts: list[str] = []
+    parts: list[str] = [] if identity is None else [identity.agent]
     for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
         parts.append(repr(attribute))
         parts += [str(i) for i in declaration.inputs]

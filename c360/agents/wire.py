@@ -69,6 +69,42 @@ class Truncate(msgspec.Struct, frozen=True):
 decode_truncate = msgspec.json.Decoder(Truncate).decode
 
 
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject's profile and its accepted identifiers; the greatest `seq` holds. Twins are written as what they are of.
+
+    `was`: its profile before; readers of an old id find the new one here. `deferred`: links that join nobody, with reasons.
+    """
+
+    seq: int
+    profile: str
+    identifiers: list[str] = []
+    deferred: list[tuple[str, str]] = []
+    was: str | None = None
+    change: str
+    cause: str
+
+
+decode_assignment = msgspec.json.Decoder(Assignment).decode
+
+
+class IdentityChange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What became of a profile: keyed by its id. `change`: created, merged, split, moved, detail, conflict, status.
+
+    `subject`: who came, or about whom it is; `was`: the profile it comes from; `status`: of a node that may (ok) or may not
+    (shared, hub) link any more; `cause`: the fact that brought it about.
+    """
+
+    change: str
+    subject: str
+    was: str | None = None
+    deferred: list[tuple[str, str]] = []
+    status: str | None = None
+    cause: str = ""
+
+
+decode_identity_change = msgspec.json.Decoder(IdentityChange).decode
+
+
 class MisfitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A record that could not be used, with its reason and its original bytes (base64)."""
 

@@ -12,18 +12,17 @@ until the next of its id.
 
 from __future__ import annotations
 
-import struct
 import threading
 import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import count
 from typing import Any, Final, NamedTuple
 
 from c360.clock import Clock, system
+from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
 from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, TaskMigrated, TransactionAborted
 
@@ -32,26 +31,6 @@ FRAME_BYTES: Final = 70  # a record's own overhead, about
 LOOK_S: Final = 0.01  # plain records wake nobody before a flush: waiting consumers look this often, as a linger
 QUIET_S: Final = 0.1  # a reader says so often that nothing came
 READ_RECORDS: Final = 10_000
-
-
-@lru_cache(maxsize=1 << 16)
-def murmur2(key: bytes) -> int:
-    """Kafka's hash of a key, unsigned 32 bit (Java: org.apache.kafka.common.utils.Utils.murmur2)."""
-    m, mask, size = 0x5BD1E995, 0xFFFFFFFF, len(key)
-    h = 0x9747B28C ^ size
-    whole = size & ~3
-    for (k,) in struct.iter_unpack("<I", key[:whole]):
-        k = k * m & mask
-        h = h * m & mask ^ (k ^ k >> 24) * m & mask
-    if whole < size:
-        h = (h ^ int.from_bytes(key[whole:], "little")) * m & mask
-    h = (h ^ h >> 13) * m & mask
-    return h ^ h >> 15
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key, as Java's default partitioner and librdkafka's murmur2 choose it."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 # ========================================================================================================= the log

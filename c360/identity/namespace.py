@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from c360.errors import Misfit
 from c360.identity import normalize
 
 MAX_VALUE_BYTES = 512
+TWIN = "="  # before the name of a namespace, and so of its keys
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 
 Normalizer = Callable[[str], str | None]
@@ -35,6 +36,10 @@ class Namespace:
     subject: bool = False
     hub_at: int | None = 20
     links: bool = True
+
+    def twin(self) -> Namespace:
+        """The identifier of a kind that names subjects, too (docs/decisions/0013): the same rules, `=` before its name."""
+        return replace(self, name=TWIN + self.name, subject=False)
 
     @property
     def most(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from c360.errors import DeclarationError
 from c360.identity import normalize
-from c360.identity.namespace import NAME, Namespace
+from c360.identity.namespace import NAME, TWIN, Namespace
 
 Key = str
 """A node: `namespace:value`, such as `crm:42`, `email:~k3v`."""
@@ -176,7 +176,7 @@ def _check(rules: Rules) -> None:
 
 
 def _contradictions(n: Namespace) -> Iterable[str]:
-    if not NAME.match(n.name):
+    if not NAME.match(n.name.removeprefix(TWIN)):
         yield "has a name that is not lower case letters, digits and _, at most 40"
     if n.name == "session_id":
         yield "is never an identity, a session ends: use the id of the user, device or cookie that it belongs to"

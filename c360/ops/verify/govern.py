@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from c360.declare import Source
-from c360.engine.memory import partition_of
+from c360.engine.partition import partition_of
 from c360.engine.state import Positions, partitions_of
 from c360.engine.transport import TP
 from c360.ops.verify.log import Archive, DeadLetters, Log

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from c360.engine.memory import partition_of
+from c360.engine.partition import partition_of
 from c360.engine.state import POSITIONS, RESET, Positions, decode_positions
 from c360.engine.transport import TP, Cluster, Headers
 from c360.errors import BrokerAway
