@@ -114,10 +114,16 @@ def _govern(page: Page, agent: Govern) -> None:
             ("duplicates", "Repeats dropped.", counters.duplicates),
             ("stale", "Row states dropped that were not newer than the held one.", counters.stale),
             ("ignored", "Records that no type claims or that say nothing.", counters.ignored),
+            ("links", "Link facts written: what no record had said before.", counters.links),
         ):
             page.add(f"c360_{name}_total", "counter", text, labels, value)
         for reason, count in sorted(counters.misfits.items()):
             page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
+        for namespace, count in sorted(counters.blocked.items()):
+            page.add(
+                "c360_identifiers_blocked_total", "counter", "Identifiers that say nothing about anybody, or are not valid.",
+                {**labels, "namespace": namespace}, count,
+            )  # fmt: skip
 
 
 def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> None:
