@@ -60,7 +60,9 @@ class Links:
 
 
 def is_of(slot: Slot, source: Source) -> bool:
-    """Whether a source says a fact."""
+    """Whether a source says a fact. Sources say links only."""
+    if slot.kind != "link":
+        return False
     return slot.source == source.name if source.kind == "events" else slot.source.startswith(f"{source.name}#")
 
 

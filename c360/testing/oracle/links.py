@@ -42,14 +42,14 @@ Facts = Mapping[Slot, Claim]
 
 
 def read_fact(key: bytes, value: bytes) -> tuple[Slot, Claim]:
-    """What a record of `links` says. Raises anything for what is none."""
+    """What a record of `links` says. Raises ValueError for what is none."""
     parts = [p.replace("%7C", "|").replace("%25", "%") for p in key.decode().split("|")]
-    form, (version, dead, first_seen, assurance) = msgspec.msgpack.decode(value)
-    slot = Slot(*parts)
-    sound = slot.key == key and slot.kind in ("link", "cannot") and form == 1 and isinstance(dead, bool)
-    if not sound or not all(type(n) is int for n in (version, first_seen, assurance)):
-        raise ValueError("no fact")
-    return slot, Claim(version, dead, first_seen, assurance)
+    match parts, msgspec.msgpack.decode(value):
+        case [_, "link" | "cannot", _, _], [1, [int(version), bool(dead), int(first_seen), int(assurance)]]:
+            slot = Slot(*parts)
+            if slot.key == key:
+                return slot, Claim(version, dead, first_seen, assurance)
+    raise ValueError("no fact")
 
 
 def newest(said: Iterable[tuple[Slot, Claim]]) -> dict[Slot, Claim]:
