@@ -119,12 +119,14 @@ class TestDriver:
             yield key, value
 
     def verify(self, *agents: str) -> None:
-        """Recompute what these agents (default: all) have made. Raises AssertionError with what differs."""
+        """Recompute what these agents (default: all) have made. Raises AssertionError with what differs, or
+        why that cannot be told."""
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
         report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents])
         assert not report.differences, report.to_text()
+        assert report.complete, report.to_text()
 
     # --------------------------------------------------------------------------------------------- time and accidents
     def advance(self, by: timedelta) -> None:

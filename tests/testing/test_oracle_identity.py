@@ -20,7 +20,7 @@ from c360.testing.oracle.links import (
     says_nothing,
 )
 from c360.testing.oracle.profiles import Member, Profiles
-from tests.testing.people import Account, Visit, app
+from tests.testing.people import Account, Born, Cookie, CrmId, Email, Visit, app
 from tests.testing.shop import change
 
 PLAN = app.plan()
@@ -51,15 +51,14 @@ def test_values_that_say_nothing(value: str, nothing: bool) -> None:
 
 
 def test_labels_are_normalised_and_each_is_said_once() -> None:
-    visit = Visit(
-        id="1", cookie=" c-1 ", customer="7", emails=["A@B.org", "a@b.org ", "no address", "none"], page="a",
-        ts=datetime(2026, 11, 2, tzinfo=UTC),
-    )  # fmt: skip
+    emails = [Email(said) for said in ("A@B.org", "a@b.org ", "no address", "none")]
+    when = datetime(2026, 11, 2, tzinfo=UTC)
+    visit = Visit(id="1", cookie=Cookie(" c-1 "), customer=CrmId("7"), emails=emails, page="a", ts=when)
     assert Linking(PLAN).labels(VISITS, visit, "crm:7") == ["=cookie:c-1", "email:a@b.org"]
     assert Linking(PLAN).labels(VISITS, visit, "cookie:c-1") == ["email:a@b.org"], "it is no link to itself"
-    account = Account(id=1, crm="7", email=None, born="1980-01-01", name="Ann Lee")
+    account = Account(id=1, crm=CrmId("7"), email=None, born=Born("1980-01-01"), name="Ann Lee")
     assert Linking(PLAN).labels(ACCOUNTS, account, "crm:7") == ["born:1980-01-01", "name_key:ann lee|1980-01-01"]
-    long = Account(id=1, crm="7", email=None, born="x" * 508, name=None)
+    long = Account(id=1, crm=CrmId("7"), email=None, born=Born("x" * 508), name=None)
     assert Linking(PLAN).labels(ACCOUNTS, long, "crm:7") == []
 
 
