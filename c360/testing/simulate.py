@@ -11,17 +11,20 @@ from c360.assembly import agents_of
 from c360.engine.agent import Agent
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
-from c360.engine.transport import Cluster, TopicSpec
+from c360.engine.partition import partition_of
+from c360.engine.transport import TP, Cluster, TopicSpec
+from c360.identity.facts import Claim, cannot, encode_fact, link
 from c360.ops import topics
 from c360.ops.load import RawRecord
 from c360.ops.progress import at_rest
-from c360.plan import Plan
+from c360.plan import OPERATOR, Plan
 from c360.tables.store import Stores
 from c360.testing.faults import Later
 from c360.testing.records import Maker
 from c360.testing.simulation import Simulation
 
 STEPS = 200
+OPERATED = 0.05  # of the times that records come, an operator says something, too
 RAW_PARTITIONS = 2
 START_MS = 1_793_610_000_000  # 2026-11-02T09:00:00Z
 PAUSES_MS = (0, 1, 50, 1_000, 60_000, 3_600_000, 86_400_000)
@@ -66,7 +69,26 @@ class AppStage:
             record = self.next_record(self.now_ms)
             self.producer.produce(record.topic, record.key, record.value, None, record.headers, timestamp=self.now_ms)
             self.records += 1
+        if self.plan.identities and dice.random() < OPERATED:
+            self._operate(dice)
         self.producer.flush()
+
+    def _operate(self, dice: random.Random) -> None:
+        """An operator says of two subjects that they are one customer, or not, or takes that back."""
+        places = [TP(self.plan.links, p) for p in range(self.plan.partitions)]
+        keys = [key for batches in self.reader.read(self.reader.starts(places)) for b in batches for key in b.keys]
+        subjects = sorted({key.decode().split("|")[0] for key in keys if key is not None})
+        if len(subjects) < 2:
+            return
+        one, two = dice.sample(subjects, 2)
+        claim = Claim(self.now_ms, dead=dice.random() < 0.3, first_seen=self.now_ms)
+        case = f"{OPERATOR}:case-{dice.randrange(3)}"
+        apart = cannot(min(one, two), max(one, two), "operator", claim)
+        facts = [apart] if dice.random() < 0.5 else [link(s, case, "operator", claim) for s in (one, two)]
+        for fact in facts:
+            key, value = encode_fact(fact)
+            place = partition_of(fact.subject.encode(), self.plan.partitions)
+            self.producer.produce(self.plan.links, key, value, place, timestamp=self.now_ms)
 
     def changelogs(self) -> Sequence[str]:
         return [topic for agent in self.plan.agents for topic in agent.changelogs]

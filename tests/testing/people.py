@@ -78,7 +78,7 @@ def name_key(account: Account) -> NameKey | None:
     return None if said is None else NameKey(said)
 
 
-risk = app.identity("risk", changes={Email: {"limit": 1}}, cap=6)
+risk = app.identity("risk", changes={Email: {"limit": 1}, Cookie: {"hub_at": 3, "shared_at": None}}, cap=6)
 
 
 @app.projection("customer")

@@ -1,6 +1,6 @@
 """Who is one customer, written down naively from IDENTITY.md §3: all facts at once, no blocks, everything counted anew.
 
-Imports of c360.identity only what facts and namespaces are; decides nothing with its code. Takes a second for 100,000
+Imports of c360.identity only what facts and namespaces are; decides nothing with its code. Takes seconds for 100,000
 links of components of a few nodes.
 """
 
