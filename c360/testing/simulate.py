@@ -13,7 +13,7 @@ from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster, TopicSpec
-from c360.identity.facts import Claim, cannot, encode_fact, link
+from c360.identity.facts import Claim, cannot, decode_fact, encode_fact, link
 from c360.ops import topics
 from c360.ops.load import RawRecord
 from c360.ops.progress import at_rest
@@ -76,8 +76,9 @@ class AppStage:
     def _operate(self, dice: random.Random) -> None:
         """An operator says of two subjects that they are one customer, or not, or takes that back."""
         places = [TP(self.plan.links, p) for p in range(self.plan.partitions)]
-        keys = [key for batches in self.reader.read(self.reader.starts(places)) for b in batches for key in b.keys]
-        subjects = sorted({key.decode().split("|")[0] for key in keys if key is not None})
+        read = (b for batches in self.reader.read(self.reader.starts(places)) for b in batches)
+        known = [decode_fact(k, v) for b in read for k, v in zip(b.keys, b.values, strict=True) if k and v]
+        subjects = sorted({fact.subject for fact in known})
         if len(subjects) < 2:
             return
         one, two = dice.sample(subjects, 2)

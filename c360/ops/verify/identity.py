@@ -111,6 +111,6 @@ class IdentityCheck:
         standings = {}
         for subject, (profile, accepted, refused) in answer(facts, self.identity.rules).standings.items():
             identifiers = tuple(sorted({i.removeprefix("=") for i in accepted}))
-            deferred = tuple(sorted({(i.removeprefix("="), reason) for i, reason in refused}))
+            deferred = tuple(sorted({(i.removeprefix("="), reason.replace(":=", ":")) for i, reason in refused}))
             standings[subject] = Standing(profile, identifiers, deferred)
         return standings
