@@ -61,6 +61,12 @@ class Maker:
         self.recent = [*self.recent[-RECENT:], record]
         return record
 
+    def subject(self) -> str:
+        """The label of somebody whom records may be about."""
+        kinds = [n for n in self.plan.identifiers.values() if n.name in self.plan.subject_kinds]
+        namespace, self.person = self.dice.choice(kinds), self.dice.randrange(PEOPLE)
+        return f"{namespace.name}:{namespace.normalize(self._identifier(namespace.normalize))}"
+
     def _event(self, source: Source) -> RawRecord:
         declared = self.dice.choice(source.types)
         payload = self._payload(declared.record)

@@ -12,8 +12,8 @@ from c360.engine.agent import Agent
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.partition import partition_of
-from c360.engine.transport import TP, Cluster, TopicSpec
-from c360.identity.facts import Claim, cannot, decode_fact, encode_fact, link
+from c360.engine.transport import Cluster, TopicSpec
+from c360.identity.facts import Claim, cannot, encode_fact, link
 from c360.ops import topics
 from c360.ops.load import RawRecord
 from c360.ops.progress import at_rest
@@ -45,8 +45,9 @@ class Simulated:
 class AppStage:
     """An app on an in-memory log whose clock moves with its records."""
 
-    def __init__(self, plan: Plan, records: Records) -> None:
-        self.plan, self.next_record = plan, records
+    def __init__(self, plan: Plan, records: Records, subject: Callable[[], str]) -> None:
+        """`subject`: gives one that operators say something about."""
+        self.plan, self.next_record, self.subject = plan, records, subject
         self.now_ms, self.records = START_MS, 0
         self.cluster = MemoryCluster(now_ms=self._now)
         self.admin, self.reader, self.producer = self.cluster.admin(), self.cluster.reader(), self.cluster.producer()
@@ -75,13 +76,9 @@ class AppStage:
 
     def _operate(self, dice: random.Random) -> None:
         """An operator says of two subjects that they are one customer, or not, or takes that back."""
-        places = [TP(self.plan.links, p) for p in range(self.plan.partitions)]
-        read = (b for batches in self.reader.read(self.reader.starts(places)) for b in batches)
-        known = [decode_fact(k, v) for b in read for k, v in zip(b.keys, b.values, strict=True) if k and v]
-        subjects = sorted({fact.subject for fact in known})
-        if len(subjects) < 2:
+        one, two = self.subject(), self.subject()
+        if one == two:
             return
-        one, two = dice.sample(subjects, 2)
         claim = Claim(self.now_ms, dead=dice.random() < 0.3, first_seen=self.now_ms)
         case = f"{OPERATOR}:case-{dice.randrange(3)}"
         apart = cannot(min(one, two), max(one, two), "operator", claim)
@@ -116,7 +113,8 @@ def simulate(
     of PYTHONHASHSEED. Raises AssertionError with the differences; whatever else ends a worker is raised as it is.
     """
     plan, dice = app.plan(), random.Random(f"records {seed}")
-    stage = AppStage(plan, Maker(plan, dice).record if records is None else records(dice))
+    maker = Maker(plan, dice)
+    stage = AppStage(plan, maker.record if records is None else records(dice), maker.subject)
     simulation = Simulation(stage, seed)
     simulation.run(steps)
     return Simulated(seed, stage.records, dict(simulation.happened))
