@@ -281,13 +281,6 @@ class Moves:
         self.news.clear()
 
     # ------------------------------------------------------------------------------------------------------ state
-    def head(self, key: bytes, state: ProfileState) -> Head:
-        """Where the digest and the due day of this profile are, to be changed before it is settled."""
-        if state.shared:
-            return self._shared(key)
-        self.profiles.touch((key,))
-        return state
-
     def _state(self, key: bytes) -> ProfileState:
         state = self.profiles.get(key)
         if state is None:

@@ -17,7 +17,7 @@ import msgspec
 
 from c360.agents.folding import SourceFold, source_fold
 from c360.agents.moves import MoveCounters, Moves
-from c360.agents.profiles import DUE, NO_DUE, PROFILES, Head, ProfileCodec, ProfileState, day_key, day_of
+from c360.agents.profiles import DUE, PROFILES, Head, ProfileCodec, ProfileState, day_key, day_of
 from c360.agents.render import Renderer, renderer_of
 from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_record
 from c360.clock import DAY_MS
@@ -308,7 +308,10 @@ class ProjectionTask:
 
     # ----------------------------------------------------------------------------------------------------- windows
     def _index(self, key: bytes, head: Head, due: int) -> bool:
-        """Have the profile looked at again on the day its first bucket stops counting; whether that is another day now."""
+        """Have the profile looked at again on the day its first bucket stops counting; whether that is another day now.
+
+        Entries of earlier days stay until they have come, and do no harm.
+        """
         if due == head.due:
             return False
         self.due.put(day_key(due) + key, True)
@@ -325,9 +328,7 @@ class ProjectionTask:
         for entry, _ in found:
             key = entry[4:]
             self.due.delete(entry)
-            state = self.profiles.get(key)
-            if state is not None:
-                self.moves.head(key, state).due = NO_DUE
+            if self.profiles.get(key) is not None:
                 self.touched.setdefault(key, -1)
 
     # ----------------------------------------------------------------------------------------------- after a reset

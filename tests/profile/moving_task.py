@@ -15,7 +15,7 @@ import msgspec
 
 from c360.agents.folding import SourceFold
 from c360.agents.moves import MoveCounters
-from c360.agents.profiles import PROFILES, ProfileState, written_before
+from c360.agents.profiles import PROFILES, ProfileState, notes_of_reset, written_before
 from c360.agents.projection import Compiled, ProjectionCounters, ProjectionTask
 from c360.agents.render import Renderer
 from c360.agents.wire import Assignment, encode
@@ -235,5 +235,5 @@ def rewound(rules: Rules, catch_up: Mapping[str, int], digests: Mapping[str, byt
     """What a reset leaves of a task: what it has to catch up with, and digests of what it has written."""
     store = MemoryStore()
     store.write([(PROFILES + key.encode(), written_before(rules.folding, digest)) for key, digest in digests.items()])
-    store.write([(NOTES, msgspec.json.encode(({"catch_up": catch_up}, {})))])
+    store.write([(NOTES, msgspec.json.encode((notes_of_reset(catch_up), {})))])
     return store
