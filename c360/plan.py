@@ -391,7 +391,7 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
 
 def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity | None) -> str:
     """16 hex digits over everything that decides what a profile of this projection holds."""
-    parts: list[str] = [] if identity is None else [identity.agent]
+    parts = ["projection/2", *([] if identity is None else [identity.agent])]
     for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
         parts.append(repr(attribute))
         parts += [str(i) for i in declaration.inputs]

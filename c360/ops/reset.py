@@ -11,6 +11,10 @@ command finishes:
 
 A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
 that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return.
+
+Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
+to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
+a profile of several may be written without members who are told of later.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from c360.agents.projection import PROFILES, ProfileCodec, ProfileState
+from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
@@ -59,12 +63,14 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     reader = cluster.reader()
     try:
         starts = reader.starts(inputs)
+        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes])
+        starts |= said
         ends = _ends_of_records(reader, starts)
     finally:
         reader.close()
     now = admin.group_offsets(agent.group)
     moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
-    cut = sorted({tp.topic for tp in inputs if starts[tp] > 0})
+    cut = sorted({tp.topic for tp in inputs if starts[tp] > 0 and tp not in said})
     notes = [f"{topic}: retention has cut its beginning; data is complete only from there" for topic in cut]
     derived = [*(plan.governed(s) for s in plan.sources), plan.dlq] if agent_name == "govern" else []
     clears = [*agent.changelogs, *derived]
@@ -120,9 +126,9 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
             notes = {}
             if projection is not None:
-                notes["catch_up"] = {
-                    f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]
-                }
+                notes = notes_of_reset(
+                    {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
+                )
             producer.produce(log.topic, RESET, incarnation, log.partition)
             for key, state in digests.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)
@@ -150,7 +156,6 @@ def _digests(
 ) -> Mapping[int, Mapping[bytes, bytes]]:
     """By partition: states without records, but with the digest of what the output topic holds for their profile."""
     folding = Folding(projection.attributes)
-    codec = ProfileCodec(folding)
     topic = plan.projected(projection)
     found: dict[int, dict[bytes, bytes]] = {}
     partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
@@ -160,5 +165,5 @@ def _digests(
         if value is None:
             held.pop(PROFILES + key, None)
         else:
-            held[PROFILES + key] = codec.encode(ProfileState(folding.empty(), digest_of(value)))
+            held[PROFILES + key] = written_before(folding, digest_of(value))
     return found

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import orjson
 
-from c360.agents.projection import lazily_typed
+from c360.agents.render import lazily_typed
 from c360.app import App
 from c360.assembly import stepping_loops
 from c360.declare import ProjectionDeclaration
