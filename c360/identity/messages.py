@@ -98,6 +98,7 @@ def encoded(message: Message, most: int) -> Iterator[bytes]:
         size += weight
     if members:
         yield _piece(members, told, cause)
+    assert not told, "what was told without evidence of its subject is cut off"
     for request, nodes in message.reported:
         step = max(1, len(nodes) * most // (len(_encode_part(nodes)) + 1))
         for i in range(0, len(nodes), step):
@@ -105,7 +106,7 @@ def encoded(message: Message, most: int) -> Iterator[bytes]:
 
 
 def _piece(members: Sequence[Evidence], told: dict[Key, Told], cause: str) -> bytes:
-    pairs = [(evidence.node, told[evidence.node]) for evidence in members if evidence.node in told]
+    pairs = [(evidence.node, told.pop(evidence.node)) for evidence in members if evidence.node in told]
     return encode_message(Gather(tuple(members), cause, tuple(pairs)))
 
 

@@ -60,7 +60,7 @@ class NeighbourShelves(NamedTuple):
     """Where the neighbours of a node lie that has too many to be carried about whole."""
 
     of: MutableMapping[Key, Neighbour]
-    waiting: MutableMapping[Key, None]
+    waiting: MutableMapping[Key, bool]
     counts: MutableMapping[Key, int]
 
 
@@ -94,7 +94,7 @@ class Neighbours:
         self._spread: dict[str, int] = {}  # namespace → different unique ids lent
         self.degree = self.waits = 0  # how many there are; how many wait
         for subject, neighbour in of.items():
-            self.put(subject, neighbour)
+            self._add(subject, neighbour)
 
     @classmethod
     def lying(cls, shelves: NeighbourShelves, degree: int, waits: int, spread: dict[str, int]) -> Neighbours:
@@ -118,13 +118,16 @@ class Neighbours:
                 del self.waiting[subject]
                 self.waits -= 1
         if neighbour is not None:
-            self.degree += 1
-            self.of[subject] = neighbour
-            for unique in neighbour.uniques:
-                self._count(unique, 1)
-            if neighbour.may_link and not neighbour.met:
-                self.waiting[subject] = None
-                self.waits += 1
+            self._add(subject, neighbour)
+
+    def _add(self, subject: Key, neighbour: Neighbour) -> None:
+        self.degree += 1
+        self.of[subject] = neighbour
+        for unique in neighbour.uniques:
+            self._count(unique, 1)
+        if neighbour.may_link and not neighbour.met:
+            self.waiting[subject] = True
+            self.waits += 1
 
     def _count(self, unique: Key, sign: int) -> None:
         count = self._counts.get(unique, 0) + sign
@@ -282,6 +285,7 @@ class Outcome(NamedTuple):
 
     sends: list[tuple[Key, Message]]
     events: list[Event]
+    novel: int = 0  # facts that were news
     largest: int = 0  # nodes of the largest component that was decided
 
 
@@ -289,13 +293,13 @@ def step(node: Node, messages: Iterable[Message], rules: Rules) -> Outcome:
     """One node takes its share of a batch, in place. The same of equal nodes and messages."""
     turn = _Turn(node, rules, messages)
     turn.run()
-    return Outcome(turn.sends, turn.events, turn.largest)
+    return Outcome(turn.sends, turn.events, turn.novel, turn.largest)
 
 
 class _Turn:
     """One step on its way: the node, what it still has to read, and what it has said so far."""
 
-    __slots__ = ("cause", "events", "inbox", "largest", "me", "near", "rules", "sends", "stale")
+    __slots__ = ("cause", "events", "inbox", "largest", "me", "near", "novel", "rules", "sends", "stale")
 
     def __init__(self, me: Node, rules: Rules, messages: Iterable[Message]) -> None:
         self.me, self.rules = me, rules
@@ -303,7 +307,7 @@ class _Turn:
         self.sends: list[tuple[Key, Message]] = []
         self.events: list[Event] = []
         self.cause = ""
-        self.largest = 0
+        self.novel = self.largest = 0
         self.stale = False  # own evidence may be out of date
         self.near: set[Key] = set()  # nodes in whose components the decision may be out of date
 
@@ -332,6 +336,7 @@ class _Turn:
     def on_fact(self, fact: Fact) -> None:
         if join(self.me.claims, fact):
             self.cause = fact.id
+            self.novel += 1
             self.stale = True
 
     def on_touch(self, touch: Touch) -> None:
