@@ -98,6 +98,11 @@ def _deferred(standing: Standing | None) -> list[tuple[str, str]]:
     return sorted({(shown(key), reason.replace(f":{TWIN}", ":")) for key, reason in standing.deferred})
 
 
+def _refused(standing: Standing | None) -> list[tuple[str, str]]:
+    """What is a conflict: not that a value joins nobody, which its own status says, or that nothing is known of it yet."""
+    return [(key, reason) for key, reason in _deferred(standing) if reason != "identifier_inactive"]
+
+
 # -------------------------------------------------------------------------------------------------------------- task
 @dataclass
 class IdentityCounters:
@@ -143,7 +148,9 @@ class IdentityTask:
         self.news: dict[str, tuple[str, str]] = {}  # of subjects: how they came to another profile, and the last cause
         self.totals: Counter[str] = Counter()  # nodes by status, members of blocks, …: of all nodes of the partition
         self.life = 0
-        self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" → offset before which nothing is published
+        self.catch_up: dict[
+            str, int
+        ] = {}  # after a reset: "topic/partition" → offset before which nothing is published
         self.sweep: tuple[str, str] | None = None  # after it: table, and the subject from which on all is published
 
     # --------------------------------------------------------------------------------------------------- processor
@@ -329,8 +336,8 @@ class IdentityTask:
         elif was.profile == node.standing.profile:
             change = "detail"
         self._assign(node, change, was.profile if was else None, cause, out)
-        deferred = _deferred(node.standing)
-        if deferred and deferred != _deferred(was):
+        deferred = _refused(node.standing)
+        if deferred and deferred != _refused(was):
             self.counters.conflicts += 1
             said = IdentityChange(change="conflict", subject=node.key, deferred=deferred, cause=cause)
             out.send(self.changes, node.standing.profile.encode(), encode(said))
