@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from c360.agents.govern import Govern
+from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
 from c360.clock import Clock, system
 from c360.engine.agent import Agent
@@ -35,6 +36,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = ()) -> list[Agent]
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
         chosen.append(Govern(plan, admin.topics))
+    chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
     return chosen
 

@@ -73,8 +73,8 @@ CONFIGS: Mapping[Role, Mapping[str, str]] = {
     "links": {"cleanup.policy": "compact", **APPEND_TIME},
     # What is below the committed positions is deleted by the worker, not by time: a message must not be lost.
     "loop": {**FOREVER, **APPEND_TIME, **LARGE},
-    "assignments": {"cleanup.policy": "compact", **APPEND_TIME},
-    "changes": {**FOREVER, **APPEND_TIME},
+    "assignments": {"cleanup.policy": "compact", **APPEND_TIME, **LARGE},
+    "changes": {**FOREVER, **APPEND_TIME, **LARGE},
 }
 
 
@@ -360,7 +360,7 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 reads=(plan.links, loop),
                 writes=(plan.assignments(identity), plan.identity_changes(identity), loop),
                 changelogs=(f"{loop}.changelog",),
-                tables=("nodes", "neighbours", "evidence", "told"),
+                tables=("nodes", "neighbours", "waiting", "lent", "evidence", "holders", "told", "sent"),
                 fingerprint=identity.rules.fingerprint[:16],
             )
         )

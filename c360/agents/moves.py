@@ -78,14 +78,15 @@ class Moves:
         self.cells: Table[bytes] = Table(CELLS, same, same)
         self.tables = (self.shared, self.slots, self.cells)
         self.held = 0  # slots
+        self.today = 0  # the greatest day that was told
         self.news: dict[bytes, News] = {}  # of subjects that were touched in this step
         self.sent: list[tuple[bytes, bytes, int]] = []  # key, message, cause
 
-    def resume(self, held: int) -> None:
-        """Forget the step; `held` is the number of slots at the last commit."""
+    def resume(self, held: int, today: int) -> None:
+        """Forget the step; `held` slots, and the day, as of the last commit."""
         self.news.clear()
         self.sent.clear()
-        self.held = held
+        self.held, self.today = held, today
 
     # ----------------------------------------------------------------------------------------------------- absorb
     def fold(self, key: bytes, state: ProfileState, fold: Fold, record: View) -> bool:
@@ -147,14 +148,14 @@ class Moves:
         self._send(drops, -1)
 
     # ------------------------------------------------------------------------------------------------------ place
-    def place(self, today: int) -> None:
+    def place(self) -> None:
         """Have all homes that were touched say what is new, and where their fragments are to lie."""
         for key in tuple(self.news):
             state = self._state(key)
             if (home := state.home) is None:
                 continue
             before = home.places.keys() if state.fragment else ()
-            self.folding.expire(state.fragment, today)  # nobody else does while it lies elsewhere
+            self.folding.expire(state.fragment, self.today)  # nobody else does while it lies elsewhere
             subject, news = key.decode(), self.news[key]
             self._send(
                 homes.place(subject, home, state.fragment, news, folding=self.folding, local=self._is_local),
@@ -195,7 +196,6 @@ class Moves:
         subject = message.subject.encode()
         at = key_of(key, subject)
         slot = self.slots.get(at)
-        self.slots.touch((at,))  # before it changes: a step that fails on the way is forgotten
         before = shared.profile.slots
         match message:
             case Put():
@@ -216,6 +216,7 @@ class Moves:
         if slot is None:
             self.slots.delete(at)
         else:
+            self.folding.expire(slot.fragment, self.today)
             self.slots.put(at, slot)
 
     def _share(self, key: bytes) -> Shared:
@@ -226,11 +227,11 @@ class Moves:
         shared = Shared(self.owner.new(), state.digest, state.due)
         self.shared.put(key, shared)
         self.profiles.touch((key,))
-        state.digest, state.due, state.shared, state.told = b"", NO_DUE, True, True
+        state.digest, state.due, state.shared = b"", NO_DUE, True
         self.news.setdefault(key, News())  # its own subject is one among others now
         return shared
 
-    def settle(self, key: bytes, state: ProfileState, today: int) -> tuple[Head, Fragment, Listing, int | None]:
+    def settle(self, key: bytes, state: ProfileState) -> tuple[Head, Fragment, Listing, int | None]:
         """At the end of a step: what the record of this profile is made of, and the day on which to look at it again.
 
         The head is the one that is to be kept up to date; it counts as changed already.
@@ -239,12 +240,12 @@ class Moves:
         if not state.shared or key in self.news:
             self.profiles.touch((key,))
             if state.fragment and stays:
-                due = self.folding.expire(state.fragment, today)
+                due = self.folding.expire(state.fragment, self.today)
         if state.shared:
             shared = self._shared(key)
             merged = shared.profile
             due = self.owner.settle(
-                merged, profile, slots=lambda: self._slots(key), fragment=state.fragment, today=today
+                merged, profile, slots=lambda: self._slots(key), fragment=state.fragment, today=self.today
             )
             self._store(key, state, shared)
             if state.shared:
@@ -280,13 +281,6 @@ class Moves:
         self.news.clear()
 
     # ------------------------------------------------------------------------------------------------------ state
-    def head(self, key: bytes, state: ProfileState) -> Head:
-        """Where the digest and the due day of this profile are, to be changed before it is settled."""
-        if state.shared:
-            return self._shared(key)
-        self.profiles.touch((key,))
-        return state
-
     def _state(self, key: bytes) -> ProfileState:
         state = self.profiles.get(key)
         if state is None:

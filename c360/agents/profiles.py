@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -23,8 +23,6 @@ _HEAD = struct.Struct(">Bi")
 _HEAD_BYTES = _HEAD.size + DIGEST_BYTES
 _SIZE = struct.Struct(">I")
 _HOME, _SHARED, _TOLD = 1, 2, 4  # bits of a row's first byte
-
-log = logging.getLogger("c360.projection")
 
 
 class ProfileState:
@@ -97,6 +95,11 @@ class ProfileCodec:
 def written_before(folding: Folding, digest: bytes) -> bytes:
     """The row of a profile of which nothing is known but what was last written of it."""
     return ProfileCodec(folding).encode(ProfileState(folding.empty(), digest))
+
+
+def notes_of_reset(catch_up: Mapping[str, int]) -> dict[str, Any]:
+    """What a task begins with: inputs ("topic/partition") to be read up to an offset, then all profiles to be compared."""
+    return {"catch_up": dict(catch_up)} if catch_up else {"sweep": ""}
 
 
 class SharedRow(msgspec.Struct, array_like=True, gc=False):

@@ -17,7 +17,7 @@ import msgspec
 
 from c360.agents.folding import SourceFold, source_fold
 from c360.agents.moves import MoveCounters, Moves
-from c360.agents.profiles import DUE, NO_DUE, PROFILES, Head, ProfileCodec, ProfileState, day_key, day_of
+from c360.agents.profiles import DUE, PROFILES, Head, ProfileCodec, ProfileState, day_key, day_of
 from c360.agents.render import Renderer, renderer_of
 from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_record
 from c360.clock import DAY_MS
@@ -30,7 +30,7 @@ from c360.profile.fold import Folding
 from c360.profile.format import digest_of
 from c360.profile.parts import Assigned
 from c360.profile.rows import Rows
-from c360.profile.slots import Owner
+from c360.profile.slots import LISTED, Owner
 from c360.tables.table import Table
 
 SWEPT_PER_COMMIT = 2_000
@@ -52,6 +52,7 @@ class Compiled:
     folding: Folding
     sources: Mapping[str, SourceFold]  # by governed topic
     renderer: Renderer
+    listed: int = LISTED  # subjects and identifiers that a record lists
 
 
 def compile_projection(plan: Plan, projection: ProjectionDeclaration) -> Compiled:
@@ -108,7 +109,7 @@ class ProjectionTask:
         self.due: Table[bool] = Table(DUE, lambda _: b"", lambda _: True)
         self.touched: dict[bytes, int] = {}  # profile -> append time of the newest cause
         self.moves = Moves(
-            Owner(self.folding, (0,)),
+            Owner(self.folding, (0,), compiled.listed),
             Rows(self.folding),
             compiled.parts or "",
             self.partition,
@@ -118,16 +119,18 @@ class ProjectionTask:
             counters.moves,
         )
         self.tables = (self.profiles, self.due, *self.moves.tables)
-        self.today = 0
         self.announced = 0
         self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" -> offset before which nothing is written
         self.sweep: str | None = None  # after it: the profile from which on all records are still to be compared
 
+    @property
+    def today(self) -> int:
+        return self.moves.today
+
     # --------------------------------------------------------------------------------------------------- processor
     def resume(self, notes: Mapping[str, Any]) -> None:
         self.touched.clear()
-        self.moves.resume(notes.get("slots", 0))
-        self.today = notes.get("today", 0)
+        self.moves.resume(notes.get("slots", 0), notes.get("today", 0))
         self.announced = 0
         self.catch_up = dict(notes.get("catch_up", {}))
         self.sweep = notes.get("sweep")
@@ -149,7 +152,7 @@ class ProjectionTask:
         if (source := self.sources.get(topic)) is not None:
             self._fold(source, batch, out)
         elif topic == self.days:
-            self.today = max([self.today, *(int(v) for v in batch.values if v)])
+            self.moves.today = max([self.today, *(int(v) for v in batch.values if v)])
         elif topic == self.compiled.assignments:
             self._assign(batch, out)
         else:
@@ -227,7 +230,7 @@ class ProjectionTask:
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
         if self.windowed:
             self._announce(now_ms // DAY_MS, out)
-        self.moves.place(self.today)
+        self.moves.place()
         if self.windowed:
             self._expire()
         if self.catch_up:
@@ -265,7 +268,7 @@ class ProjectionTask:
         head: Head = state
         fragment, listing = state.fragment, None
         if state.home is not None or state.shared:
-            head, fragment, listing, due = self.moves.settle(key, state, self.today)
+            head, fragment, listing, due = self.moves.settle(key, state)
         else:
             due = self.folding.expire(fragment, self.today) if self.windowed else None
         record, failed = self.renderer.render(key.decode(), fragment, listing, self.today)
@@ -305,7 +308,10 @@ class ProjectionTask:
 
     # ----------------------------------------------------------------------------------------------------- windows
     def _index(self, key: bytes, head: Head, due: int) -> bool:
-        """Have the profile looked at again on the day its first bucket stops counting; whether that is another day now."""
+        """Have the profile looked at again on the day its first bucket stops counting; whether that is another day now.
+
+        Entries of earlier days stay until they have come, and do no harm.
+        """
         if due == head.due:
             return False
         self.due.put(day_key(due) + key, True)
@@ -322,9 +328,7 @@ class ProjectionTask:
         for entry, _ in found:
             key = entry[4:]
             self.due.delete(entry)
-            state = self.profiles.get(key)
-            if state is not None:
-                self.moves.head(key, state).due = NO_DUE
+            if self.profiles.get(key) is not None:
                 self.touched.setdefault(key, -1)
 
     # ----------------------------------------------------------------------------------------------- after a reset
@@ -336,7 +340,7 @@ class ProjectionTask:
         for key in self.touched:
             state = self.profiles.get(key)
             if state is not None and state.shared:
-                head, *_, due = self.moves.settle(key, state, self.today)
+                head, *_, due = self.moves.settle(key, state)
                 if due is not None:
                     self._index(key, head, due)
 

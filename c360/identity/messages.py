@@ -6,13 +6,14 @@ asked of the way there. `cause` is the id of the fact, or the request of the mar
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from c360.identity.facts import Fact
 from c360.identity.resolve import Evidence, Standing
-from c360.identity.rules import Key, Status
+from c360.identity.rules import OK, Key, Status
 
 Change = Literal["created", "merged", "split", "moved", "detail"]
 
@@ -70,6 +71,66 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
 Message = Fact | Touch | Meet | Gather | Assign | Mark
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
+
+
+def encoded(message: Message, most: int) -> Iterator[bytes]:
+    """A message as records of at most `most` bytes or so: a Gather that is larger is cut.
+
+    It may be taken in by the piece, in their order. Blocks only merge: evidence counts by its version, whenever it comes.
+    What was told is compared by rank, and travels with its subject's evidence, so that whoever decides on a subject knows
+    what it believes. Between two pieces a leader may decide on less than there is, as between any two messages; that is
+    why what is linked travels together. `reported` that comes late may be reported again, which is allowed.
+    """
+    data = encode_message(message)
+    if len(data) <= most or not isinstance(message, Gather):
+        yield data
+        return
+    told, cause = dict(message.told), message.cause
+    members: list[Evidence] = []
+    size = 0
+    for evidence in _together(message.members):
+        known = told.get(evidence.node)
+        weight = len(_encode_part((evidence, known)))
+        if members and size + weight > most:
+            yield _piece(members, told, cause)
+            members, size = [], 0
+        members.append(evidence)
+        size += weight
+    if members:
+        yield _piece(members, told, cause)
+    assert not told, "what was told without evidence of its subject is cut off"
+    for request, nodes in message.reported:
+        step = max(1, len(nodes) * most // (len(_encode_part(nodes)) + 1))
+        for i in range(0, len(nodes), step):
+            yield encode_message(Gather((), cause, (), ((request, nodes[i : i + step]),)))
+
+
+def _piece(members: Sequence[Evidence], told: dict[Key, Told], cause: str) -> bytes:
+    pairs = [(evidence.node, told.pop(evidence.node)) for evidence in members if evidence.node in told]
+    return encode_message(Gather(tuple(members), cause, tuple(pairs)))
+
+
+def _together(members: Iterable[Evidence]) -> list[Evidence]:
+    """The same in an order in which what is linked stands together."""
+    left = {evidence.node: evidence for evidence in members}
+    holders: dict[Key, list[Key]] = {}
+    for evidence in left.values():
+        for link in evidence.links:
+            holders.setdefault(link.identifier, []).append(evidence.node)
+    ordered: list[Evidence] = []
+    for node in list(left):
+        queue = [node]
+        while queue:
+            here = left.pop(queue.pop(), None)
+            if here is not None:
+                ordered.append(here)
+                # A value that links nobody ties nothing together.
+                queue += [link.identifier for link in here.links]
+                queue += holders.pop(here.node, ()) if here.status == OK else ()
+    return ordered
+
+
+_encode_part = msgspec.msgpack.Encoder().encode
 
 
 # ----------------------------------------------------------------------------------------------------------- published

@@ -18,8 +18,8 @@ A step changes its node in place and nothing else: what was not committed is to 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -40,7 +40,7 @@ from c360.identity.messages import (
     Told,
     Touch,
 )
-from c360.identity.resolve import Block, Evidence, Member, Standing, decide, describe, lent
+from c360.identity.resolve import Block, BlockShelves, Evidence, Member, Pairs, Standing, decide, describe, lent
 from c360.identity.rules import OK, Key, Rules, namespace_of
 
 FORMAT = 1
@@ -56,40 +56,90 @@ class Neighbour(msgspec.Struct, frozen=True, array_like=True, gc=False):
     met: bool  # our blocks were united already
 
 
+class NeighbourShelves(NamedTuple):
+    """Where the neighbours of a node lie that has too many to be carried about whole."""
+
+    of: MutableMapping[Key, Neighbour]
+    waiting: MutableMapping[Key, bool]
+    counts: MutableMapping[Key, int]
+
+
+class LeadShelves(NamedTuple):
+    """Where a block and what was told of it lie, if it is too large to be carried about whole."""
+
+    evidence: MutableMapping[Key, Evidence]
+    holders: Pairs
+    told: MutableMapping[Key, Told]
+
+
+class Shelves(Protocol):
+    """Rows of their own for what large nodes hold."""
+
+    def neighbours(self, node: Key) -> NeighbourShelves: ...
+    def lead(self, node: Key) -> LeadShelves: ...
+
+
 class Neighbours:
     """Neighbours of an identifier, and what its status needs of them, kept up so that a hub of thousands costs no more."""
 
-    __slots__ = ("_counts", "_spread", "of", "waiting")
+    __slots__ = ("_counts", "_spread", "degree", "of", "shelved", "waiting", "waits")
 
-    def __init__(self, of: Mapping[Key, Neighbour]) -> None:
-        self.of: dict[Key, Neighbour] = {}
-        self.waiting: dict[Key, None] = {}  # those to be united with when the identifier may link
-        self._counts: dict[Key, int] = {}  # unique id → neighbours that lend it
+    def __init__(self, of: Mapping[Key, Neighbour], shelves: NeighbourShelves | None = None) -> None:
+        """`shelves`: empty ones, to lie on."""
+        self.shelved = shelves is not None
+        shelves = shelves or NeighbourShelves({}, {}, {})
+        self.of = shelves.of
+        self.waiting = shelves.waiting  # those to be united with when the identifier may link
+        self._counts = shelves.counts  # unique id → neighbours that lend it
         self._spread: dict[str, int] = {}  # namespace → different unique ids lent
+        self.degree = self.waits = 0  # how many there are; how many wait
         for subject, neighbour in of.items():
-            self.put(subject, neighbour)
+            self._add(subject, neighbour)
+
+    @classmethod
+    def lying(cls, shelves: NeighbourShelves, degree: int, waits: int, spread: dict[str, int]) -> Neighbours:
+        """Those that lie on shelves already."""
+        found = cls({}, shelves)
+        found.degree, found.waits, found._spread = degree, waits, spread
+        return found
+
+    @property
+    def sizes(self) -> tuple[int, int, dict[str, int]]:
+        return self.degree, self.waits, self._spread
 
     def put(self, subject: Key, neighbour: Neighbour | None) -> None:
         """Another word on a subject; None: it is gone."""
         old = self.of.pop(subject, None)
-        self.waiting.pop(subject, None)
         if old is not None:
+            self.degree -= 1
             for unique in old.uniques:
                 self._count(unique, -1)
+            if old.may_link and not old.met:
+                del self.waiting[subject]
+                self.waits -= 1
         if neighbour is not None:
-            self.of[subject] = neighbour
-            for unique in neighbour.uniques:
-                self._count(unique, 1)
-            if neighbour.may_link and not neighbour.met:
-                self.waiting[subject] = None
+            self._add(subject, neighbour)
+
+    def _add(self, subject: Key, neighbour: Neighbour) -> None:
+        self.degree += 1
+        self.of[subject] = neighbour
+        for unique in neighbour.uniques:
+            self._count(unique, 1)
+        if neighbour.may_link and not neighbour.met:
+            self.waiting[subject] = True
+            self.waits += 1
 
     def _count(self, unique: Key, sign: int) -> None:
-        count = self._counts[unique] = self._counts.get(unique, 0) + sign
-        if not count:
+        count = self._counts.get(unique, 0) + sign
+        if count:
+            self._counts[unique] = count
+        else:
             del self._counts[unique]
         if count == (1 if sign > 0 else 0):
             name = namespace_of(unique)
-            self._spread[name] = self._spread.get(name, 0) + sign
+            spread = self._spread.pop(name, 0) + sign
+            if spread:
+                self._spread[name] = spread
 
     @property
     def spread(self) -> int:
@@ -102,10 +152,17 @@ class Lead:
 
     __slots__ = ("block", "reported", "told")
 
-    def __init__(self, block: Block, told: dict[Key, Told], reported: dict[str, set[Key]]) -> None:
+    def __init__(self, block: Block, told: MutableMapping[Key, Told], reported: dict[str, set[Key]]) -> None:
         self.block = block
         self.told = told  # subjects of the block
         self.reported = reported  # request → nodes already reported
+
+    def give_up(self) -> None:
+        """It was handed over: what lies on shelves goes."""
+        if self.block.shelves is not None:
+            self.block.shelves.evidence.clear()
+            self.block.shelves.holders.clear()
+            self.told.clear()
 
 
 class Node:
@@ -126,8 +183,20 @@ class Node:
         self.lead: Lead | None = None  # contents: only where home == key
 
 
+def shelve(node: Node, shelves: Shelves, most: int) -> None:
+    """Lay what a node holds on shelves, where it is more than `most` neighbours or members. There it stays, once it is."""
+    neighbours, lead = node.neighbours, node.lead
+    if neighbours is not None and neighbours.degree > most and not neighbours.shelved:
+        node.neighbours = Neighbours(neighbours.of, shelves.neighbours(node.key))
+    if lead is not None and lead.block.size > most and lead.block.shelves is None:
+        evidence, holders, told = shelves.lead(node.key)
+        told.update(lead.told)
+        block = Block(lead.block.rules, lead.block.evidence().values(), BlockShelves(evidence, holders))
+        node.lead = Lead(block, told, lead.reported)
+
+
 class _Saved(msgspec.Struct, array_like=True, gc=False):
-    """A node as it is written; what follows from the rest is not."""
+    """A node as it is written; what follows from the rest is not, and of what lies on shelves only how much it is."""
 
     format: int
     key: Key
@@ -138,10 +207,12 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     assigned_by: Key | None
     standing: Standing | None
     seq: int
-    neighbours: dict[Key, Neighbour]
-    members: dict[Key, Evidence]
-    told: dict[Key, Told]
+    neighbours: Mapping[Key, Neighbour]
+    members: Mapping[Key, Evidence]
+    told: Mapping[Key, Told]
     reported: dict[str, set[Key]]
+    neighbours_apart: tuple[int, int, dict[str, int]] | None = None  # how many, how many wait, unique ids by namespace
+    members_apart: tuple[int, list[Key]] | None = None  # how many, those with marks
 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -149,7 +220,9 @@ _decode = msgspec.msgpack.Decoder(_Saved).decode
 
 
 def encode_node(node: Node) -> bytes:
-    """The same for equal nodes, whatever their history."""
+    """The same for equal nodes, whatever their history, as long as nothing of them lies on shelves."""
+    neighbours, lead = node.neighbours, node.lead
+    near_by = lead is not None and lead.block.shelves is None
     return _encode(
         _Saved(
             FORMAT,
@@ -161,16 +234,21 @@ def encode_node(node: Node) -> bytes:
             node.assigned_by,
             node.standing,
             node.seq,
-            node.neighbours.of if node.neighbours else {},
-            node.lead.block.evidence() if node.lead else {},
-            node.lead.told if node.lead else {},
-            node.lead.reported if node.lead else {},
+            neighbours.of if neighbours and not neighbours.shelved else {},
+            lead.block.evidence() if lead and near_by else {},
+            lead.told if lead and near_by else {},
+            lead.reported if lead else {},
+            neighbours.sizes if neighbours and neighbours.shelved else None,
+            (lead.block.size, sorted(lead.block.marked)) if lead and not near_by else None,
         )
     )
 
 
-def decode_node(data: bytes, rules: Rules) -> Node:
-    """For the rules that it was made by. Raises NeedsOperator if another format wrote it."""
+def decode_node(data: bytes, rules: Rules, shelves: Shelves | None = None) -> Node:
+    """For the rules that it was made by, on the shelves that it was laid on.
+
+    Raises NeedsOperator if another format wrote it.
+    """
     saved = _decode(data)
     if saved.format != FORMAT:
         raise NeedsOperator(
@@ -187,8 +265,17 @@ def decode_node(data: bytes, rules: Rules) -> Node:
     node.seq = saved.seq
     if saved.neighbours:
         node.neighbours = Neighbours(saved.neighbours)
+    elif saved.neighbours_apart is not None:
+        assert shelves is not None, "a node that lies on shelves was read without them"
+        node.neighbours = Neighbours.lying(shelves.neighbours(node.key), *saved.neighbours_apart)
     if saved.members:
-        node.lead = Lead(Block(rules, saved.members.values()), saved.told, saved.reported)
+        node.lead = Lead(Block(rules, saved.members.values()), dict(saved.told), saved.reported)
+    elif saved.members_apart is not None:
+        assert shelves is not None, "a block that lies on shelves was read without them"
+        evidence, holders, told = shelves.lead(node.key)
+        block = Block(rules, (), BlockShelves(evidence, holders))
+        block.size, block.marked = saved.members_apart[0], set(saved.members_apart[1])
+        node.lead = Lead(block, told, saved.reported)
     return node
 
 
@@ -198,19 +285,21 @@ class Outcome(NamedTuple):
 
     sends: list[tuple[Key, Message]]
     events: list[Event]
+    novel: int = 0  # facts that were news
+    largest: int = 0  # nodes of the largest component that was decided
 
 
 def step(node: Node, messages: Iterable[Message], rules: Rules) -> Outcome:
     """One node takes its share of a batch, in place. The same of equal nodes and messages."""
     turn = _Turn(node, rules, messages)
     turn.run()
-    return Outcome(turn.sends, turn.events)
+    return Outcome(turn.sends, turn.events, turn.novel, turn.largest)
 
 
 class _Turn:
     """One step on its way: the node, what it still has to read, and what it has said so far."""
 
-    __slots__ = ("cause", "events", "inbox", "me", "near", "rules", "sends", "stale")
+    __slots__ = ("cause", "events", "inbox", "largest", "me", "near", "novel", "rules", "sends", "stale")
 
     def __init__(self, me: Node, rules: Rules, messages: Iterable[Message]) -> None:
         self.me, self.rules = me, rules
@@ -218,6 +307,7 @@ class _Turn:
         self.sends: list[tuple[Key, Message]] = []
         self.events: list[Event] = []
         self.cause = ""
+        self.novel = self.largest = 0
         self.stale = False  # own evidence may be out of date
         self.near: set[Key] = set()  # nodes in whose components the decision may be out of date
 
@@ -246,6 +336,7 @@ class _Turn:
     def on_fact(self, fact: Fact) -> None:
         if join(self.me.claims, fact):
             self.cause = fact.id
+            self.novel += 1
             self.stale = True
 
     def on_touch(self, touch: Touch) -> None:
@@ -267,7 +358,7 @@ class _Turn:
         self.cause = mark.request
         self.stale = True
         marks = set(me.marks)
-        if mark.on and mark.request not in marks and me.neighbours and me.neighbours.of:
+        if mark.on and mark.request not in marks and me.neighbours and me.neighbours.degree:
             self.events.append(Holders(mark.request, me.key, tuple(sorted(me.neighbours.of))))
         me.marks = tuple(sorted(marks | {mark.request} if mark.on else marks - {mark.request}))
 
@@ -279,7 +370,7 @@ class _Turn:
         if nature.subject:
             mine = describe(me.key, version, me.claims, me.marks, self.rules)
         else:
-            status = nature.status(len(neighbours.of), neighbours.spread) if neighbours else OK
+            status = nature.status(neighbours.degree, neighbours.spread) if neighbours else OK
             mine = Evidence(me.key, version, status, marks=me.marks)
         if old is None or not mine.says_as(old):
             me.evidence = mine
@@ -288,7 +379,7 @@ class _Turn:
             if mine.links or (old and old.links):
                 self.touch(old, mine)
             self.on_gather(Gather((mine,), self.cause))
-        if neighbours and neighbours.waiting and mine.status == OK:
+        if neighbours and neighbours.waits and mine.status == OK:
             for subject in sorted(neighbours.waiting):
                 neighbour = neighbours.of[subject]
                 neighbours.put(subject, Neighbour(neighbour.may_link, neighbour.uniques, neighbour.home, met=True))
@@ -330,7 +421,9 @@ class _Turn:
         if lead is None:
             return Gather((), self.cause)
         reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(lead.reported.items()))
-        return Gather(tuple(lead.block.evidence().values()), self.cause, tuple(lead.told.items()), reported)
+        all_of_it = Gather(tuple(lead.block.evidence().values()), self.cause, tuple(lead.told.items()), reported)
+        lead.give_up()
+        return all_of_it
 
     def on_gather(self, gather: Gather) -> None:
         me = self.me
@@ -357,6 +450,7 @@ class _Turn:
         assert lead is not None
         self.near = set()
         result = decide(lead.block, near)
+        self.largest = max(self.largest, result.largest)
         told = lead.told
         news: list[tuple[Key, Standing, Change]] = []
         for subject, standing in result.standings.items():
@@ -372,7 +466,8 @@ class _Turn:
 
     def report(self, lead: Lead, groups: Iterable[Sequence[Member]]) -> None:
         """Tell what is newly found with marked nodes, and forget requests that nobody makes any more."""
-        marks = {node: evidence.marks for node in lead.block.marked if (evidence := lead.block.members[node].evidence)}
+        members = {node: lead.block.member(node) for node in lead.block.marked}
+        marks = {node: member.evidence.marks for node, member in members.items() if member and member.evidence}
         for group in groups:
             nodes = {member.nature.key for member in group}
             for node in sorted(marks.keys() & nodes):
@@ -414,10 +509,12 @@ def _change(was: Key | None, profile: Key, now: Mapping[Key, Standing], told: Ma
     """
     if was is None:
         return "merged"
-    named = now[was] if was in now else told[was].standing if was in told else None
+    known = told.get(was)
+    named = now[was] if was in now else known.standing if known else None
     if named is None or named.profile != was:
         return "merged"
-    return "moved" if profile in told and told[profile].standing.profile == profile else "split"
+    other = told.get(profile)
+    return "moved" if other and other.standing.profile == profile else "split"
 
 
 _TAKEN: dict[type, Callable[[_Turn, Any], None]] = {

@@ -8,9 +8,9 @@ the component whole, and for every order in which its evidence came. Knows nothi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -101,78 +101,141 @@ def lent(evidence: Evidence, rules: Rules) -> tuple[Key, ...]:
 
 
 # --------------------------------------------------------------------------------------------------------------- block
+class Pairs(Protocol):
+    """Which subjects of a block hold which identifiers."""
+
+    def add(self, identifier: Key, subject: Key) -> None: ...
+    def discard(self, identifier: Key, subject: Key) -> None: ...
+    def of(self, identifier: Key) -> Iterable[Key]: ...
+    def clear(self) -> None: ...
+
+
+class BlockShelves(NamedTuple):
+    """Where a block lies that is too large to be carried about whole: it is read and written by the piece."""
+
+    evidence: MutableMapping[Key, Evidence]
+    holders: Pairs
+
+
 class Member:
     """A node as its block sees it: neighbours are objects, so that walking a component looks up nothing."""
 
-    __slots__ = ("evidence", "links", "nature", "near", "seen")
+    __slots__ = ("evidence", "links", "nature", "near", "seen", "whole")
 
-    def __init__(self, nature: Nature) -> None:
+    def __init__(self, nature: Nature, *, whole: bool) -> None:
         self.nature = nature
         self.evidence: Evidence | None = None  # None: linked in the block, and its own evidence is not there (yet)
         self.links = False  # whether links of it or to it count: one that is unknown is as one that is shared or a hub
         self.near: dict[Key, Member] = {}  # of a subject what it has links to, of an identifier the subjects
+        self.whole = whole  # False: `near` was not fetched from the shelves yet
         self.seen = 0  # the decision that has walked here last
 
 
 class Block:
-    """Evidence by node, and who is linked with whom; all but the evidence follows from it."""
+    """Evidence by node, and who is linked with whom; all but the evidence follows from it.
 
-    __slots__ = ("decisions", "marked", "members", "rules")
+    On shelves, `members` are those that were looked at; a step touches what its messages are about and their components.
+    """
 
-    def __init__(self, rules: Rules, evidence: Iterable[Evidence] = ()) -> None:
+    __slots__ = ("decisions", "marked", "members", "rules", "shelves", "size")
+
+    def __init__(self, rules: Rules, evidence: Iterable[Evidence] = (), shelves: BlockShelves | None = None) -> None:
         self.rules = rules
         self.members: dict[Key, Member] = {}
         self.marked: set[Key] = set()  # with standing requests
+        self.size = 0  # nodes whose evidence is here
+        self.shelves = shelves
         self.decisions = 0
         for one in evidence:
             self.put(one)
 
-    def evidence(self) -> dict[Key, Evidence]:
+    def evidence(self) -> Mapping[Key, Evidence]:
+        if self.shelves is not None:
+            return self.shelves.evidence
         return {key: member.evidence for key, member in self.members.items() if member.evidence}
+
+    def forget(self) -> None:
+        """What was looked at on the shelves; it stays there."""
+        if self.shelves is not None:
+            self.members.clear()
+            self.decisions = 0
+
+    def member(self, node: Key) -> Member | None:
+        """None: neither evidence of it nor, as far as one has looked, a link to it is here."""
+        member = self.members.get(node)
+        if member is None and self.shelves is not None:
+            evidence = self.shelves.evidence.get(node)
+            if evidence is not None:
+                member = self._new(node)
+                member.evidence, member.links = evidence, evidence.status == OK
+        return member
+
+    def _new(self, node: Key) -> Member:
+        member = self.members[node] = Member(self.rules.of(node), whole=self.shelves is None)
+        return member
+
+    def near(self, member: Member) -> dict[Key, Member]:
+        """The neighbours of a member."""
+        if not member.whole:
+            assert self.shelves is not None
+            if not member.nature.subject:
+                others = self.shelves.holders.of(member.nature.key)
+            else:
+                others = [link.identifier for link in member.evidence.links] if member.evidence else []
+            for other in others:
+                member.near[other] = self.member(other) or self._new(other)
+            member.whole = True
+        return member.near
 
     def put(self, evidence: Evidence) -> Iterable[Key]:
         """Take evidence in, if it is newer. The nodes in whose components something may be different then."""
         node = evidence.node
-        member = self.members.get(node)
-        if member is None:
-            member = self.members[node] = Member(self.rules.of(node))
+        member = self.member(node) or self._new(node)
         old = member.evidence
         if old is not None and old.version >= evidence.version:
             return ()
+        near = member.near if member.whole else self.near(member)
         member.evidence = evidence
         member.links = evidence.status == OK
+        if old is None:
+            self.size += 1
+        if self.shelves is not None:
+            self.shelves.evidence[node] = evidence
         if evidence.marks or (old is not None and old.marks):
             (self.marked.add if evidence.marks else self.marked.discard)(node)
-        parted = [node, *member.near]  # also those that it only now links no more
+        parted = [node, *near]  # also those that it only now links no more
         if member.nature.subject:
             self._link(member, evidence)
         return parted
 
     def _link(self, member: Member, evidence: Evidence) -> None:
         """Make what a subject is linked with, and what those know of it, as its evidence says."""
-        members, near, node = self.members, member.near, evidence.node
+        members, near, node, shelves = self.members, member.near, evidence.node, self.shelves
         for link in evidence.links:
             if link.identifier not in near:
-                other = members.get(link.identifier)
-                if other is None:
-                    other = members[link.identifier] = Member(self.rules.of(link.identifier))
-                other.near[node] = member
+                other = self.member(link.identifier) or self._new(link.identifier)
+                if other.whole:
+                    other.near[node] = member
                 near[link.identifier] = other
+                if shelves is not None:
+                    shelves.holders.add(link.identifier, node)
         if len(near) > len(evidence.links):
             for identifier in near.keys() - {link.identifier for link in evidence.links}:
                 other = near.pop(identifier)
-                del other.near[node]
-                if not other.near and other.evidence is None:
+                other.near.pop(node, None)
+                if shelves is not None:
+                    shelves.holders.discard(identifier, node)
+                elif not other.near and other.evidence is None:
                     del members[identifier]
 
 
-def _component(start: Member, now: int) -> list[Member]:
+def _component(block: Block, start: Member, now: int) -> list[Member]:
     """A member and all that links connect it with, each seen now."""
     start.seen = now
     queue = [start]
     if start.links:
         for here in queue:  # grows on the way
-            for there in here.near.values():
+            for there in (here.near if here.whole else block.near(here)).values():
                 if there.links and there.seen != now:
                     there.seen = now
                     queue.append(there)
@@ -200,6 +263,7 @@ class Resolution:
 
     standings: dict[Key, Standing] = field(default_factory=dict)
     groups: list[list[Member]] = field(default_factory=list)
+    largest: int = 0  # nodes of the largest component
 
 
 def resolve(evidence: Iterable[Evidence], rules: Rules) -> Resolution:
@@ -211,13 +275,15 @@ def resolve(evidence: Iterable[Evidence], rules: Rules) -> Resolution:
 def decide(block: Block, near: Iterable[Key]) -> Resolution:
     """Decide those components that hold one of these nodes; nodes outside the block are passed over."""
     result = Resolution()
-    standings, members = result.standings, block.members
+    standings = result.standings
     block.decisions = now = block.decisions + 1
     for node in near:
-        member = members.get(node)
+        member = block.member(node)
         if member is None or member.evidence is None or member.seen == now:
             continue
-        component = _component(member, now)
+        component = _component(block, member, now)
+        if len(component) > result.largest:
+            result.largest = len(component)
         deferred: Deferred = {}
         groups = [component] if _fits(component, block.rules) else _divided(component, deferred, block.rules)
         result.groups += groups

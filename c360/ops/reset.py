@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from c360.agents.profiles import PROFILES, written_before
+from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
@@ -126,9 +126,9 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
             notes = {}
             if projection is not None:
-                notes["catch_up"] = {
-                    f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]
-                }
+                notes = notes_of_reset(
+                    {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
+                )
             producer.produce(log.topic, RESET, incarnation, log.partition)
             for key, state in digests.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)

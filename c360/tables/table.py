@@ -7,7 +7,7 @@ place after `load`, then named with `touch`; after an abort what was touched is 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from c360.tables.store import Entry, Store
@@ -165,6 +165,6 @@ class Table(Generic[V]):
         self.dirty.clear()
         self.order.clear()
 
-    def restored(self, entries: dict[bytes, bytes | None], store: Store) -> Iterable[Entry]:
-        """Changelog entries of this table (full keys) as store entries."""
-        return entries.items()
+    def restored(self, entries: Sequence[Entry], store: Store) -> Iterable[Entry]:
+        """Changelog entries of this table (full keys, each once) as store entries."""
+        return entries

@@ -140,6 +140,16 @@ def a_touch_says_how_a_link_stands(code: ModuleType) -> None:
     assert (list(node.neighbours.of), node.neighbours.spread) == (["customer:1"], 1)
 
 
+def a_link_that_is_gone_leads_nowhere(code: ModuleType) -> None:
+    """Who has left an identifier is not found over it any more, also when those who stay are decided on later."""
+    world = World(LOOSE, code=code)
+    named, left = sorted((FIRST, SECOND))
+    world.tell(link(subject, "email:a", "web", Claim(1)) for subject in (named, left))
+    world.tell([link(named, "email:a", "web", Claim(2, dead=True))])
+    world.tell([link(left, "email:b", "web", Claim(1))])
+    assert world.node(left).standing == Standing(left, ("email:a", "email:b"))
+
+
 STORIES: tuple[Callable[[ModuleType], None], ...] = (
     overtaken_leader,
     the_pointer_that_knew_too_much,
@@ -152,4 +162,5 @@ STORIES: tuple[Callable[[ModuleType], None], ...] = (
     what_is_shared_unites_no_more,
     learned_the_number_later,
     a_touch_says_how_a_link_stands,
+    a_link_that_is_gone_leads_nowhere,
 )

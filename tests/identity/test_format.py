@@ -95,7 +95,7 @@ def test_equal_nodes_have_equal_bytes_whatever_order_made_them() -> None:
 
 
 def test_a_new_node_has_these_bytes() -> None:
-    data = "9d01a8636f6f6b69653a63a8636f6f6b69653a63c09090c0c00080808080"
+    data = "9f01a8636f6f6b69653a63a8636f6f6b69653a63c09090c0c00080808080c0c0"
     assert encode_node(Node("cookie:c")).hex() == data
     assert encode_node(decode_node(bytes.fromhex(data), RULES)).hex() == data
 
@@ -103,7 +103,7 @@ def test_a_new_node_has_these_bytes() -> None:
 def test_a_node_of_another_format_needs_an_operator() -> None:
     data = encode_node(Node("cookie:c"))
     with pytest.raises(NeedsOperator, match="format 2"):
-        decode_node(data.replace(b"\x9d\x01", b"\x9d\x02"), RULES)
+        decode_node(data.replace(b"\x9f\x01", b"\x9f\x02"), RULES)
 
 
 def test_the_page_has_the_golden_bytes() -> None:

@@ -54,8 +54,8 @@ IN_NODE = {
     "a pointer rises": ("if of(assign.leader).rank < of(me.home).rank:", "if True:"),
     "late redemption": ("met = old is not None and old.met", "met = old is not None"),
     "shared and hub values unite": (
-        "if neighbours and neighbours.waiting and mine.status == OK:",
-        "if neighbours and neighbours.waiting:",
+        "if neighbours and neighbours.waits and mine.status == OK:",
+        "if neighbours and neighbours.waits:",
     ),
     "learned the number later": (
         "sorted(before ^ after if same else before | after)",
@@ -85,8 +85,8 @@ IN_RESOLVE = {
         "if old is not None and old.version >= evidence.version:",
         "if False:",
     ),
-    "who was left is not looked at": ("parted = [node, *member.near]", "parted = [node]"),
-    "links stay in the index": ("                del other.near[node]\n", ""),
+    "who was left is not looked at": ("parted = [node, *near]", "parted = [node]"),
+    "links stay in the index": ("                other.near.pop(node, None)\n", ""),
     "first come, first served": ("for edge in sorted(edges):", "for edge in edges:"),
     "the shared tablet lends ids": ("    if evidence.status != OK:\n        return ()\n", ""),
     "dead claims count": ("        if claim.dead:\n            continue\n", ""),

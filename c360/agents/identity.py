@@ -1,0 +1,432 @@
+"""identity: link facts in, one assignment per subject out. One task per partition of nodes.
+
+What a node does with its messages is `c360.identity.node.step`; this module brings messages to nodes and what they say to
+where it belongs. In numbered steps:
+
+1. read      facts of the task's subjects, and messages of other tasks' nodes
+2. round     each node that has messages takes all of them in one step. What it says to nodes of the same partition is kept
+             for the next round (or for a node's turn in this one), the rest goes to the loop topic, keyed by the node
+3. finish    before a commit: rounds until nothing is left, so that no message is ever in memory only
+4. publish   what is another for a subject or a node than at the last commit, once
+
+One round per batch, and not as many as it takes: what comes with the next batches is then taken in the same steps.
+First in, first out between any two nodes: both are on one partition, and all that the one says to the other goes through
+memory in the order of its steps; or they are not, and all of it goes through one partition of the loop topic, written by
+one task.
+
+After a reset nothing is published before the task has read the facts up to where they ended then; afterwards every subject
+is, some per commit, under numbers that are greater than those of before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from c360.agents.shelves import Shelf, TaskShelves
+from c360.agents.wire import Assignment, IdentityChange, encode, misfit_record
+from c360.engine.agent import Outbox, Processor, Task
+from c360.engine.partition import partition_of
+from c360.engine.transport import TP, Batch
+from c360.errors import Misfit
+from c360.identity.facts import Fact, decode_fact
+from c360.identity.messages import Assigned, Gather, Message, Touch, decode_message, encoded
+from c360.identity.namespace import TWIN
+from c360.identity.node import Node, decode_node, encode_node, shelve, step
+from c360.identity.resolve import Standing
+from c360.identity.rules import OK, Rules
+from c360.plan import Identity, Plan
+from c360.tables.table import Table
+
+log = logging.getLogger("c360.identity")
+
+NODES, SENT = b"n", b"s"
+APART = 64  # neighbours of an identifier, or members of a block; more lie in rows of their own
+PIECE_BYTES = 256 << 10  # of a message; a larger hand-over is cut
+WIDE = 200  # nodes of a component that somebody should look at; more than the rules' cap (1,000) is quarantined
+SWEPT_PER_COMMIT = 2_000
+LIFE = 32  # bits of a subject's own number below those of identity's life (docs/decisions/0013)
+
+
+# ------------------------------------------------------------------------------------------------------------- state
+class Sent(msgspec.Struct, frozen=True, array_like=True):
+    """What the assignments topic holds of a subject when identity is reset: its profile, and the one before."""
+
+    profile: str
+    was: str | None
+
+
+encode_sent = msgspec.msgpack.Encoder().encode
+_decode_sent = msgspec.msgpack.Decoder(Sent).decode
+
+
+class _Before(NamedTuple):
+    """A node as it was at the last commit, as far as it is published or counted."""
+
+    standing: Standing | None
+    status: str
+    members: int
+    live: bool
+
+
+def _look(node: Node) -> _Before:
+    evidence, neighbours, lead = node.evidence, node.neighbours, node.lead
+    live = bool(evidence and evidence.links) or (neighbours is not None and neighbours.degree > 0)
+    return _Before(node.standing, evidence.status if evidence else OK, lead.block.size if lead else 0, live)
+
+
+# --------------------------------------------------------------------------------------------------------- published
+def shown(key: str) -> str:
+    """A node as the world knows it: a twin is what it is of."""
+    return key.removeprefix(TWIN)
+
+
+def _identifiers(standing: Standing) -> list[str]:
+    return sorted({shown(key) for key in standing.identifiers})
+
+
+def _deferred(standing: Standing | None) -> list[tuple[str, str]]:
+    """With reasons, which name a kind: that of a twin is what it is of, too."""
+    if standing is None or not standing.deferred:
+        return []
+    return sorted({(shown(key), reason.replace(f":{TWIN}", ":")) for key, reason in standing.deferred})
+
+
+def _refused(standing: Standing | None) -> list[tuple[str, str]]:
+    """What is a conflict: not that a value joins nobody, which its own status says, or that nothing is known of it yet."""
+    return [(key, reason) for key, reason in _deferred(standing) if reason != "identifier_inactive"]
+
+
+# -------------------------------------------------------------------------------------------------------------- task
+@dataclass
+class IdentityCounters:
+    """What identity did in this process, for metrics; work that was aborted counts again."""
+
+    facts: int = 0
+    novel: int = 0
+    local: int = 0  # messages to nodes of the same partition
+    remote: int = 0  # records for the loop topic
+    assignments: int = 0
+    conflicts: int = 0  # assignments whose refused links are others than before
+    misfits: int = 0
+    wide: int = 0  # decisions on components of at least WIDE nodes
+    largest_component: int = 0
+    largest_block: int = 0
+
+
+class IdentityTask:
+    """One partition of nodes. `apart` and `piece_bytes`: as the constants above."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        identity: Identity,
+        task: Task,
+        counters: IdentityCounters,
+        *,
+        apart: int = APART,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        self.agent, self.dlq = identity.agent, plan.dlq
+        self.rules: Rules = identity.rules
+        self.partition, self.partitions = task.lead.partition, plan.partitions
+        self.links, self.loop = plan.links, plan.loop(identity)
+        self.assignments, self.changes = plan.assignments(identity), plan.identity_changes(identity)
+        self.counters, self.apart, self.piece_bytes = counters, apart, piece_bytes
+        self.shelves = TaskShelves()
+        self.nodes: Table[Node] = Table(NODES, encode_node, lambda data: decode_node(data, self.rules, self.shelves))
+        self.sent: Table[Sent] = Table(SENT, encode_sent, _decode_sent)  # only from a reset to the end of its sweep
+        self.tables = (self.nodes, *self.shelves.tables, self.sent)
+        self.inbox: dict[str, list[Message]] = {}  # what is to be taken in the next round
+        self.before: dict[str, _Before] = {}  # nodes that had a turn since the last commit
+        self.news: dict[str, tuple[str, str]] = {}  # of subjects: how they came to another profile, and the last cause
+        self.totals: Counter[str] = Counter()  # nodes by status, members of blocks, …: of all nodes of the partition
+        self.life = 0
+        self.catch_up: dict[
+            str, int
+        ] = {}  # after a reset: "topic/partition" → offset before which nothing is published
+        self.sweep: tuple[str, str] | None = None  # after it: table, and the subject from which on all is published
+
+    # --------------------------------------------------------------------------------------------------- processor
+    def resume(self, notes: Mapping[str, Any]) -> None:
+        self.inbox.clear()
+        self.before.clear()
+        self.news.clear()
+        self.totals = Counter(notes.get("totals", {}))
+        self.life = notes.get("life", 0)
+        self.catch_up = dict(notes.get("catch_up", {}))
+        self.sweep = tuple(notes["sweep"]) if "sweep" in notes else None
+
+    def notes(self) -> dict[str, Any]:
+        notes: dict[str, Any] = {"totals": dict(sorted(self.totals.items()))} if self.totals else {}
+        if self.life:
+            notes["life"] = self.life
+        if self.catch_up:
+            notes["catch_up"] = self.catch_up
+        if self.sweep is not None:
+            notes["sweep"] = list(self.sweep)
+        return notes
+
+    def process(self, batch: Batch, out: Outbox) -> None:
+        read = self._fact if batch.tp.topic == self.links else _message
+        inbox = self.inbox
+        for i, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+            if value is None:
+                continue  # somebody has tidied a dead claim away
+            try:
+                to, message = read(key, value)
+            except Misfit as misfit:
+                self._put_aside(batch, i, misfit, out)
+                continue
+            inbox.setdefault(to, []).append(message)
+        self._round(out)
+
+    def _fact(self, key: bytes | None, value: bytes) -> tuple[str, Message]:
+        try:
+            fact: Fact = decode_fact(key or b"", value)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise Misfit("no-fact", "this is no link fact: c360 and `c360 identity` write what is") from error
+        if partition_of(fact.subject.encode(), self.partitions) != self.partition:
+            raise Misfit("wrong-partition", "a fact belongs to the partition of its subject, which this is not")
+        self.counters.facts += 1
+        return fact.subject, fact
+
+    def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
+        self._put_aside(batch, 0, error, out)
+
+    def _put_aside(self, batch: Batch, i: int, error: BaseException, out: Outbox) -> None:
+        value = misfit_record(
+            self.agent,
+            batch.tp,
+            batch.offsets[i],
+            batch.times[i],
+            batch.keys[i],
+            batch.values[i],
+            batch.headers(i),
+            error,
+        )
+        out.send(self.dlq, batch.keys[i], value)
+        self.counters.misfits += 1
+
+    def wants(self, now_ms: int) -> bool:
+        return self.sweep is not None
+
+    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        while self.inbox:
+            self._round(out)
+        if self.catch_up and all(
+            positions[TP(name.rpartition("/")[0], self.partition)] >= end for name, end in self.catch_up.items()
+        ):
+            self.catch_up, self.sweep = {}, ("nodes", "")
+        nodes, counters = self.nodes.live, self.counters
+        for key, before in self.before.items():
+            node = nodes[key.encode()]
+            assert node is not None
+            now = _look(node)
+            self._count(before, now)
+            counters.largest_block = max(counters.largest_block, now.members)
+            shelve(node, self.shelves, self.apart)
+            if node.lead is not None:
+                node.lead.block.forget()  # the tables keep what there is room for
+            if not self.catch_up:
+                self._publish(node, before, now, out)
+        self.before.clear()
+        self.news.clear()
+        if self.sweep is not None:
+            self._sweep(out)
+
+    # ------------------------------------------------------------------------------------------------------- rounds
+    def _round(self, out: Outbox) -> None:
+        """Each node that has messages takes its turn."""
+        turn, self.inbox = self.inbox, {}
+        rows = {key: key.encode() for key in turn}
+        nodes = self.nodes.load(rows.values())
+        self._fetch(turn, [node for row in rows.values() if (node := nodes[row]) is not None])
+        self.nodes.touch(rows.values())  # before the first of them changes: what is raised on the way undoes all
+        inbox, before, counters, rules = self.inbox, self.before, self.counters, self.rules
+        here, partitions, loop, send = self.partition, self.partitions, self.loop, out.send
+        for key, row in rows.items():
+            node = nodes[row]
+            if node is None:
+                node = nodes[row] = Node(key)
+            if key not in before:
+                before[key] = _look(node)
+            sends, events, novel, largest = step(node, turn.pop(key), rules)
+            counters.novel += novel
+            if largest >= WIDE:
+                self._warn(largest)
+            if largest > counters.largest_component:
+                counters.largest_component = largest
+            for event in events:
+                if type(event) is Assigned:
+                    change = self.news[key][0] if event.change == "detail" and key in self.news else event.change
+                    self.news[key] = change, event.cause
+            for to, message in sends:
+                if to in turn:
+                    turn[to].append(message)
+                    counters.local += 1
+                    continue
+                partition = partition_of(to.encode(), partitions)
+                if partition == here:
+                    inbox.setdefault(to, []).append(message)
+                    counters.local += 1
+                    continue
+                for data in encoded(message, self.piece_bytes):
+                    send(loop, to.encode(), data, partition)
+                    counters.remote += 1
+
+    def _fetch(self, turn: Mapping[str, Sequence[Message]], nodes: Iterable[Node]) -> None:
+        """Rows of large nodes that their messages are about: one multi-get for all of them."""
+        neighbours: list[bytes] = []
+        members: list[bytes] = []
+        for node in nodes:
+            if node.neighbours is not None and isinstance(of := node.neighbours.of, Shelf):
+                neighbours += [of.row(m.subject) for m in turn[node.key] if type(m) is Touch]
+            if node.lead is not None and isinstance(told := node.lead.told, Shelf):
+                gathers = [m for m in turn[node.key] if type(m) is Gather]
+                members += [told.row(evidence.node) for m in gathers for evidence in m.members]
+        if neighbours:
+            self.shelves.near.load(neighbours)
+        if members:
+            self.shelves.evidence.load(members)
+            self.shelves.told.load(members)
+
+    def _warn(self, nodes: int) -> None:
+        self.counters.wide += 1
+        if nodes >= 2 * self.counters.largest_component or self.counters.largest_component < WIDE:
+            log.warning(
+                "%s: %d nodes are connected, of which over %d would be quarantined: look for a value that many share"
+                " (`c360 identity stats`)", self.agent, nodes, self.rules.cap,
+            )  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------------------- publishing
+    def _count(self, before: _Before, now: _Before) -> None:
+        if before == now:
+            return
+        totals = self.totals
+        for sign, state in ((-1, before), (1, now)):
+            if state.status != OK:
+                totals[state.status] += sign
+            totals["members"] += sign * state.members
+            totals["live"] += sign * state.live
+            if state.standing is not None:
+                for _, reason in state.standing.deferred:
+                    totals[f"deferred {reason.partition(':')[0]}"] += sign
+        for name in [name for name, count in totals.items() if not count]:
+            del totals[name]
+
+    def _publish(self, node: Node, before: _Before, now: _Before, out: Outbox) -> None:
+        if now.status != before.status:
+            said = IdentityChange(change="status", subject=shown(node.key), status=now.status)
+            out.send(self.changes, shown(node.key).encode(), encode(said))
+        if node.standing is None or node.standing == before.standing:
+            return
+        if self.sweep is not None and self.sweep[0] == "nodes" and node.key >= self.sweep[1]:
+            return  # the sweep comes by
+        was = before.standing
+        change, cause = self.news[node.key]
+        if was is None:
+            change = "created"
+        elif was.profile == node.standing.profile:
+            change = "detail"
+        self._assign(node, change, was.profile if was else None, cause, out)
+        deferred = _refused(node.standing)
+        if deferred and deferred != _refused(was):
+            self.counters.conflicts += 1
+            said = IdentityChange(change="conflict", subject=node.key, deferred=deferred, cause=cause)
+            out.send(self.changes, node.standing.profile.encode(), encode(said))
+        if self.sweep is not None:
+            self.sent.delete(node.key.encode())
+
+    def _assign(self, node: Node, change: str, was: str | None, cause: str, out: Outbox, *, told: bool = True) -> None:
+        """`told`: whether the change is one for the world, too."""
+        standing = node.standing
+        assert standing is not None
+        said = Assignment(
+            seq=node.seq + (self.life << LIFE),
+            profile=standing.profile,
+            identifiers=_identifiers(standing),
+            deferred=_deferred(standing),
+            was=was,
+            change=change,
+            cause=cause,
+        )
+        out.send(self.assignments, node.key.encode(), encode(said), self.partition)
+        self.counters.assignments += 1
+        if told:
+            event = IdentityChange(change=change, subject=node.key, was=was, cause=cause)
+            out.send(self.changes, standing.profile.encode(), encode(event))
+
+    # ----------------------------------------------------------------------------------------------- after a reset
+    def _sweep(self, out: Outbox) -> None:
+        """Caught up: publish every subject, and then take back those that are no more; some per commit."""
+        assert self.sweep is not None
+        table, start = self.sweep
+        if table == "nodes":
+            found = list(islice(self.nodes.scan(start.encode()), SWEPT_PER_COMMIT))
+            self.sent.load([row for row, _ in found])
+            for row, node in found:
+                if node.standing is not None:
+                    self._say_again(row, node, out)
+            last = found[-1][0] if len(found) == SWEPT_PER_COMMIT else None
+            self.sweep = ("nodes", last.decode() + "\x00") if last is not None else ("sent", "")
+            return
+        gone = [row for row, _ in islice(self.sent.scan(start.encode()), SWEPT_PER_COMMIT)]
+        for row in gone:
+            out.send(self.assignments, row, None, self.partition)
+            self.sent.delete(row)
+        self.sweep = ("sent", gone[-1].decode() + "\x00") if len(gone) == SWEPT_PER_COMMIT else None
+
+    def _say_again(self, row: bytes, node: Node, out: Outbox) -> None:
+        assert node.standing is not None
+        sent = self.sent.live[row]
+        if sent is None:
+            self._assign(node, "created", None, "reset", out)
+            return
+        same = sent.profile == node.standing.profile
+        change, was = ("detail", sent.was) if same else ("moved", sent.profile)
+        self._assign(node, change, was, "reset", out, told=not same)
+        self.sent.delete(row)
+
+
+def _message(key: bytes | None, value: bytes) -> tuple[str, Message]:
+    try:
+        return (key or b"").decode(), decode_message(value)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise Misfit("no-message", "this is no message between nodes: only identity writes to its loop") from error
+
+
+# ------------------------------------------------------------------------------------------------------------- agent
+class IdentityAgent:
+    """The agent of one version of one rule set."""
+
+    def __init__(self, plan: Plan, identity: Identity, *, apart: int = APART, piece_bytes: int = PIECE_BYTES) -> None:
+        self.plan, self.identity, self.apart, self.piece_bytes = plan, identity, apart, piece_bytes
+        planned = plan.agent(identity.agent)
+        self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
+        self.reads = planned.reads
+        (self.log,) = planned.changelogs
+        self.counters = IdentityCounters()
+
+    def lead_topics(self) -> Sequence[str]:
+        return (self.plan.tasks,)
+
+    def task(self, lead: TP) -> Task:
+        return Task(lead, tuple(TP(t, lead.partition) for t in self.reads))
+
+    def changelog(self, lead: TP) -> TP:
+        return TP(self.log, lead.partition)
+
+    def store_name(self, lead: TP) -> str:
+        return f"{self.group}/{lead.partition}"
+
+    def processor(self, task: Task) -> Processor:
+        return IdentityTask(
+            self.plan, self.identity, task, self.counters, apart=self.apart, piece_bytes=self.piece_bytes
+        )
