@@ -95,6 +95,7 @@ def run(seed: int, code: ModuleType = identity) -> None:
     dice = random.Random(seed)
     rules, facts = random_rules(dice), random_facts(dice)
     marks = random_marks(dice, facts)
+    large = random.Random(f"large {seed}")  # of their own: a seed's history is what it was
     world = World(
         rules,
         partitions=dice.randint(1, 12),
@@ -104,6 +105,8 @@ def run(seed: int, code: ModuleType = identity) -> None:
         lag=dice.choice([0.0, 0.3, 0.6]),
         by_task=dice.random() < 0.3,
         code=code,
+        apart=large.choice([None, None, 0, 1, 3]),
+        piece_bytes=large.choice([1 << 30, 1, 150]),
     )
     coming: list[tuple[str, Fact | Mark]] = [(f.subject, f) for f in facts]
     coming += [(f.subject, f) for f in facts if dice.random() < 0.2]

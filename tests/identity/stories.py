@@ -141,13 +141,13 @@ def a_touch_says_how_a_link_stands(code: ModuleType) -> None:
 
 
 def a_link_that_is_gone_leads_nowhere(code: ModuleType) -> None:
-    """Who has left an identifier is not found over it any more, also when those who stay are decided on later."""
-    world = World(LOOSE, code=code)
-    named, left = sorted((FIRST, SECOND))
-    world.tell(link(subject, "email:a", "web", Claim(1)) for subject in (named, left))
-    world.tell([link(named, "email:a", "web", Claim(2, dead=True))])
-    world.tell([link(left, "email:b", "web", Claim(1))])
-    assert world.node(left).standing == Standing(left, ("email:a", "email:b"))
+    """Who has left an identifier is not found over it any more, also where both words came in one batch."""
+    named, left = sorted((SECOND, THIRD))
+    linked = [Evidence(subject, 1, OK, (Link("email:a", 1, 0),)) for subject in (named, left)]
+    leader = code.Node(FIRST)
+    words = [Gather((*linked, Evidence("email:a", 1, OK)), "f1"), Gather((Evidence(named, 2, OK),), "f2")]
+    told = {to: message.standing for to, message in code.step(leader, words, LOOSE).sends}
+    assert told[left] == Standing(left, ("email:a",))
 
 
 STORIES: tuple[Callable[[ModuleType], None], ...] = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Iterable
+from copy import deepcopy
 from types import ModuleType
 from zlib import crc32
 
@@ -20,16 +21,55 @@ from c360.identity.messages import (
     decode_event,
     decode_message,
     encode_event,
-    encode_message,
+    encoded,
 )
-from c360.identity.node import Node, decode_node
+from c360.identity.node import LeadShelves, NeighbourShelves, Node, decode_node
 from c360.identity.rules import Rules
 
 MOST_MESSAGES = 200_000  # in one world; more is a circle
 
 
+class Holders:
+    """Pairs in memory."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, set[str]] = {}
+
+    def add(self, identifier: str, subject: str) -> None:
+        self.pairs.setdefault(identifier, set()).add(subject)
+
+    def discard(self, identifier: str, subject: str) -> None:
+        self.pairs[identifier].remove(subject)
+
+    def of(self, identifier: str) -> list[str]:
+        return sorted(self.pairs.get(identifier, ()))
+
+    def clear(self) -> None:
+        self.pairs.clear()
+
+
+class Shelves:
+    """Shelves in memory, of each node its own."""
+
+    def __init__(self) -> None:
+        self.by_node: dict[str, tuple[NeighbourShelves, LeadShelves]] = {}
+
+    def _of(self, node: str) -> tuple[NeighbourShelves, LeadShelves]:
+        new = NeighbourShelves({}, {}, {}), LeadShelves({}, Holders(), {})
+        return self.by_node.setdefault(node, new)
+
+    def neighbours(self, node: str) -> NeighbourShelves:
+        return self._of(node)[0]
+
+    def lead(self, node: str) -> LeadShelves:
+        return self._of(node)[1]
+
+
 class World:
-    """`code` is the module with `step`: the real one, or a mutant of it."""
+    """`code` is the module with `step`: the real one, or a mutant of it.
+
+    `apart`: so many neighbours or members, and more of them lie on shelves. `piece_bytes`: larger hand-overs are cut.
+    """
 
     def __init__(
         self,
@@ -42,10 +82,13 @@ class World:
         lag: float = 0.0,
         by_task: bool = False,
         code: ModuleType = identity,
+        apart: int | None = None,
+        piece_bytes: int = 1 << 30,
     ) -> None:
         self.rules, self.partitions, self.batch, self.code = rules, partitions, batch, code
         self.dice, self.crashes, self.by_task = dice or random.Random(0), crashes, by_task
         self.slow, self.salt = int(lag * 1000), str(self.dice.random())  # so many of 1,000 channels wait for all others
+        self.apart, self.piece_bytes, self.shelves = apart, piece_bytes, Shelves()
         self.states: dict[str, bytes] = {}
         self.channels: list[dict[str, deque[tuple[str, bytes]]]] = [{} for _ in range(partitions)]
         self.events: list[Event] = []
@@ -64,7 +107,8 @@ class World:
             channel = sender if sender.startswith(("fact ", "mark ")) else channel
         else:
             there, channel = crc32(to.encode()) % self.partitions, f"{sender} {to}"
-        self.channels[there].setdefault(channel, deque()).append((to, encode_message(message)))
+        records = [(to, data) for data in encoded(message, self.piece_bytes)]
+        self.channels[there].setdefault(channel, deque()).extend(records)
 
     def turn(self) -> bool:
         """One batch of one partition. False when nothing is on its way."""
@@ -88,13 +132,17 @@ class World:
         states: dict[str, bytes] = {}
         sends: list[tuple[str, str, Message]] = []
         events: list[Event] = []
-        self.after_step, code = [], self.code
+        self.after_step, code, shelves = [], self.code, self.shelves
+        untouched = deepcopy(shelves) if self.crashes and self.apart is not None else shelves
         for key, messages in shares.items():
-            node = code.decode_node(self.states[key], self.rules) if key in self.states else code.Node(key)
+            node = code.decode_node(self.states[key], self.rules, shelves) if key in self.states else code.Node(key)
             home = node.home
             done = code.step(node, messages, self.rules)
+            if self.apart is not None:
+                code.shelve(node, shelves, self.apart)
             states[key] = code.encode_node(node)
-            assert code.encode_node(code.decode_node(states[key], self.rules)) == states[key], "bytes do not come back"
+            again = code.encode_node(code.decode_node(states[key], self.rules, shelves))
+            assert again == states[key], "bytes do not come back"
             assert self.rules.of(node.home).rank <= self.rules.of(home).rank, "a pointer rises"
             sends += [(key, to, message) for to, message in done.sends]
             events += [decode_event(encode_event(event)) for event in done.events]
@@ -102,7 +150,7 @@ class World:
         if self.dice.random() < self.crashes:
             here.clear()
             here.update({name: deque(queue) for name, queue in before.items()})
-            self.after_step = []
+            self.after_step, self.shelves = [], untouched
             return True
         self.states.update(states)
         self.events += events
@@ -132,7 +180,7 @@ class World:
         return self.messages - before
 
     def node(self, key: str) -> Node:
-        return decode_node(self.states[key], self.rules)
+        return decode_node(self.states[key], self.rules, self.shelves)
 
     def nodes(self) -> list[Node]:
-        return [decode_node(data, self.rules) for data in self.states.values()]
+        return [decode_node(data, self.rules, self.shelves) for data in self.states.values()]
