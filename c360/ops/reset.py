@@ -15,6 +15,9 @@ that is not as in the output topic, and removes those that are no more. Readers 
 Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
 to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
 a profile of several may be written without members who are told of later.
+
+Identity does so, too, per task: it reads the links again, and what nodes said to each other before never, as that was said
+by nodes that are no more. Its numbers go on above those of before, because its life is in them (docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -22,14 +25,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from c360.agents.identity import LIFE, SENT, Sent, encode_sent
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
+from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
 from c360.ops.records import records
-from c360.plan import Plan, PlannedAgent
+from c360.plan import Identity, Plan, PlannedAgent
 from c360.profile.fold import Folding
 from c360.profile.format import digest_of
 
@@ -108,8 +114,8 @@ def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
             )
 
 
-def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
-    """Do it. May be repeated after a crash at any point."""
+def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int | None = None) -> None:
+    """Do it. May be repeated after a crash at any point. `life`: of identity, minutes since 1970 if it is not given."""
     agent = plan.agent(reset.agent)
     admin, reader = cluster.admin(), cluster.reader()
     try:
@@ -122,13 +128,19 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
         incarnation = encode_reset(time.time_ns() // 1000)
         positions = {tp: to for tp, (_, to) in reset.moves.items()}
         digests = _digests(plan, projection, admin, reader) if projection is not None else {}
+        identity = next((i for i in plan.identities if i.agent == reset.agent), None)
+        life = int(time.time() // 60) if life is None else life
+        if identity is not None:
+            digests, newest = _sent(plan, identity, admin, reader)
+            life = max(life, newest + 1)
         for log in (tp for tp in cleared if tp.topic in agent.changelogs):
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
-            notes = {}
+            notes: dict[str, Any] = {}
+            behind = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
             if projection is not None:
-                notes = notes_of_reset(
-                    {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
-                )
+                notes = notes_of_reset(behind)
+            if identity is not None:
+                notes = {"catch_up": behind, "life": life} | ({} if behind else {"sweep": ["nodes", ""]})
             producer.produce(log.topic, RESET, incarnation, log.partition)
             for key, state in digests.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)
@@ -167,3 +179,22 @@ def _digests(
         else:
             held[PROFILES + key] = written_before(folding, digest_of(value))
     return found
+
+
+def _sent(
+    plan: Plan, identity: Identity, admin: Admin, reader: Reader
+) -> tuple[Mapping[int, Mapping[bytes, bytes]], int]:
+    """By partition: what the assignments topic holds of each subject; and the latest life that wrote there."""
+    topic = plan.assignments(identity)
+    found: dict[int, dict[bytes, bytes]] = {}
+    newest = -1
+    partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
+    for tp, _, key, value in records(reader, reader.starts(partitions)):
+        assert key is not None
+        held = found.setdefault(tp.partition, {})
+        held.pop(SENT + key, None)
+        if value is not None:
+            said = decode_assignment(value)
+            held[SENT + key] = encode_sent(Sent(said.profile, said.was))
+            newest = max(newest, said.seq >> LIFE)
+    return found, newest
