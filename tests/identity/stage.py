@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
+from tests.identity.oracle import answer
 
 from c360.agents.identity import NODES, IdentityAgent, IdentityTask
 from c360.agents.shelves import EVIDENCE, HOLDERS, LENT, NEIGHBOURS, OWNER_BYTES, TOLD, WAITING, owner
@@ -29,9 +30,8 @@ from c360.ops import topics
 from c360.ops.progress import at_rest
 from c360.ops.records import records
 from c360.plan import Identity, Plan, _agents, _topics
-from c360.tables.store import MemoryStores, Store, Stores
+from c360.tables.store import Store, Stores
 from c360.testing.faults import Later
-from tests.identity.oracle import answer
 
 START_MS = 1_793_610_000_000
 LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, behind_s=0.0, away_s=0.0)
@@ -187,7 +187,9 @@ class IdentityStage:
                     before, seq=0, was=None, change="", cause=""
                 ), "the same was said twice"
             last[subject] = said
-        told = Counter((said.profile, subject, said.change, said.was, said.cause) for _, subject, said in self.all_said())
+        told = Counter(
+            (said.profile, subject, said.change, said.was, said.cause) for _, subject, said in self.all_said()
+        )
         status: dict[str, str] = {}
         for key, change in self.changes():
             if change.change == "status":
