@@ -6,7 +6,7 @@ command finishes:
 1. refuse while the group has members, or while something downstream has read what would be written again;
 2. truncate the changelogs: no record of before is left, and a worker finds them empty while the group has offsets;
 3. write the first records of the new life: `reset` (voids every local store), for a projection the digests of its
-   output topic, then `positions`;
+   output topic, for an identity who was assigned where, then `positions`;
 4. move the group's offsets. Now positions and offsets agree, and a worker may start.
 
 A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
@@ -23,13 +23,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from c360.agents import identity as identities
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
+from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
 from c360.ops.records import records
-from c360.plan import Plan, PlannedAgent
+from c360.plan import Identity, Plan, PlannedAgent
 from c360.profile.fold import Folding
 from c360.profile.format import digest_of
 
@@ -121,16 +123,21 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
         producer = cluster.producer()
         incarnation = encode_reset(time.time_ns() // 1000)
         positions = {tp: to for tp, (_, to) in reset.moves.items()}
-        digests = _digests(plan, projection, admin, reader) if projection is not None else {}
+        before = _digests(plan, projection, admin, reader) if projection is not None else {}
+        identity = next((i for i in plan.identities if i.agent == reset.agent), None)
+        life = 0
+        if identity is not None:
+            life, before = _assigned(plan, identity, admin, reader)
         for log in (tp for tp in cleared if tp.topic in agent.changelogs):
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
+            ends = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
             notes = {}
             if projection is not None:
-                notes = notes_of_reset(
-                    {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
-                )
+                notes = notes_of_reset(ends)
+            elif identity is not None:
+                notes = identities.notes_of_reset(life, ends)
             producer.produce(log.topic, RESET, incarnation, log.partition)
-            for key, state in digests.get(log.partition, {}).items():
+            for key, state in before.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)
             producer.produce(log.topic, POSITIONS, encode_positions(own, agent.fingerprint, notes), log.partition)
         producer.flush()
@@ -167,3 +174,23 @@ def _digests(
         else:
             held[PROFILES + key] = written_before(folding, digest_of(value))
     return found
+
+
+def _assigned(
+    plan: Plan, identity: Identity, admin: Admin, reader: Reader
+) -> tuple[int, Mapping[int, Mapping[bytes, bytes]]]:
+    """The life that begins, and by partition what was assigned before. Lives are minutes, or more where they are short."""
+    topic, life = plan.assignments(identity), time.time_ns() // 60_000_000_000
+    found: dict[int, dict[bytes, bytes]] = {}
+    partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
+    for tp, _, key, value in records(reader, reader.starts(partitions)):
+        assert key is not None
+        held = found.setdefault(tp.partition, {})
+        if value is None:
+            held.pop(identities.SENT + key, None)
+            continue
+        said = decode_assignment(value)
+        life = max(life, identities.life_after(said.seq))
+        row, state = identities.sent_before(key, said)
+        held[row] = state
+    return life, found

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
-from tests.identity.oracle import answer
 
 from c360.agents.identity import NODES, IdentityAgent, IdentityTask
 from c360.agents.shelves import EVIDENCE, HOLDERS, LENT, NEIGHBOURS, OWNER_BYTES, TOLD, WAITING, owner
@@ -32,6 +31,7 @@ from c360.ops.records import records
 from c360.plan import Identity, Plan, _agents, _topics
 from c360.tables.store import Store, Stores
 from c360.testing.faults import Later
+from c360.testing.oracle.identity import answer
 
 START_MS = 1_793_610_000_000
 LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, behind_s=0.0, away_s=0.0)
