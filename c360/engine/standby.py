@@ -125,6 +125,7 @@ class Standby:
         for lead, state in self.states.items():
             if now - self._followed.get(lead, now) > AWAY_MS:
                 state.forget()
+                self._reached.pop(lead, None)
         self._followed = dict.fromkeys(self.states, now)
 
     def _all_leads(self) -> list[TP]:

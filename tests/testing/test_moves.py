@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -197,6 +199,13 @@ def test_a_message_that_cannot_follow_stops_the_task_and_a_reset_mends_it(
     t.start()
     t.settle()
     assert profiles(t.cluster) == before
+
+
+def test_a_projection_with_a_condition_is_the_same_in_every_process() -> None:
+    """Its fingerprint once had the address of the condition in it, so that no worker took up another's state."""
+    program = "from tests.testing.moves import PLAN; print(PLAN.agent('customer@1').fingerprint)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == PLAN.agent("customer@1").fingerprint
 
 
 def test_who_was_never_merged_costs_no_message(t: TestDriver) -> None:
