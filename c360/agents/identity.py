@@ -66,6 +66,21 @@ encode_sent = msgspec.msgpack.Encoder().encode
 _decode_sent = msgspec.msgpack.Decoder(Sent).decode
 
 
+def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
+    """Of a task that begins anew. `ends`: "topic/partition" → offset before which nothing is published."""
+    return {"life": life, "catch_up": dict(ends)} if ends else {"life": life, "sweep": ["nodes", ""]}
+
+
+def sent_before(subject: bytes, said: Assignment) -> tuple[bytes, bytes]:
+    """What a task that begins anew has in its tables of a subject's last assignment."""
+    return SENT + subject, encode_sent(Sent(said.profile, said.was))
+
+
+def life_after(seq: int) -> int:
+    """The least life whose numbers are greater than this one."""
+    return (seq >> LIFE) + 1
+
+
 class _Before(NamedTuple):
     """A node as it was at the last commit, as far as it is published or counted."""
 
@@ -148,9 +163,7 @@ class IdentityTask:
         self.news: dict[str, tuple[str, str]] = {}  # of subjects: how they came to another profile, and the last cause
         self.totals: Counter[str] = Counter()  # nodes by status, members of blocks, …: of all nodes of the partition
         self.life = 0
-        self.catch_up: dict[
-            str, int
-        ] = {}  # after a reset: "topic/partition" → offset before which nothing is published
+        self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" → offset before which nothing is said
         self.sweep: tuple[str, str] | None = None  # after it: table, and the subject from which on all is published
 
     # --------------------------------------------------------------------------------------------------- processor

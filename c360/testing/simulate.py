@@ -45,8 +45,8 @@ class Simulated:
 class AppStage:
     """An app on an in-memory log whose clock moves with its records."""
 
-    def __init__(self, plan: Plan, records: Records, subject: Callable[[], str]) -> None:
-        """`subject`: gives one that operators say something about."""
+    def __init__(self, plan: Plan, records: Records, subject: Callable[[], str] | None = None) -> None:
+        """`subject`: gives one that operators say something about; None: they say nothing."""
         self.plan, self.next_record, self.subject = plan, records, subject
         self.now_ms, self.records = START_MS, 0
         self.cluster = MemoryCluster(now_ms=self._now)
@@ -70,13 +70,12 @@ class AppStage:
             record = self.next_record(self.now_ms)
             self.producer.produce(record.topic, record.key, record.value, None, record.headers, timestamp=self.now_ms)
             self.records += 1
-        if self.plan.identities and dice.random() < OPERATED:
-            self._operate(dice)
+        if self.plan.identities and self.subject is not None and dice.random() < OPERATED:
+            self._operate(dice, self.subject(), self.subject())
         self.producer.flush()
 
-    def _operate(self, dice: random.Random) -> None:
+    def _operate(self, dice: random.Random, one: str, two: str) -> None:
         """An operator says of two subjects that they are one customer, or not, or takes that back."""
-        one, two = self.subject(), self.subject()
         if one == two:
             return
         claim = Claim(self.now_ms, dead=dice.random() < 0.3, first_seen=self.now_ms)

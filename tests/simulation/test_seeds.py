@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
 
+from c360 import App
+from c360.agents.identity import IdentityTask
+from c360.agents.links import LinkWriter
 from c360.cli.common import load_app
+from c360.engine.agent import Outbox
 from c360.engine.state import TaskState
+from c360.engine.transport import TP
 from c360.errors import C360Error
 from c360.ops.simulate import run_seeds
+from c360.profile import home as homes
 from c360.tables.ids import IdTable
 from c360.tables.table import Table
 from c360.testing.simulate import simulate
 from examples.shop.app import app as shop
+from tests.testing.people import app as people
 
 SEEDS = int(os.environ.get("C360_TEST_SEEDS", "1000"))  # of each app
 
@@ -42,10 +50,10 @@ def test_a_seed_is_one_run_and_many_seeds_meet_every_fault() -> None:
             "TaskCorrupted", "OutcomeUnknown", "TaskMigrated"} <= happened.keys()  # fmt: skip
 
 
-def fails(seeds: int = 40) -> bool:
+def fails(seeds: int = 40, app: App = shop) -> bool:
     for seed in range(seeds):
         try:
-            simulate(shop, seed)
+            simulate(app, seed)
         except (AssertionError, C360Error):
             return True
     return False
@@ -68,3 +76,32 @@ def test_a_store_that_is_written_without_its_position_is_found(monkeypatch: pyte
         TaskState, "written", lambda state, changes, positions, upto: written(state, changes[1:], positions, upto)
     )
     assert fails()
+
+
+def test_links_that_are_taken_for_said_after_an_abort_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LinkWriter, "forget", lambda writer: None)
+    assert fails()
+
+
+def test_links_of_a_row_that_are_not_taken_back_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = LinkWriter.row
+    monkeypatch.setattr(
+        LinkWriter, "row", lambda writer, id, revision, was, *now: row(writer, id, revision, was[1:], *now)
+    )
+    assert fails(app=people)
+
+
+def test_messages_of_nodes_that_a_commit_leaves_in_memory_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = IdentityTask.finish
+
+    def forgets(task: IdentityTask, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        task.inbox.clear()
+        finish(task, positions, now_ms, out)
+
+    monkeypatch.setattr(IdentityTask, "finish", forgets)
+    assert fails(app=people)
+
+
+def test_a_place_that_is_not_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(homes, "hold", lambda home, held: None)
+    assert fails(app=people)

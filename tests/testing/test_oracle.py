@@ -293,7 +293,7 @@ def test_the_engine_agrees_with_the_oracle_on_every_history(app: App, history: l
     for step in history:
         step.do(world)
     world.settle()
-    report = world.report("govern")
+    report = world.report()
     assert report.examples == []
     assert report.complete
     assert report.lag == 0

@@ -13,7 +13,7 @@ from c360.identity.facts import Claim
 from c360.ops.verify.log import Entry, Log
 from c360.ops.verify.report import Findings
 from c360.plan import Plan
-from c360.testing.oracle.links import OPERATOR, OWN, OWN_CLAIM, Slot, own_facts, read_fact
+from c360.testing.oracle.links import OPERATOR, OWN, OWN_CLAIM, Slot, own_facts, read_fact, slot_of
 
 
 class Found(NamedTuple):
@@ -44,7 +44,10 @@ class Links:
 
     def _take(self, entry: Entry, partitions: int) -> None:
         try:
-            slot, claim = read_fact(entry.key or b"", entry.value or b"")
+            if entry.value is None:  # tidied away
+                self.facts.pop(slot_of(entry.key or b""), None)
+                return
+            slot, claim = read_fact(entry.key or b"", entry.value)
         except Exception:  # whatever is wrong with it: no agent can have written it
             self.wrong.append(entry)
             return

@@ -41,14 +41,19 @@ class Slot(NamedTuple):
 Facts = Mapping[Slot, Claim]
 
 
+def slot_of(key: bytes) -> Slot:
+    """What a record of `links` is about. Raises ValueError for a key that is none of ours."""
+    parts = [p.replace("%7C", "|").replace("%25", "%") for p in key.decode().split("|")]
+    if len(parts) == 4 and parts[1] in ("link", "cannot") and Slot(*parts).key == key:
+        return Slot(*parts)
+    raise ValueError("no fact")
+
+
 def read_fact(key: bytes, value: bytes) -> tuple[Slot, Claim]:
     """What a record of `links` says. Raises ValueError for what is none."""
-    parts = [p.replace("%7C", "|").replace("%25", "%") for p in key.decode().split("|")]
-    match parts, msgspec.msgpack.decode(value):
-        case [_, "link" | "cannot", _, _], [1, [int(version), bool(dead), int(first_seen), int(assurance)]]:
-            slot = Slot(*parts)
-            if slot.key == key:
-                return slot, Claim(version, dead, first_seen, assurance)
+    match msgspec.msgpack.decode(value):
+        case [1, [int(version), bool(dead), int(first_seen), int(assurance)]]:
+            return slot_of(key), Claim(version, dead, first_seen, assurance)
     raise ValueError("no fact")
 
 
