@@ -118,10 +118,10 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
     try:
         # 2 truncate
         cleared = [TP(t, p) for t in reset.clears for p in range(admin.topics()[t])]
-        ends = reader.ends(cleared)
+        cut = reader.ends(cleared)
         if plan.links in reset.clears:
-            _say_again(cluster, reader, {tp: ends[tp] for tp in cleared if tp.topic == plan.links})
-        admin.delete_records(ends)
+            _say_again(cluster, reader, {tp: cut[tp] for tp in cleared if tp.topic == plan.links})
+        admin.delete_records(cut)
         # 3 the first records of the new life
         projection = next((p for p in plan.projections if p.agent == reset.agent), None)
         producer = cluster.producer()
