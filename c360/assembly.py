@@ -17,10 +17,11 @@ from c360.agents.projection import ProjectionAgent
 from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
-from c360.engine.transport import Admin, Cluster
+from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway
+from c360.errors import BrokerAway, NeedsOperator
 from c360.ops import topics
+from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
 
@@ -29,6 +30,8 @@ _M_ARENA_MAX = -8  # malloc.h
 log = logging.getLogger("c360.worker")
 
 AWAY_S = 1.0
+LOOK_S = 5.0  # between two looks at which topics there are
+TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = ()) -> list[Agent]:
@@ -147,13 +150,24 @@ class Worker:
             self.fail(error)
 
     def _watch_topics(self) -> None:
-        while not self.stopping.wait(5.0):
+        looks = 0
+        trimmed: dict[TP, int] = {}
+        while not self.stopping.wait(LOOK_S):
+            looks += 1
             try:
                 created = topics.apply(self.plan, self.admin)
+                if looks % TRIM_LOOKS == 0:
+                    self._trim(trimmed)
             except BrokerAway:
                 continue
             if created:
                 log.info("created %s", ", ".join(created))
+
+    def _trim(self, done: dict[TP, int]) -> None:
+        try:
+            trim(self.plan, self.admin, done)
+        except NeedsOperator as error:  # it may not: then they stay, and nothing else is wrong
+            log.warning("what loops have read is kept: %s", error)
 
 
 def tune_process() -> None:

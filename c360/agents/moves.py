@@ -234,9 +234,13 @@ class Moves:
     def settle(self, key: bytes, state: ProfileState) -> tuple[Head, Fragment, Listing, int | None]:
         """At the end of a step: what the record of this profile is made of, and the day on which to look at it again.
 
-        The head is the one that is to be kept up to date; it counts as changed already.
+        The head is the one that is to be kept up to date.
         """
-        profile, stays, due = key.decode(), state.stays(key.decode()), None
+        profile = key.decode()
+        if not state.told and state.home is not None:  # nobody else is in it, and it is nowhere else: by far the most
+            (listing,) = self.owner.alone(profile, state.fragment, state.home.identifiers)
+            return state, state.fragment, listing, self.folding.expire(state.fragment, self.today)
+        stays, due = state.stays(profile), None
         if not state.shared or key in self.news:
             self.profiles.touch((key,))
             if state.fragment and stays:

@@ -21,6 +21,7 @@ LARGE_BYTES = 100_000  # a fragment beyond it is slow to keep, and worth a warni
 _DAY = struct.Struct(">I")
 _HEAD = struct.Struct(">Bi")
 _HEAD_BYTES = _HEAD.size + DIGEST_BYTES
+_NO_DIGEST = bytes(DIGEST_BYTES)
 _SIZE = struct.Struct(">I")
 _HOME, _SHARED, _TOLD = 1, 2, 4  # bits of a row's first byte
 
@@ -67,11 +68,11 @@ class ProfileCodec:
         self.fragment_bytes, self.fragment_of, self.large = folding.encode, folding.decode, large
 
     def encode(self, state: ProfileState) -> bytes:
-        fragment, digest = self.fragment_bytes(state.fragment), state.digest or bytes(DIGEST_BYTES)
+        fragment, digest = self.fragment_bytes(state.fragment), state.digest or _NO_DIGEST
         if len(fragment) > LARGE_BYTES:
             self.large(len(fragment))
         home = state.home
-        if home is None and not state.shared and not state.told:
+        if home is None and not state.told:  # a shared one is told
             return _HEAD.pack(0, state.due) + digest + fragment
         flags = _HOME * (home is not None) + _SHARED * state.shared + _TOLD * state.told
         said = b"" if home is None else encode_home(home)

@@ -253,16 +253,16 @@ class ProjectionTask:
 
     # ----------------------------------------------------------------------------------------------------- writing
     def _write_all(self, out: Outbox) -> None:
-        profiles = self.profiles.load(self.touched)
+        profiles, today = self.profiles.load(self.touched), self.today
         changed = []
         try:
             for key, cause in self.touched.items():
-                if self._write(key, profiles[key], cause, out):
+                if self._write(key, profiles[key], cause, today, out):
                     changed.append(key)
         finally:
             self.profiles.touch(changed)
 
-    def _write(self, key: bytes, state: ProfileState | None, cause: int, out: Outbox) -> bool:
+    def _write(self, key: bytes, state: ProfileState | None, cause: int, today: int, out: Outbox) -> bool:
         """Write the profile if its record is another than the last; whether its state has changed."""
         assert state is not None
         head: Head = state
@@ -270,8 +270,8 @@ class ProjectionTask:
         if state.home is not None or state.shared:
             head, fragment, listing, due = self.moves.settle(key, state)
         else:
-            due = self.folding.expire(fragment, self.today) if self.windowed else None
-        record, failed = self.renderer.render(key.decode(), fragment, listing, self.today)
+            due = self.folding.expire(fragment, today) if self.windowed else None
+        record, failed = self.renderer.render(key.decode(), fragment, listing, today)
         digest = b"" if record is None else digest_of(record)
         # What is said comes before what is changed: it may fail, and what is not yet marked as changed is not forgotten.
         written = digest != head.digest

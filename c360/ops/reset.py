@@ -30,6 +30,7 @@ from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
+from c360.identity.facts import OPERATORS, decode_fact
 from c360.ops.records import records
 from c360.plan import Identity, Plan, PlannedAgent
 from c360.profile.fold import Folding
@@ -74,7 +75,7 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
     cut = sorted({tp.topic for tp in inputs if starts[tp] > 0 and tp not in said})
     notes = [f"{topic}: retention has cut its beginning; data is complete only from there" for topic in cut]
-    derived = [*(plan.governed(s) for s in plan.sources), plan.dlq] if agent_name == "govern" else []
+    derived = list(agent.writes) if agent_name == "govern" else []
     clears = [*agent.changelogs, *derived]
     return ResetPlan(
         agent_name,
@@ -117,7 +118,10 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
     try:
         # 2 truncate
         cleared = [TP(t, p) for t in reset.clears for p in range(admin.topics()[t])]
-        admin.delete_records(reader.ends(cleared))
+        ends = reader.ends(cleared)
+        if plan.links in reset.clears:
+            _say_again(cluster, reader, {tp: ends[tp] for tp in cleared if tp.topic == plan.links})
+        admin.delete_records(ends)
         # 3 the first records of the new life
         projection = next((p for p in plan.projections if p.agent == reset.agent), None)
         producer = cluster.producer()
@@ -146,6 +150,16 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
         admin.set_group_offsets(agent.group, positions)
     finally:
         reader.close()
+
+
+def _say_again(cluster: Cluster, reader: Reader, ends: Mapping[TP, int]) -> None:
+    """What operators have said of who is who comes from no record: it is said again behind the ends."""
+    producer = cluster.producer()
+    for tp, offset, key, value in records(reader, reader.starts(list(ends))):
+        if offset < ends[tp] and key is not None and value is not None and decode_fact(key, value).source == OPERATORS:
+            producer.produce(tp.topic, key, value, tp.partition)
+    producer.flush()
+    producer.close()
 
 
 def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:

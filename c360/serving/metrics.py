@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from c360.agents.govern import Govern
+from c360.agents.identity import IdentityAgent, IdentityTask
 from c360.agents.projection import ProjectionAgent, ProjectionTask
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
@@ -13,6 +15,8 @@ from c360.engine.standby import Copies
 from c360.engine.transport import TP, Reader
 
 Labels = Mapping[str, str]
+# Why a link joins nobody (c360/identity/resolve.py), without what comes after the colon.
+REASONS = ("unique", "limit", "cannot_link", "quarantine", "identifier_inactive", "subject_shared", "subject_hub")
 
 
 @dataclass
@@ -60,6 +64,8 @@ def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int) -> str:
             page.add("c360_lag_records", "gauge", "Records not yet read, all inputs.", {"agent": name}, lag[name])
         if isinstance(loop.agent, Govern):
             _govern(page, loop.agent)
+        elif isinstance(loop.agent, IdentityAgent):
+            _identity(page, loop.agent, loop)
         elif isinstance(loop.agent, ProjectionAgent):
             _projection(page, loop.agent, lag.get(name, 0), now_ms)
             _moves(page, loop, loop.agent)
@@ -125,6 +131,44 @@ def _govern(page: Page, agent: Govern) -> None:
                 "c360_identifiers_blocked_total", "counter", "Identifiers that say nothing about anybody, or are not valid.",
                 {**labels, "namespace": namespace}, count,
             )  # fmt: skip
+
+
+def _identity(page: Page, agent: IdentityAgent, loop: Loop) -> None:
+    labels = {"agent": agent.name}
+    counters = agent.counters
+    for name, text, value in (
+        ("facts", "Link facts read.", counters.facts),
+        ("facts_novel", "Link facts that were news.", counters.novel),
+        ("misfits", "Records put aside: no facts or messages.", counters.misfits),
+        ("assignments", "Assignments written.", counters.assignments),
+        ("conflicts", "Assignments whose refused links are others than before.", counters.conflicts),
+        ("wide", "Decisions on 200 connected nodes or more.", counters.wide),
+    ):
+        page.add(f"c360_identity_{name}_total", "counter", text, labels, value)
+    for way, value in (("local", counters.local), ("remote", counters.remote)):
+        page.add(
+            "c360_identity_messages_total", "counter", "Messages of nodes.", {**labels, "way": way}, value
+        )  # fmt: skip
+    page.add(
+        "c360_identity_component_nodes_max", "gauge", "Most connected nodes so far.", labels, counters.largest_component
+    )
+    page.add("c360_identity_block_nodes_max", "gauge", "Largest block so far.", labels, counters.largest_block)
+    totals: Counter[str] = Counter()
+    for task in list(loop.tasks.values()):
+        if task.phase is Phase.RUNNING and isinstance(task.processor, IdentityTask):
+            totals.update(task.processor.totals)
+    for status in ("hub", "shared"):
+        page.add(
+            "c360_identity_inactive_nodes", "gauge", "Nodes that link nobody now.",
+            {**labels, "status": status}, totals[status],
+        )  # fmt: skip
+    page.add("c360_identity_block_nodes", "gauge", "Nodes in blocks.", labels, totals["members"])
+    page.add("c360_identity_live_nodes", "gauge", "Nodes with a live link.", labels, totals["live"])
+    for reason in REASONS:
+        page.add(
+            "c360_identity_refused_links", "gauge", "Live links that join nobody now.",
+            {**labels, "reason": reason}, totals[f"deferred {reason}"],
+        )  # fmt: skip
 
 
 def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> None:

@@ -25,7 +25,7 @@ class Moving(AppStage):
 
     def __init__(self, seed: int) -> None:
         dice = Random(f"records {seed}")
-        super().__init__(PLAN, Maker(PLAN, dice).record)
+        super().__init__(PLAN, Maker(PLAN, dice).record, lambda: SUBJECTS[0])
         self.agents = [agent for agent in self.agents if not agent.name.startswith("identity")]
         self.seq = 0
 
