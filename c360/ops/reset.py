@@ -134,12 +134,12 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
             life, before = _assigned(plan, identity, admin, reader)
         for log in (tp for tp in cleared if tp.topic in agent.changelogs):
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
-            ends = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
+            upto = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
             notes = {}
             if projection is not None:
-                notes = notes_of_reset(ends)
+                notes = notes_of_reset(upto)
             elif identity is not None:
-                notes = identities.notes_of_reset(life, ends)
+                notes = identities.notes_of_reset(life, upto)
             producer.produce(log.topic, RESET, incarnation, log.partition)
             for key, state in before.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)

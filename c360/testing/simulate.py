@@ -91,7 +91,7 @@ class AppStage:
         return [topic for agent in self.plan.agents for topic in agent.changelogs]
 
     def idle(self) -> bool:
-        return at_rest(self.plan, self.admin, self.reader)
+        return at_rest(self.plan, self.admin, self.reader, [agent.name for agent in self.agents])
 
     def check(self) -> None:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
