@@ -91,8 +91,8 @@ class Known(Projection):
     names: list[str] = collect(Account.name)
 
 
-def people(name: str = "people", raw: str = "") -> App:
-    """The app under a name of its own; `raw` stands before the names of its raw topics."""
+def who(name: str, raw: str = "") -> App:
+    """Identifiers and records alone; `raw` stands before the names of raw topics."""
     app = App(name, partitions=3)
     app.identifier("crm", priority=1, unique=True)(CrmId)
     app.identifier("cookie", priority=20, limit=50)(Cookie)
@@ -103,6 +103,12 @@ def people(name: str = "people", raw: str = "") -> App:
     app.cdc(f"{raw}accounts", name="accounts", key="id", subject="crm")(Account)
     app.cdc(f"{raw}orders", name="orders", key="id", subject="buyer", at="placed")(Order)
     app.enrich(Account)(name_key)
+    return app
+
+
+def people(name: str = "people", raw: str = "") -> App:
+    """The app under a name of its own."""
+    app = who(name, raw)
     risk = app.identity("risk", changes={Email: {"limit": 1}, Cookie: {"hub_at": 3, "shared_at": None}}, cap=6)
     app.projection("customer")(Customer)
     app.projection("account", identity=risk)(Known)
