@@ -14,8 +14,12 @@ First in, first out between any two nodes: both are on one partition, and all th
 memory in the order of its steps; or they are not, and all of it goes through one partition of the loop topic, written by
 one task.
 
-After a reset nothing is published before the task has read the facts up to where they ended then; afterwards every subject
-is, some per commit, under numbers that are greater than those of before.
+After a reset nothing is published before all tasks have read the facts up to where they ended then and have told each other
+what follows from them; or who belongs together would come apart for all to see, and together again. Then every subject is
+published, some per commit, under numbers that are greater than those of before. That nothing is on its way any more is
+found in rounds: each task tells all others that it has done all it had to (`Round`). Who has heard this from all has also
+taken in what they had said before, for a partition of the loop is first in, first out; so if in the next round nobody has
+said anything meanwhile, nothing is left. Under traffic that never rests it ends after `ROUNDS`.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -36,7 +40,7 @@ from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
 from c360.identity.facts import Fact, decode_fact
-from c360.identity.messages import Assigned, Gather, Message, Touch, decode_message, encoded
+from c360.identity.messages import Assigned, Gather, Message, Round, Touch, decode_message, encode_message, encoded
 from c360.identity.namespace import TWIN
 from c360.identity.node import Node, decode_node, encode_node, shelve, step
 from c360.identity.resolve import Standing
@@ -51,6 +55,7 @@ APART = 64  # neighbours of an identifier, or members of a block; more lie in ro
 PIECE_BYTES = 256 << 10  # of a message; a larger hand-over is cut
 WIDE = 200  # nodes of a component that somebody should look at; more than the rules' cap (1,000) is quarantined
 SWEPT_PER_COMMIT = 2_000
+ROUNDS = 32  # after a reset, until what was told has settled; more than messages take from a fact to its last subject
 LIFE = 32  # bits of a subject's own number below those of identity's life (docs/decisions/0013)
 
 
@@ -68,7 +73,7 @@ _decode_sent = msgspec.msgpack.Decoder(Sent).decode
 
 def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
     """Of a task that begins anew. `ends`: "topic/partition" → offset before which nothing is published."""
-    return {"life": life, "catch_up": dict(ends)} if ends else {"life": life, "sweep": ["nodes", ""]}
+    return {"life": life, "settling": Settling().notes(), **({"catch_up": dict(ends)} if ends else {})}
 
 
 def sent_before(subject: bytes, said: Assignment) -> tuple[bytes, bytes]:
@@ -94,6 +99,29 @@ def _look(node: Node) -> _Before:
     evidence, neighbours, lead = node.evidence, node.neighbours, node.lead
     live = bool(evidence and evidence.links) or (neighbours is not None and neighbours.degree > 0)
     return _Before(node.standing, evidence.status if evidence else OK, lead.block.size if lead else 0, live)
+
+
+@dataclass
+class Settling:
+    """Of a task that begins anew: the round it has told, what it has heard of this one and the next, who spoke since."""
+
+    number: int = -1  # nothing told yet
+    spoke: bool = False
+    heard: dict[int, dict[int, bool]] = field(default_factory=dict)  # round → partition → whether it spoke
+
+    def notes(self) -> list[Any]:
+        heard = sorted((number, p, spoke) for number, told in self.heard.items() for p, spoke in told.items())
+        return [self.number, self.spoke, heard]
+
+    @classmethod
+    def of(cls, notes: Sequence[Any]) -> Settling:
+        settling = cls(notes[0], notes[1])
+        for number, partition, spoke in notes[2]:
+            settling.hear(Round(partition, number, spoke))
+        return settling
+
+    def hear(self, round: Round) -> None:
+        self.heard.setdefault(round.number, {})[round.partition] = round.spoke
 
 
 # --------------------------------------------------------------------------------------------------------- published
@@ -164,6 +192,7 @@ class IdentityTask:
         self.totals: Counter[str] = Counter()  # nodes by status, members of blocks, …: of all nodes of the partition
         self.life = 0
         self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" → offset before which nothing is said
+        self.settling: Settling | None = None  # after it: until nobody has anything to tell any more
         self.sweep: tuple[str, str] | None = None  # after it: table, and the subject from which on all is published
 
     # --------------------------------------------------------------------------------------------------- processor
@@ -174,6 +203,7 @@ class IdentityTask:
         self.totals = Counter(notes.get("totals", {}))
         self.life = notes.get("life", 0)
         self.catch_up = dict(notes.get("catch_up", {}))
+        self.settling = Settling.of(notes["settling"]) if "settling" in notes else None
         self.sweep = tuple(notes["sweep"]) if "sweep" in notes else None
 
     def notes(self) -> dict[str, Any]:
@@ -182,6 +212,8 @@ class IdentityTask:
             notes["life"] = self.life
         if self.catch_up:
             notes["catch_up"] = self.catch_up
+        if self.settling is not None:
+            notes["settling"] = self.settling.notes()
         if self.sweep is not None:
             notes["sweep"] = list(self.sweep)
         return notes
@@ -196,6 +228,10 @@ class IdentityTask:
                 to, message = read(key, value)
             except Misfit as misfit:
                 self._put_aside(batch, i, misfit, out)
+                continue
+            if type(message) is Round:
+                if self.settling is not None:
+                    self.settling.hear(message)
                 continue
             inbox.setdefault(to, []).append(message)
         self._round(out)
@@ -228,7 +264,8 @@ class IdentityTask:
         self.counters.misfits += 1
 
     def wants(self, now_ms: int) -> bool:
-        return self.sweep is not None
+        settling = self.settling
+        return self.sweep is not None or (settling is not None and settling.number < 0 and not self.catch_up)
 
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
         while self.inbox:
@@ -236,7 +273,9 @@ class IdentityTask:
         if self.catch_up and all(
             positions[TP(name.rpartition("/")[0], self.partition)] >= end for name, end in self.catch_up.items()
         ):
-            self.catch_up, self.sweep = {}, ("nodes", "")
+            self.catch_up = {}
+        if self.settling is not None and not self.catch_up:
+            self._settle(self.settling, out)
         nodes, counters = self.nodes.live, self.counters
         for key, before in self.before.items():
             node = nodes[key.encode()]
@@ -247,7 +286,7 @@ class IdentityTask:
             shelve(node, self.shelves, self.apart)
             if node.lead is not None:
                 node.lead.block.forget()  # the tables keep what there is room for
-            if not self.catch_up:
+            if self.settling is None:
                 self._publish(node, before, now, out)
         self.before.clear()
         self.news.clear()
@@ -293,6 +332,8 @@ class IdentityTask:
                 for data in encoded(message, self.piece_bytes):
                     send(loop, to.encode(), data, partition)
                     counters.remote += 1
+                    if self.settling is not None:
+                        self.settling.spoke = True
 
     def _fetch(self, turn: Mapping[str, Sequence[Message]], nodes: Iterable[Node]) -> None:
         """Rows of large nodes that their messages are about: one multi-get for all of them."""
@@ -377,6 +418,22 @@ class IdentityTask:
             out.send(self.changes, standing.profile.encode(), encode(event))
 
     # ----------------------------------------------------------------------------------------------- after a reset
+    def _settle(self, settling: Settling, out: Outbox) -> None:
+        """Nothing is left to do here: tell the others, as often as all of them have told, too."""
+        while settling.number < 0 or len(settling.heard.get(settling.number, ())) == self.partitions:
+            if settling.number >= 0:
+                spoke = any(settling.heard.pop(settling.number).values())
+                if not spoke or settling.number == ROUNDS:
+                    self.settling, self.sweep = None, ("nodes", "")
+                    return
+            settling.number += 1
+            said = Round(self.partition, settling.number, settling.spoke or settling.number == 0)
+            settling.spoke = False
+            settling.hear(said)
+            for partition in range(self.partitions):
+                if partition != self.partition:
+                    out.send(self.loop, b"", encode_message(said), partition)
+
     def _sweep(self, out: Outbox) -> None:
         """Caught up: publish every subject, and then take back those that are no more; some per commit."""
         assert self.sweep is not None

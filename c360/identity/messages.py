@@ -68,7 +68,15 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     on: bool = True
 
 
-Message = Fact | Touch | Meet | Gather | Assign | Mark
+class Round(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Task → task, not between nodes: one that begins anew has done all that it had to when it sent its last Round."""
+
+    partition: int
+    number: int
+    spoke: bool  # it has sent messages since
+
+
+Message = Fact | Touch | Meet | Gather | Assign | Mark | Round
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 

@@ -157,9 +157,14 @@ def begin_anew(t: TestDriver, agents: Sequence[str], dice: random.Random) -> Non
     """One after the other, with an accident while each catches up."""
     for agent in agents:
         t.reset(agent)
-        for loop in t.loops:
-            loop.turn(0.0)
+        for _ in range(dice.randrange(8)):
+            for loop in t.loops:
+                loop.turn(0.0)
+                loop.commit_or_abort()
         dice.choice(ACCIDENTS)(t)
+
+
+SEEN = {**PROFILES, "changes": "people.identity-changes.v1"}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -173,7 +178,23 @@ def test_from_nothing_come_the_same_ids_and_the_same_bytes(seed: int) -> None:
             send(t, said[120 + 30 * n : 150 + 30 * n])
             ids = {name: assigned(t, topic) for name, topic in TOPICS.items()}
             profiles = {name: latest(t, topic) for name, topic in PROFILES.items()}
+            seen = records(t, SEEN)
             begin_anew(t, agents, dice)
             assert {name: assigned(t, topic) for name, topic in TOPICS.items()} == ids
             assert {name: latest(t, topic) for name, topic in PROFILES.items()} == profiles
+            if agents == ["identity@1"]:
+                assert records(t, SEEN) == seen, "nobody comes apart meanwhile"
         t.verify()
+
+
+def test_identity_begins_anew_where_most_partitions_have_no_facts() -> None:
+    with TestDriver(people(), now=NOW) as t:
+        for name in ("c-1", "c-1"):
+            t.send("visits", "k", {"cookie": name, "emails": ["a@b.org"], "page": "a", "ts": "2026-11-02T08:00:00Z"})
+        before = assigned(t, TOPICS["identity"])
+        assert list(before) == ["cookie:c-1"]
+        for _ in range(2):
+            t.reset("identity@1")
+            assert assigned(t, TOPICS["identity"]) == before
+            t.verify()
+        assert records(t, TOPICS)["identity"] == 1 + 2
