@@ -12,8 +12,8 @@ command finishes:
 A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
 that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return.
 
-Identity does so, too, per task: it reads the links again, and what nodes said to each other before never, as that was said
-by nodes that are no more. Its numbers go on above those of before, because its life is in them (docs/decisions/0013).
+Identity does so, too: it reads the links again, and what nodes said to each other before never, as that was said by nodes
+that are no more; it publishes when what follows from those links has come to rest. Its numbers go on above those of before, because its life is in them (docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
                     f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]
                 }
             if identity is not None:
-                notes |= {"life": life} | ({} if notes["catch_up"] else {"sweep": ["nodes", ""]})
+                notes |= {"life": life, "settling": {}}
             producer.produce(log.topic, RESET, incarnation, log.partition)
             for key, state in digests.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)
