@@ -188,7 +188,9 @@ class IdentityTask:
         self.news: dict[str, tuple[str, str]] = {}  # of subjects: how they came to another profile, and the last cause
         self.totals: Counter[str] = Counter()  # nodes by status, members of blocks, …: of all nodes of the partition
         self.life = 0
-        self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" → offset before which nothing is published
+        self.catch_up: dict[
+            str, int
+        ] = {}  # after a reset: "topic/partition" → offset before which nothing is published
         self.settling: Settling | None = None  # then
         self.sweep: tuple[str, str] | None = None  # at last: table, and the subject from which on all is published
 

@@ -55,7 +55,9 @@ class ShelfTable(Table[V]):
     def rows(self, prefix: bytes) -> list[tuple[bytes, V]]:
         """All entries below a prefix, in no order."""
         low, dirty, live = self.prefix + prefix, self.dirty, self.live
-        found = [(full[1:], self.decode(data)) for full, data in self.store.scan(low, beyond(low)) if full[1:] not in dirty]
+        found = [
+            (full[1:], self.decode(data)) for full, data in self.store.scan(low, beyond(low)) if full[1:] not in dirty
+        ]
         changed: Iterable[bytes] = self.changed.get(prefix, ())
         if len(prefix) < self.width:
             changed = [key for keys in self.changed.values() for key in keys if key.startswith(prefix)]
@@ -175,15 +177,11 @@ class TaskShelves:
 
     def neighbours(self, node: str) -> NeighbourShelves:
         prefix = owner(node)
-        return NeighbourShelves(
-            Shelf(self.near, prefix), Shelf(self.waiting, prefix), Shelf(self.lent, prefix)
-        )
+        return NeighbourShelves(Shelf(self.near, prefix), Shelf(self.waiting, prefix), Shelf(self.lent, prefix))
 
     def lead(self, node: str) -> LeadShelves:
         prefix = owner(node)
-        return LeadShelves(
-            Shelf(self.evidence, prefix), HolderRows(self.holders, prefix), Shelf(self.told, prefix)
-        )
+        return LeadShelves(Shelf(self.evidence, prefix), HolderRows(self.holders, prefix), Shelf(self.told, prefix))
 
 
 def _nothing(_: bool) -> bytes:

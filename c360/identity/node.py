@@ -510,7 +510,7 @@ def _change(was: Key | None, profile: Key, now: Mapping[Key, Standing], told: Ma
     if was is None:
         return "merged"
     known = told.get(was)
-    named = now[was] if was in now else known.standing if known else None
+    named = now.get(was, known.standing if known else None)
     if named is None or named.profile != was:
         return "merged"
     other = told.get(profile)

@@ -13,7 +13,8 @@ A projection writes nothing until it has caught up with where the inputs ended a
 that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return.
 
 Identity does so, too: it reads the links again, and what nodes said to each other before never, as that was said by nodes
-that are no more; it publishes when what follows from those links has come to rest. Its numbers go on above those of before, because its life is in them (docs/decisions/0013).
+that are no more; it publishes when what follows from those links has come to rest. Its numbers go on above those of before,
+because its life is in them (docs/decisions/0013).
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ def trim(plan: Plan, admin: Admin, done: dict[TP, int]) -> None:
     transaction, so whoever restores the state goes on at or after it.
     """
     loops = {topic.name for topic in plan.topics if topic.role == "loop"}
-    committed = {agent.name: admin.group_offsets(agent.group) for agent in plan.agents if loops.intersection(agent.reads)}
+    committed = {
+        agent.name: admin.group_offsets(agent.group) for agent in plan.agents if loops.intersection(agent.reads)
+    }
     before: dict[TP, int] = {}
     for topic in sorted(loops):
         readers = [committed[agent.name] for agent in plan.agents if topic in agent.reads]

@@ -30,7 +30,7 @@ from c360.ops import topics
 from c360.ops.progress import at_rest
 from c360.ops.records import records
 from c360.plan import Identity, Plan, _agents, _topics
-from c360.tables.store import MemoryStores, Store, Stores
+from c360.tables.store import Store, Stores
 from c360.testing.faults import Later
 from tests.identity.oracle import answer
 
@@ -185,7 +185,9 @@ class IdentityStage:
                     before, seq=0, was=None, change="", cause=""
                 ), "the same was said twice"
             last[subject] = said
-        told = Counter((said.profile, subject, said.change, said.was, said.cause) for _, subject, said in self.all_said())
+        told = Counter(
+            (said.profile, subject, said.change, said.was, said.cause) for _, subject, said in self.all_said()
+        )
         status: dict[str, str] = {}
         for key, change in self.changes():
             if change.change == "status":

@@ -98,7 +98,9 @@ def test_a_subject_that_is_new_and_one_that_joins_it() -> None:
 def test_what_comes_and_goes_within_a_commit_is_not_said() -> None:
     tasks = alone()
     news(tasks, [said("customer:1", "email:a"), said("cookie:aaaaa1", "phone:1")])
-    assignments, changes = news(tasks, [said("cookie:aaaaa1", "email:a"), said("cookie:aaaaa1", "email:a", 2, dead=True)])
+    assignments, changes = news(
+        tasks, [said("cookie:aaaaa1", "email:a"), said("cookie:aaaaa1", "email:a", 2, dead=True)]
+    )
     assert (assignments, changes) == ({}, [])
 
 
@@ -110,7 +112,10 @@ def test_a_twin_is_shown_as_what_it_is_of_and_once() -> None:
         tasks, [said("crm:1", "=crm:1"), said("cookie:aaaaa1", "=crm:1"), said("cookie:aaaaa1", "email:a")]
     )
     assert assignments["crm:1"].identifiers == ["crm:1"]
-    assert (assignments["cookie:aaaaa1"].profile, assignments["cookie:aaaaa1"].identifiers) == ("crm:1", ["crm:1", "email:a"])
+    assert (assignments["cookie:aaaaa1"].profile, assignments["cookie:aaaaa1"].identifiers) == (
+        "crm:1",
+        ["crm:1", "email:a"],
+    )
     refused, changes = news(tasks, [said("crm:2", "=crm:2"), said("crm:2", "email:a")])
     assert refused["crm:2"].deferred == [("email:a", "unique:crm")]
     conflicts = [change for _, change in changes if change.change == "conflict"]
