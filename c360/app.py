@@ -27,6 +27,7 @@ from c360.declare import (
 )
 from c360.errors import DeclarationError
 from c360.identity import normalize as normalizers
+from c360.identity.facts import OPERATORS
 from c360.identity.namespace import NAME, Namespace, Normalizer
 from c360.identity.rules import BLOCKED, DEFAULTS
 from c360.plan import Plan, make_plan
@@ -222,6 +223,8 @@ class App:
     def _add_source(self, said: str, source: Source) -> None:
         if not TOPIC_NAME.match(source.topic) or not TOPIC_NAME.match(source.name):
             raise DeclarationError(f"{said}: topic and name are letters, digits, '.', '_' and '-'")
+        if source.name == OPERATORS:
+            raise DeclarationError(f"{said}: the name {source.name!r} is that of what operators say; give name=…")
         record = source.types[0].record
         for other in self._said.sources.values():
             if any(t.record is record for t in other.types):

@@ -391,9 +391,11 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
 
 def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity | None) -> str:
     """16 hex digits over everything that decides what a profile of this projection holds."""
-    parts: list[str] = [] if identity is None else [identity.agent]
+    parts = ["projection/2", *([] if identity is None else [identity.agent])]
+    read = [attribute.of for attribute in projection.attributes]
     for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
-        parts.append(repr(attribute))
+        # What it reads is told below, as text; here, which attributes read the same, and so may be kept together.
+        parts.append(repr(replace(attribute, of=read.index(attribute.of))))
         parts += [str(i) for i in declaration.inputs]
         parts.append("" if declaration.where is None else _text_of(declaration.where))
     for name in projection.derived:

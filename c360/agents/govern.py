@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from c360.agents.links import LinkReader, LinkWriter, Saying
 from c360.agents.wire import (
     GOVERNED_BYTES,
     MISFIT_BYTES,
@@ -50,15 +51,24 @@ from c360.tables.table import Table
 MS = timedelta(milliseconds=1)
 AHEAD_MS = 5 * 60_000  # how far an event's time may be after its append time
 IDS, ROWS, MISFITS = b"iI", b"r", b"m"
+NOTHING: dict[str, Any] = {}  # shared, never changed
 _OFFSET = struct.Struct(">q")
 
 
 class RowState(msgspec.Struct, array_like=True):
-    """The last state of one row. `governed` None: deleted; kept so that older states do not come back."""
+    """The last state of one row. `governed` None: deleted; kept so that older states do not come back.
+
+    `revision` counts its changes; `links`: labels of the identifiers that it says are its subject's.
+    """
 
     position: str
     subject: str
     governed: bytes | None
+    revision: int = 1
+    links: tuple[str, ...] = ()
+
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(self.subject, label) for label in self.links]
 
 
 @dataclass
@@ -70,20 +80,29 @@ class GovernCounters:
     duplicates: int = 0
     stale: int = 0
     ignored: int = 0
+    links: int = 0
     misfits: Counter[str] = field(default_factory=Counter)
+    blocked: Counter[str] = field(default_factory=Counter)  # values that identify nobody, by namespace
+
+
+class Said(NamedTuple):
+    """What a record is to us: its subject, its bytes as a governed record, its time, what enrichments made of it."""
+
+    subject: str
+    value: bytes
+    at: int
+    enriched: Mapping[str, Any]
 
 
 class RecordReader:
-    """Compiled for one record type: subject, id, time and enrichments of its records."""
+    """Compiled for one record type: subject, id, time, enrichments and links of its records."""
 
     def __init__(
-        self,
-        declared: SourceType,
-        key: Namespace | None,
-        identifiers: Mapping[type, Namespace],
-        enrichments: Sequence[Enrichment],
+        self, plan: Plan, declared: SourceType, key: Namespace | None, enrichments: Sequence[Enrichment]
     ) -> None:
+        identifiers = plan.identifiers
         self.name = declared.name
+        self.links = LinkReader(plan, declared)
         self.governed: Any = governed_type(declared.record)
         fields = {f.name: f for f in fields_of(declared.record)}
         self.subjects = [
@@ -97,18 +116,18 @@ class RecordReader:
 
     def govern(
         self, record: Record, raw_key: bytes | None, said_id: str | None, at: int, append: int, origin: tuple[int, int]
-    ) -> tuple[bytes, bytes]:
-        """The subject and the governed record, as bytes. `at`: its time where none is declared. Raises Misfit."""
+    ) -> Said:
+        """The record as it is to be written. `at`: its time where none is declared. Raises Misfit."""
         if self.at is not None and (time := self.at(record)) is not None:
             at = (time - EPOCH) // MS  # rounded down
         if at > append + AHEAD_MS and append >= 0:
             at = append + AHEAD_MS  # so that no wrong clock wins for ever
         subject = self._subject(record, raw_key)
-        enriched = self._enriched(record) if self.enrichments else {}
+        enriched = self._enriched(record) if self.enrichments else NOTHING
         value = encode(self.governed(id=said_id, at=at, cause=append, origin=origin, enriched=enriched, record=record))
         if len(value) > GOVERNED_BYTES:
             raise Misfit("too-large", f"{self.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
-        return subject.encode(), value
+        return Said(subject, value, at, enriched)
 
     def _subject(self, record: Record, raw_key: bytes | None) -> str:
         """The subject `namespace:value`. Raises Misfit when there is none."""
@@ -154,7 +173,7 @@ class SourceParts:
 
 
 def compile_source(plan: Plan, source: Source) -> SourceParts:
-    readers = {t.record: RecordReader(t, source.key, plan.identifiers, source.enrichments) for t in source.types}
+    readers = {t.record: RecordReader(plan, t, source.key, source.enrichments) for t in source.types}
     if source.kind == "rows":
         (declared,) = source.types
         return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key))
@@ -179,7 +198,8 @@ class GovernTask:
             ROWS, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(RowState).decode
         )
         self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
-        self.tables = (self.ids, self.rows, self.misfits)
+        self.links = LinkWriter(plan, source.name)
+        self.tables = (self.ids, self.rows, self.misfits, self.links.table)
         self.counters = counters
         self.truncated = ""
         self.process_raw: Callable[[_Arrivals, Outbox], None]
@@ -196,6 +216,7 @@ class GovernTask:
     def resume(self, notes: Mapping[str, Any]) -> None:
         self.ids.resume(notes.get("stream_time"), notes.get("sequence", 0))
         self.truncated = notes.get("truncated", "")
+        self.links.forget()
 
     def notes(self) -> dict[str, Any]:
         notes: dict[str, Any] = {"sequence": self.ids.sequence}
@@ -227,7 +248,8 @@ class GovernTask:
     # ------------------------------------------------------------------------------------------------------ events
     def _events(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
-        fresh: list[tuple[int, bytes, bytes]] = []  # index, subject, governed bytes
+        fresh: list[tuple[int, Said, Sequence[str]]] = []  # index, what it is, labels of its links
+        refused = self.counters.blocked
         anonymous: set[int] = set()  # those of them without an id
         ids: list[bytes] = []  # of the others
         id_times: list[int] = []
@@ -242,8 +264,8 @@ class GovernTask:
                     raise record
                 reader = readers[type(record)]
                 time = times[i]
-                event_id = None if reader.id is None or (said := reader.id(record)) is None else str(said)
-                subject, value = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
+                event_id = None if reader.id is None or (named := reader.id(record)) is None else str(named)
+                said = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
@@ -252,19 +274,27 @@ class GovernTask:
             else:
                 ids.append(id_key(f"{reader.name}\0{event_id}"))
                 id_times.append(time)
-            fresh.append((i, subject, value))
+            links = reader.links
+            fresh.append((i, said, links.labels(said.subject, record, said.enriched, refused) if links.fields else ()))
         answers = iter(self.ids.admit(ids, id_times))
         send, output = out.send, self.output
+        sayings: list[Saying] = []  # what is perhaps news
+        known = self.links.said
         repeats = 0
-        for i, subject, value in fresh:
+        for i, said, labels in fresh:
             if i in anonymous or next(answers):
-                send(output, subject, value)
+                send(output, said.subject.encode(), said.value)
+                for label in labels:
+                    if known.get((said.subject, label), said.at + 1) > said.at:
+                        sayings.append(Saying(said.subject, label, said.at))
             else:
                 repeats += 1
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(offsets[i]))
         self.counters.governed += len(fresh) - repeats
         self.counters.duplicates += repeats
+        if sayings:
+            self.counters.links += self.links.events(sayings, out)
 
     # -------------------------------------------------------------------------------------------------------- rows
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
@@ -300,26 +330,37 @@ class GovernTask:
         append = arrivals.times[i]
         origin = (self.raw.partition, arrivals.offsets[i])
         old = held.governed if held is not None else None
+        revision = held.revision + 1 if held is not None else 1
         if change.op == "delete":
             if held is not None and old is not None:
                 self._retract(held, append, origin, out)
-            self.rows.put(row_id, RowState(position, "", None))
+            self._keep(change.row_id, held, RowState(position, "", None, revision), append, out)
             return
         record: Any = change.record
         if change.unchanged:
             record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
         reader = self.reader
-        subject, value = reader.govern(record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin)
+        said = reader.govern(record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin)
         if held is not None and old is not None:
-            if change.snapshot and held.subject == subject.decode() and self.decode_governed(old).record == record:
+            if change.snapshot and held.subject == said.subject and self.decode_governed(old).record == record:
                 # A row read again, not changed: only its position is news, and no profile is written.
-                self.rows.put(row_id, RowState(position, held.subject, old))
+                self.rows.put(row_id, RowState(position, held.subject, old, held.revision, held.links))
                 self.counters.stale += 1
                 return
             self._retract(held, append, origin, out)
-        out.send(self.output, subject, value)
+        out.send(self.output, said.subject.encode(), said.value)
         self.counters.governed += 1
-        self.rows.put(row_id, RowState(position, subject.decode(), value))
+        labels = reader.links.labels(said.subject, record, said.enriched, self.counters.blocked)
+        self._keep(
+            change.row_id, held, RowState(position, said.subject, said.value, revision, tuple(labels)), said.at, out
+        )
+
+    def _keep(self, row_id: str, held: RowState | None, now: RowState, at: int, out: Outbox) -> None:
+        """Keep a row's new state, and say what links it brought and took."""
+        was = held.pairs() if held is not None else []
+        if was or now.links:
+            self.counters.links += self.links.row(row_id, now.revision, was, now.pairs(), at, out)
+        self.rows.put(row_id.encode(), now)
 
     def _retract(self, held: RowState, cause: int, origin: tuple[int, int], out: Outbox) -> None:
         """The held record again, same in all that folds, with the sign turned."""
@@ -339,7 +380,7 @@ class GovernTask:
         for key, row in list(self.rows.scan()):
             if row.position < said.position and row.governed is not None:
                 self._retract(row, said.cause, said.origin, out)
-                self.rows.put(key, RowState(said.position, "", None))
+                self._keep(key.decode(), row, RowState(said.position, "", None, row.revision + 1), said.cause, out)
         self.truncated = max(self.truncated, said.position)
 
     # ----------------------------------------------------------------------------------------------------- misfits

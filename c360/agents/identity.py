@@ -111,6 +111,22 @@ _encode_rest = msgspec.msgpack.Encoder().encode
 _decode_rest = msgspec.msgpack.Decoder(Rest).decode
 
 
+def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
+    """Of a task that begins anew. `ends`: "topic/partition" → offset before which nothing is published."""
+    notes: dict[str, Any] = {"life": life, "settling": {}}
+    return notes | {"catch_up": dict(ends)} if ends else notes
+
+
+def sent_before(subject: bytes, said: Assignment) -> tuple[bytes, bytes]:
+    """What a task that begins anew has in its tables of a subject's last assignment."""
+    return SENT + subject, encode_sent(Sent(said.profile, said.was))
+
+
+def life_after(seq: int) -> int:
+    """The least life whose numbers are greater than this one."""
+    return (seq >> LIFE) + 1
+
+
 class _Before(NamedTuple):
     """A node as it was at the last commit, as far as it is published or counted."""
 
@@ -141,6 +157,11 @@ def _deferred(standing: Standing | None) -> list[tuple[str, str]]:
     if standing is None or not standing.deferred:
         return []
     return sorted({(shown(key), reason.replace(f":{TWIN}", ":")) for key, reason in standing.deferred})
+
+
+def _refused(standing: Standing | None) -> list[tuple[str, str]]:
+    """What is a conflict: not that a value joins nobody, which its own status says, or that nothing is known of it yet."""
+    return [(key, reason) for key, reason in _deferred(standing) if reason != "identifier_inactive"]
 
 
 # -------------------------------------------------------------------------------------------------------------- task
@@ -188,9 +209,7 @@ class IdentityTask:
         self.news: dict[str, tuple[str, str]] = {}  # of subjects: how they came to another profile, and the last cause
         self.totals: Counter[str] = Counter()  # nodes by status, members of blocks, …: of all nodes of the partition
         self.life = 0
-        self.catch_up: dict[
-            str, int
-        ] = {}  # after a reset: "topic/partition" → offset before which nothing is published
+        self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" → offset before which nothing is said
         self.settling: Settling | None = None  # then
         self.sweep: tuple[str, str] | None = None  # at last: table, and the subject from which on all is published
 
@@ -390,8 +409,8 @@ class IdentityTask:
         elif was.profile == node.standing.profile:
             change = "detail"
         self._assign(node, change, was.profile if was else None, cause, out)
-        deferred = _deferred(node.standing)
-        if deferred and deferred != _deferred(was):
+        deferred = _refused(node.standing)
+        if deferred and deferred != _refused(was):
             self.counters.conflicts += 1
             said = IdentityChange(change="conflict", subject=node.key, deferred=deferred, cause=cause)
             out.send(self.changes, node.standing.profile.encode(), encode(said))

@@ -20,7 +20,15 @@ ORIGIN = "c360-origin"  # header of a replayed misfit: offset in the raw partiti
 TIME = "c360-time"  # header of a replayed misfit: timestamp of the raw record, ms
 CAUSE = "c360-cause"  # header of a profile record: raw append time of the newest record folded in, ms
 
-encode = msgspec.json.Encoder().encode
+
+def _plain(value: Any) -> str:
+    """What an enrichment returned: an identifier is a text, of a class that msgspec does not know."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):

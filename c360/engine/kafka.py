@@ -428,13 +428,14 @@ def _remedy_at(error: KafkaError, message: Message, doing: str) -> C360Error:
 def _runs(messages: list[Message]) -> dict[TP, list[Message]]:
     """Messages by partition, in order. Columns by `map` over the client's methods: 0.1 µs per record."""
     partitions, topics = list(map(_partition, messages)), list(map(_topic, messages))
-    if len(set(partitions)) == 1 and len(set(topics)) == 1:
+    one_topic = len(set(topics)) == 1  # then only partitions are compared: a restore reads a third faster
+    if one_topic and len(set(partitions)) == 1:
         return {_tp(topics[0], partitions[0]): messages}
     runs: dict[TP, list[Message]] = {}
     start = 0
-    for (topic, partition), same in groupby(zip(topics, partitions, strict=True)):
+    for _, same in groupby(partitions if one_topic else zip(topics, partitions, strict=True)):
         stop = start + len(list(same))
-        runs.setdefault(_tp(topic, partition), []).extend(messages[start:stop])
+        runs.setdefault(_tp(topics[start], partitions[start]), []).extend(messages[start:stop])
         start = stop
     return runs
 

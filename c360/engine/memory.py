@@ -31,6 +31,7 @@ FRAME_BYTES: Final = 70  # a record's own overhead, about
 LOOK_S: Final = 0.01  # plain records wake nobody before a flush: waiting consumers look this often, as a linger
 QUIET_S: Final = 0.1  # a reader says so often that nothing came
 READ_RECORDS: Final = 10_000
+DELETE_RETENTION_MS: Final = 24 * 3_600_000  # a broker's default
 
 
 # ========================================================================================================= the log
@@ -83,11 +84,11 @@ class _Partition:
         self.start = max(self.start, before)
         self.keep(range(bisect_left(self.offsets, self.start), len(self.offsets)))
 
-    def compact(self) -> None:
-        """Keep the last committed record of each key, and no tombstones."""
+    def compact(self, before_ms: int) -> None:
+        """Keep the last committed record of each key, and of tombstones those that are not older."""
         stable = bisect_left(self.offsets, self.stable)
         last = {key: i for i, key in enumerate(self.keys[:stable])}
-        kept = sorted(i for i in last.values() if self.values[i] is not None)
+        kept = sorted(i for i in last.values() if self.values[i] is not None or self.times[i] >= before_ms)
         self.keep([*kept, *range(stable, len(self.offsets))])
 
     def read(self, tp: TP, offset: int, limit: int, until: int) -> tuple[Batch | None, int]:
@@ -607,10 +608,10 @@ class MemoryCluster:
             self.changed.notify_all()
 
     def compact(self, topic: str) -> None:
-        """Run the cleaner to its end: the last committed record of each key stays, deletions and their keys go."""
+        """Run the cleaner to its end: the last committed record of each key stays, and a deletion for a day."""
         with self.lock:
             for log in self.topics[topic].partitions:
-                log.compact()
+                log.compact(self.now_ms() - DELETE_RETENTION_MS)
 
     # ------------------------------------------------------------------------ for the clients above, under the lock
     def group(self, name: str) -> _Group:

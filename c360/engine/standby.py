@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from c360.clock import Clock
 from c360.engine.agent import Agent
 from c360.engine.restore import begin
-from c360.engine.state import TaskState
+from c360.engine.state import AWAY_MS, TaskState
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import BrokerAway, C360Error, TaskCorrupted
 from c360.tables.store import Stores
@@ -52,6 +52,7 @@ class Standby:
         self.copies = Copies()
         self.states: dict[TP, TaskState] = {}  # by lead partition; their stores are open
         self._reached: dict[TP, int] = {}  # by lead partition: end up to which there was nothing more
+        self._followed: dict[TP, int] = {}  # by lead partition: when it was looked at last
         self._reader: Reader | None = None
         self._admin: Admin | None = None
         self._leads: list[TP] = []
@@ -89,6 +90,7 @@ class Standby:
         for lead in leads:
             if lead not in self.states:
                 self.states[lead] = self._opened(lead)
+        self._forget_what_was_away()
         logs = {self.agent.changelog(lead): lead for lead in self.states}
         self.copies.tasks = len(logs)
         positions, ends = begin(reader, {log: self.states[lead] for log, lead in logs.items()})
@@ -116,6 +118,15 @@ class Standby:
         self.copies.left = 0
         self._reached |= {logs[log]: ends[log] for log in new}
         return False
+
+    def _forget_what_was_away(self) -> None:
+        """A process may be stopped for days and go on: deletions may be gone from the log unseen, as for a store."""
+        now = self.clock()
+        for lead, state in self.states.items():
+            if now - self._followed.get(lead, now) > AWAY_MS:
+                state.forget()
+                self._reached.pop(lead, None)
+        self._followed = dict.fromkeys(self.states, now)
 
     def _all_leads(self) -> list[TP]:
         """Of changelogs that exist. Topics may be created at any time."""

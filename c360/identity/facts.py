@@ -17,6 +17,7 @@ FORMAT = 1
 Kind = Literal["link", "cannot"]
 LINK: Kind = "link"
 CANNOT: Kind = "cannot"
+OPERATORS = "operator"  # the source of what people say of who is who
 
 
 class Claim(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):

@@ -6,7 +6,7 @@ command finishes:
 1. refuse while the group has members, or while something downstream has read what would be written again;
 2. truncate the changelogs: no record of before is left, and a worker finds them empty while the group has offsets;
 3. write the first records of the new life: `reset` (voids every local store), for a projection the digests of its
-   output topic, then `positions`;
+   output topic, for an identity who was assigned where, then `positions`;
 4. move the group's offsets. Now positions and offsets agree, and a worker may start.
 
 A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
@@ -15,6 +15,10 @@ that is not as in the output topic, and removes those that are no more. Readers 
 Identity does so, too: it reads the links again, and what nodes said to each other before never, as that was said by nodes
 that are no more; it publishes when what follows from those links has come to rest. Its numbers go on above those of before,
 because its life is in them (docs/decisions/0013).
+
+Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
+to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
+a profile of several may be written without members who are told of later.
 """
 
 from __future__ import annotations
@@ -24,13 +28,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from c360.agents.identity import LIFE, SENT, Sent, encode_sent
-from c360.agents.projection import PROFILES, ProfileCodec, ProfileState
+from c360.agents import identity as identities
+from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
+from c360.identity.facts import OPERATORS, decode_fact
 from c360.ops.records import records
 from c360.plan import Identity, Plan, PlannedAgent
 from c360.profile.fold import Folding
@@ -75,7 +80,7 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
     cut = sorted({tp.topic for tp in inputs if starts[tp] > 0 and tp not in said})
     notes = [f"{topic}: retention has cut its beginning; data is complete only from there" for topic in cut]
-    derived = [*(plan.governed(s) for s in plan.sources), plan.dlq] if agent_name == "govern" else []
+    derived = list(agent.writes) if agent_name == "govern" else []
     clears = [*agent.changelogs, *derived]
     return ResetPlan(
         agent_name,
@@ -112,35 +117,36 @@ def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
 
 
 def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int | None = None) -> None:
-    """Do it. May be repeated after a crash at any point. `life`: of identity, minutes since 1970 if it is not given."""
+    """Do it. May be repeated after a crash at any point. `life`: of identity, minutes since 1970; by the clock if None."""
     agent = plan.agent(reset.agent)
     admin, reader = cluster.admin(), cluster.reader()
     try:
         # 2 truncate
         cleared = [TP(t, p) for t in reset.clears for p in range(admin.topics()[t])]
-        admin.delete_records(reader.ends(cleared))
+        cut = reader.ends(cleared)
+        if plan.links in reset.clears:
+            _say_again(cluster, reader, {tp: cut[tp] for tp in cleared if tp.topic == plan.links})
+        admin.delete_records(cut)
         # 3 the first records of the new life
         projection = next((p for p in plan.projections if p.agent == reset.agent), None)
         producer = cluster.producer()
         incarnation = encode_reset(time.time_ns() // 1000)
         positions = {tp: to for tp, (_, to) in reset.moves.items()}
-        digests = _digests(plan, projection, admin, reader) if projection is not None else {}
+        before = _digests(plan, projection, admin, reader) if projection is not None else {}
         identity = next((i for i in plan.identities if i.agent == reset.agent), None)
-        life = int(time.time() // 60) if life is None else life
+        life = time.time_ns() // 60_000_000_000 if life is None else life
         if identity is not None:
-            digests, newest = _sent(plan, identity, admin, reader)
-            life = max(life, newest + 1)
+            life, before = _assigned(plan, identity, admin, reader, life)
         for log in (tp for tp in cleared if tp.topic in agent.changelogs):
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
+            upto = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
             notes: dict[str, Any] = {}
-            if projection is not None or identity is not None:
-                notes["catch_up"] = {
-                    f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]
-                }
-            if identity is not None:
-                notes |= {"life": life, "settling": {}}
+            if projection is not None:
+                notes = notes_of_reset(upto)
+            elif identity is not None:
+                notes = identities.notes_of_reset(life, upto)
             producer.produce(log.topic, RESET, incarnation, log.partition)
-            for key, state in digests.get(log.partition, {}).items():
+            for key, state in before.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)
             producer.produce(log.topic, POSITIONS, encode_positions(own, agent.fingerprint, notes), log.partition)
         producer.flush()
@@ -149,6 +155,16 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
         admin.set_group_offsets(agent.group, positions)
     finally:
         reader.close()
+
+
+def _say_again(cluster: Cluster, reader: Reader, ends: Mapping[TP, int]) -> None:
+    """What operators have said of who is who comes from no record: it is said again behind the ends."""
+    producer = cluster.producer()
+    for tp, offset, key, value in records(reader, reader.starts(list(ends))):
+        if offset < ends[tp] and key is not None and value is not None and decode_fact(key, value).source == OPERATORS:
+            producer.produce(tp.topic, key, value, tp.partition)
+    producer.flush()
+    producer.close()
 
 
 def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
@@ -166,7 +182,6 @@ def _digests(
 ) -> Mapping[int, Mapping[bytes, bytes]]:
     """By partition: states without records, but with the digest of what the output topic holds for their profile."""
     folding = Folding(projection.attributes)
-    codec = ProfileCodec(folding)
     topic = plan.projected(projection)
     found: dict[int, dict[bytes, bytes]] = {}
     partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
@@ -176,24 +191,25 @@ def _digests(
         if value is None:
             held.pop(PROFILES + key, None)
         else:
-            held[PROFILES + key] = codec.encode(ProfileState(folding.empty(), digest_of(value)))
+            held[PROFILES + key] = written_before(folding, digest_of(value))
     return found
 
 
-def _sent(
-    plan: Plan, identity: Identity, admin: Admin, reader: Reader
-) -> tuple[Mapping[int, Mapping[bytes, bytes]], int]:
-    """By partition: what the assignments topic holds of each subject; and the latest life that wrote there."""
+def _assigned(
+    plan: Plan, identity: Identity, admin: Admin, reader: Reader, life: int
+) -> tuple[int, Mapping[int, Mapping[bytes, bytes]]]:
+    """The life that begins, and by partition what was assigned before. Lives are minutes, or more where they are short."""
     topic = plan.assignments(identity)
     found: dict[int, dict[bytes, bytes]] = {}
-    newest = -1
     partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
     for tp, _, key, value in records(reader, reader.starts(partitions)):
         assert key is not None
         held = found.setdefault(tp.partition, {})
-        held.pop(SENT + key, None)
-        if value is not None:
-            said = decode_assignment(value)
-            held[SENT + key] = encode_sent(Sent(said.profile, said.was))
-            newest = max(newest, said.seq >> LIFE)
-    return found, newest
+        if value is None:
+            held.pop(identities.SENT + key, None)
+            continue
+        said = decode_assignment(value)
+        life = max(life, identities.life_after(said.seq))
+        row, state = identities.sent_before(key, said)
+        held[row] = state
+    return life, found

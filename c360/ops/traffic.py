@@ -77,11 +77,14 @@ class _Shop:
     def _click(self, customer: int, at_ms: int) -> RawRecord:
         self.clicks += 1
         known = self.dice.random() < 0.7
+        login = f"c{customer}@shop.example" if known and self.dice.random() < 0.2 else None
+        if self.clicks % 500 == 0:
+            login = "unknown"  # some front end always does that
         value = {
             "id": f"k{self.clicks}",
             "cookie": f"b{customer}-{self.dice.randrange(2)}",
             "customer": str(customer) if known else None,
-            "login": f"c{customer}@shop.example" if known and self.dice.random() < 0.2 else None,
+            "login": login,
             "category": f"{self.dice.choice(SECTIONS)}/{self.dice.randrange(20)}",
             "ts": datetime.fromtimestamp((at_ms - self.dice.randrange(3000)) / 1000, UTC).isoformat(),
         }

@@ -104,11 +104,6 @@ def begin_life(subject: str, home: Home, life: int) -> list[tuple[str, Drop]]:
     return drops
 
 
-def announce(home: Home) -> None:
-    """After a reset that emptied all slots: nobody holds the fragment. `place` puts it again."""
-    home.places = {}
-
-
 # ------------------------------------------------------------------------------------------------------------ place
 def place(
     subject: str, home: Home, fragment: Fragment, news: News, *, folding: Folding, local: Callable[[str], bool]

@@ -40,10 +40,9 @@ class Listings:
         self.views, self.most = range(views), most
 
     def alone(self, subject: str, member: Member) -> list[Listing]:
-        """Of one subject; without any, of nobody."""
-        listings = [Listing() for _ in self.views]
-        self.change(listings, subject, NOBODY, member)
-        return listings
+        """Of one subject; of nobody where it is not seen."""
+        labels = sorted({subject, *member.identifiers})[: self.most]
+        return [Listing(1, [subject], labels) if member.seen >> view & 1 else Listing() for view in self.views]
 
     def anew(self, members: Iterable[tuple[str, Member]]) -> list[Listing]:
         found = list(members)

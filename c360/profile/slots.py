@@ -77,7 +77,10 @@ class Owner:
         """How a subject with this fragment counts."""
         seen = 0
         for i, view in enumerate(self.views):
-            live = sum(cells[RECORDS] for mask, cells in fragment.items() if mask & view == view)
+            live = 0
+            for mask, cells in fragment.items():
+                if mask & view == view:
+                    live += cells[RECORDS]
             seen |= (live > 0) << i
         return Member(seen, tuple(identifiers))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent, IdentityTask
-from c360.agents.projection import ProjectionAgent
+from c360.agents.projection import ProjectionAgent, ProjectionTask
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
 from c360.engine.standby import Copies
@@ -68,6 +68,7 @@ def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int) -> str:
             _identity(page, loop.agent, loop)
         elif isinstance(loop.agent, ProjectionAgent):
             _projection(page, loop.agent, lag.get(name, 0), now_ms)
+            _moves(page, loop, loop.agent)
     return page.text()
 
 
@@ -120,10 +121,16 @@ def _govern(page: Page, agent: Govern) -> None:
             ("duplicates", "Repeats dropped.", counters.duplicates),
             ("stale", "Row states dropped that were not newer than the held one.", counters.stale),
             ("ignored", "Records that no type claims or that say nothing.", counters.ignored),
+            ("links", "Link facts written: what no record had said before.", counters.links),
         ):
             page.add(f"c360_{name}_total", "counter", text, labels, value)
         for reason, count in sorted(counters.misfits.items()):
             page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
+        for namespace, count in sorted(counters.blocked.items()):
+            page.add(
+                "c360_identifiers_blocked_total", "counter", "Identifiers that say nothing about anybody, or are not valid.",
+                {**labels, "namespace": namespace}, count,
+            )  # fmt: skip
 
 
 def _identity(page: Page, agent: IdentityAgent, loop: Loop) -> None:
@@ -178,3 +185,21 @@ def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> No
     page.add(
         "c360_freshness_seconds", "gauge", "How old the newest folded raw record is; 0 without lag.", labels, behind
     )
+
+
+def _moves(page: Page, loop: Loop, agent: ProjectionAgent) -> None:
+    labels, counters = {"agent": agent.name}, agent.counters
+    moves = counters.moves
+    for name, text, value in (
+        ("puts", "Fragments taken into a profile of another subject.", moves.puts),
+        ("adds", "News of such fragments taken in.", moves.adds),
+        ("drops", "Fragments taken out of a profile of another subject.", moves.drops),
+        ("fragments_moved", "Fragments that have left a profile for another.", moves.moved),
+        ("parts_sent", "Messages to other partitions.", moves.sent),
+        ("fragments_large", "Times that a fragment of more than 100 KB was stored.", counters.large),
+    ):
+        page.add(f"c360_{name}_total", "counter", text, labels, value)
+    page.add("c360_fragment_bytes_max", "gauge", "Largest such fragment.", labels, counters.largest)
+    processors = [task.processor for task in list(loop.tasks.values()) if task.phase is Phase.RUNNING]
+    slots = sum(p.moves.held for p in processors if isinstance(p, ProjectionTask))
+    page.add("c360_slots", "gauge", "Fragments held in profiles of other subjects.", labels, slots)

@@ -143,16 +143,16 @@ class IdTable:
         self.expiring.clear()
         self.stream_time = self.base_stream_time
 
-    def restored(self, entries: dict[bytes, bytes | None], store: Store) -> Iterable[Entry]:
+    def restored(self, entries: Sequence[Entry], store: Store) -> Iterable[Entry]:
         """Chunks from the changelog as store entries, ids unpacked."""
         prefix = self.id_prefix
-        gone = [chunk for chunk, data in entries.items() if data is None]
+        gone = [chunk for chunk, data in entries if data is None]
         for chunk, data in zip(gone, store.get_many(gone), strict=True):
             yield chunk, None
             if data is not None:
                 for key in self._removable(data):
                     yield prefix + key, None
-        for chunk, data in entries.items():
+        for chunk, data in entries:
             if data is not None:
                 yield chunk, data
                 for i in range(0, len(data), ID_BYTES + 8):

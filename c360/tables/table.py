@@ -6,7 +6,8 @@ place after `load`, then named with `touch`; after an abort what was touched is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from c360.tables.store import Entry, Store
@@ -40,6 +41,7 @@ class Table(Generic[V]):
         self.old: dict[bytes, V | None] = {}  # the generation before; moved over when used, dropped when `live` is full
         self.sized = [0, 0]  # how many values have been encoded or decoded, and their bytes
         self.dirty: dict[bytes, None] = {}
+        self.order: list[bytes] = []  # the dirty keys as of the last scan, in order: many scans may follow one another
         self.store: Store
 
     def bind(self, store: Store) -> None:
@@ -94,7 +96,10 @@ class Table(Generic[V]):
         """Entries by key order with start <= key < stop, uncommitted writes included. Keys must not change meanwhile."""
         low = self.prefix + start
         high = after(self.prefix) if stop is None else self.prefix + stop
-        changed = sorted(k for k in self.dirty if low <= self.prefix + k < high)
+        if len(self.order) != len(self.dirty):  # it only grows until the end of the transaction
+            self.order = sorted(self.dirty)
+        first = bisect_left(self.order, start)
+        changed = self.order[first:] if stop is None else self.order[first : bisect_left(self.order, stop)]
         position = 0
         for full, data in self.store.scan(low, high):
             key = full[1:]
@@ -129,7 +134,7 @@ class Table(Generic[V]):
 
     def committed(self) -> None:
         """The dirty entries are in the store now."""
-        self.dirty.clear()
+        self._clean()
         if self.outgrown():
             self.old, self.live = self.live, {}
 
@@ -154,8 +159,12 @@ class Table(Generic[V]):
         for key in self.dirty:
             self.live.pop(key, None)
             self.old.pop(key, None)
-        self.dirty.clear()
+        self._clean()
 
-    def restored(self, entries: dict[bytes, bytes | None], store: Store) -> Iterable[Entry]:
-        """Changelog entries of this table (full keys) as store entries."""
-        return entries.items()
+    def _clean(self) -> None:
+        self.dirty.clear()
+        self.order.clear()
+
+    def restored(self, entries: Sequence[Entry], store: Store) -> Iterable[Entry]:
+        """Changelog entries of this table (full keys, each once) as store entries."""
+        return entries

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import orjson
 
-from c360.agents.projection import lazily_typed
+from c360.agents.render import lazily_typed
 from c360.app import App
 from c360.assembly import stepping_loops
 from c360.declare import ProjectionDeclaration
@@ -119,12 +119,14 @@ class TestDriver:
             yield key, value
 
     def verify(self, *agents: str) -> None:
-        """Recompute what these agents (default: all) have made. Raises AssertionError with what differs."""
+        """Recompute what these agents (default: all) have made. Raises AssertionError with what differs, or
+        why that cannot be told."""
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
         report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents])
         assert not report.differences, report.to_text()
+        assert report.complete, report.to_text()
 
     # --------------------------------------------------------------------------------------------- time and accidents
     def advance(self, by: timedelta) -> None:

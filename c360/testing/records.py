@@ -1,7 +1,8 @@
 """Made-up records for any app, of the shapes that it declares: what raw topics would hold, and what they should not.
 
 Values come from small pools, so that customers, ids and rows meet each other; now and then a delivery is repeated, a
-change comes late, a payload is no good.
+change comes late, a payload is no good. A record is about one of a few people, who have their own identifiers, mostly;
+now and then it has another's, or one that everybody has, so that people are joined, refused and parted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,14 @@ REPEATED, NO_GOOD, DELETED, EMPTIED, SNAPSHOT = 0.05, 0.04, 0.15, 0.01, 0.1
 NO_GOODS = (b"", b"not json", b"\xff\xfe", b"[]", b"{}", b'{"id": NaN}', b"[" * 300, None)
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 RECENT = 50
+PEOPLE = 6
+ANOTHER, SECOND, OTHERWISE, NOBODY = (
+    0.12,
+    0.25,
+    0.1,
+    0.03,
+)  # another's value, one's second, one written otherwise, none's
+NOBODYS = ("null", " 'N/A' ", "unknown", "000000")
 
 
 class Maker:
@@ -35,6 +44,7 @@ class Maker:
         self.now_ms = 0
         self.recent: list[RawRecord] = []
         self.position = 1_000
+        self.person = 0  # whom the record is about
         self.rows: dict[str, dict[str, dict[str, Any]]] = {s.name: {} for s in plan.sources}  # by key of the record
 
     def record(self, now_ms: int) -> RawRecord:
@@ -44,12 +54,18 @@ class Maker:
         if draw < REPEATED and self.recent:
             again = dice.choice(self.recent)
             return RawRecord(again.topic, again.key, again.value, now_ms)
-        source = dice.choice(self.plan.sources)
+        source, self.person = dice.choice(self.plan.sources), dice.randrange(PEOPLE)
         if draw < REPEATED + NO_GOOD:
             return RawRecord(source.topic, dice.choice((b"", b"k", b"\xff")), dice.choice(NO_GOODS), now_ms)
         record = self._event(source) if source.kind == "events" else self._change(source)
         self.recent = [*self.recent[-RECENT:], record]
         return record
+
+    def subject(self) -> str:
+        """The label of somebody whom records may be about."""
+        kinds = [n for n in self.plan.identifiers.values() if n.name in self.plan.subject_kinds]
+        namespace, self.person = self.dice.choice(kinds), self.dice.randrange(PEOPLE)
+        return f"{namespace.name}:{namespace.normalize(self._identifier(namespace.normalize))}"
 
     def _event(self, source: Source) -> RawRecord:
         declared = self.dice.choice(source.types)
@@ -150,10 +166,15 @@ class Maker:
         return datetime.fromtimestamp(self.now_ms / 1000, UTC) - timedelta(seconds=late_s)
 
     def _identifier(self, normalize: typing.Callable[[str], str | None]) -> str:
-        n = self.dice.randrange(5)
-        for value in (f"v{n}", f"v{n}@mail.example", f"+3460000000{n}", str(UUID(int=n))):
+        dice = self.dice
+        if dice.random() < NOBODY:
+            return dice.choice(NOBODYS)
+        n = dice.randrange(PEOPLE) if dice.random() < ANOTHER else self.person
+        n += PEOPLE * (dice.random() < SECOND)
+        for value in (f"v{n}", f"v{n}@mail.example", f"+346000000{n:02}", str(UUID(int=n))):
             if normalize(value) is not None:
-                return value
+                other = f" {value.upper()} "
+                return other if dice.random() < OTHERWISE and normalize(other) == normalize(value) else value
         return ""
 
 

@@ -11,17 +11,20 @@ from c360.assembly import agents_of
 from c360.engine.agent import Agent
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
+from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster, TopicSpec
+from c360.identity.facts import Claim, cannot, encode_fact, link
 from c360.ops import topics
 from c360.ops.load import RawRecord
 from c360.ops.progress import at_rest
-from c360.plan import Plan
+from c360.plan import OPERATOR, Plan
 from c360.tables.store import Stores
 from c360.testing.faults import Later
 from c360.testing.records import Maker
 from c360.testing.simulation import Simulation
 
 STEPS = 200
+OPERATED = 0.05  # of the times that records come, an operator says something, too
 RAW_PARTITIONS = 2
 START_MS = 1_793_610_000_000  # 2026-11-02T09:00:00Z
 PAUSES_MS = (0, 1, 50, 1_000, 60_000, 3_600_000, 86_400_000)
@@ -42,8 +45,9 @@ class Simulated:
 class AppStage:
     """An app on an in-memory log whose clock moves with its records."""
 
-    def __init__(self, plan: Plan, records: Records) -> None:
-        self.plan, self.next_record = plan, records
+    def __init__(self, plan: Plan, records: Records, subject: Callable[[], str] | None = None) -> None:
+        """`subject`: gives one that operators say something about; None: they say nothing."""
+        self.plan, self.next_record, self.subject = plan, records, subject
         self.now_ms, self.records = START_MS, 0
         self.cluster = MemoryCluster(now_ms=self._now)
         self.admin, self.reader, self.producer = self.cluster.admin(), self.cluster.reader(), self.cluster.producer()
@@ -66,13 +70,28 @@ class AppStage:
             record = self.next_record(self.now_ms)
             self.producer.produce(record.topic, record.key, record.value, None, record.headers, timestamp=self.now_ms)
             self.records += 1
+        if self.plan.identities and self.subject is not None and dice.random() < OPERATED:
+            self._operate(dice, self.subject(), self.subject())
         self.producer.flush()
+
+    def _operate(self, dice: random.Random, one: str, two: str) -> None:
+        """An operator says of two subjects that they are one customer, or not, or takes that back."""
+        if one == two:
+            return
+        claim = Claim(self.now_ms, dead=dice.random() < 0.3, first_seen=self.now_ms)
+        case = f"{OPERATOR}:case-{dice.randrange(3)}"
+        apart = cannot(min(one, two), max(one, two), "operator", claim)
+        facts = [apart] if dice.random() < 0.5 else [link(s, case, "operator", claim) for s in (one, two)]
+        for fact in facts:
+            key, value = encode_fact(fact)
+            place = partition_of(fact.subject.encode(), self.plan.partitions)
+            self.producer.produce(self.plan.links, key, value, place, timestamp=self.now_ms)
 
     def changelogs(self) -> Sequence[str]:
         return [topic for agent in self.plan.agents for topic in agent.changelogs]
 
     def idle(self) -> bool:
-        return at_rest(self.plan, self.admin, self.reader)
+        return at_rest(self.plan, self.admin, self.reader, [agent.name for agent in self.agents])
 
     def check(self) -> None:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
@@ -93,7 +112,8 @@ def simulate(
     of PYTHONHASHSEED. Raises AssertionError with the differences; whatever else ends a worker is raised as it is.
     """
     plan, dice = app.plan(), random.Random(f"records {seed}")
-    stage = AppStage(plan, Maker(plan, dice).record if records is None else records(dice))
+    maker = Maker(plan, dice)
+    stage = AppStage(plan, maker.record if records is None else records(dice), maker.subject)
     simulation = Simulation(stage, seed)
     simulation.run(steps)
     return Simulated(seed, stage.records, dict(simulation.happened))

@@ -44,7 +44,8 @@ MAY_FAIL: dict[str, tuple[type[BaseException], ...]] = {
 class Stage(Protocol):
     """What is simulated: its log, its loops, what comes in, and what must be so in the end."""
 
-    cluster: MemoryCluster
+    @property
+    def cluster(self) -> MemoryCluster: ...
 
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
         """One process's loops, each with an executor `Later` of its own."""

@@ -9,11 +9,11 @@ import pytest
 
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
-from c360.engine.transport import Cluster
+from c360.engine.transport import TP, Cluster, TopicSpec
 from c360.tables.store import MemoryStores, Stores
 from c360.testing.faults import Later
 from c360.testing.simulation import Simulation
-from tests.engine.toy import POISON, Toy, World, toy_dlq
+from tests.engine.toy import POISON, Clock, Toy, World, toy_dlq
 
 STEPS = 1000
 SEEDS = 60
@@ -48,6 +48,25 @@ class ToyStage:
     def check(self) -> None:
         self.world.check()
         assert len(self.world.read(toy_dlq(self.world.toy))) == self.bad
+
+
+def test_the_cleaner_of_the_log_in_memory_keeps_a_deletion_for_a_day() -> None:
+    clock = Clock(0)
+    cluster = MemoryCluster(now_ms=clock)
+    cluster.admin().create(
+        [TopicSpec("log", 1, {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"})]
+    )
+    producer = cluster.producer()
+    for value in (b"1", None):
+        producer.produce("log", b"key", value)
+    producer.flush()
+    kept = []
+    for clock.ms in (0, 24 * 3_600_000, 24 * 3_600_000 + 1):
+        cluster.compact("log")
+        kept.append(
+            [value for batches in cluster.reader().read({TP("log", 0): 0}) for b in batches for value in b.values]
+        )
+    assert kept == [[None], [None], []]
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

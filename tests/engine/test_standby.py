@@ -163,6 +163,26 @@ def test_a_copy_that_fails_is_made_again_and_ends_nobody(error: type[Exception],
     owner.close()
 
 
+def test_copies_of_a_process_that_was_stopped_for_a_day_begin_anew() -> None:
+    """A deletion may have been compacted away meanwhile; the copy would keep what was deleted for ever."""
+    world, owner = worked()
+    stores = MemoryStores()
+    standby = of(world, stores)
+    standby.follow(())
+    for lead in world.leads:
+        stores.open(world.toy.store_name(lead)).write([(b"\x01deleted meanwhile", b"1")])
+    for hours in (19, 19):  # nothing new, but it has looked
+        world.toy.clock.ms += hours * 3_600_000
+        standby.follow(())
+    with pytest.raises(AssertionError):
+        same(world, stores)
+    world.toy.clock.ms += 21 * 3_600_000
+    standby.follow(())
+    same(world, stores)
+    standby.close()
+    owner.close()
+
+
 def test_a_changelog_that_was_cut_or_made_anew_while_the_copy_was_away_is_copied_from_its_start() -> None:
     world, owner = worked()
     stores = MemoryStores()

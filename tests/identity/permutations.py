@@ -19,7 +19,7 @@ from c360.identity.namespace import Namespace
 from c360.identity.node import Node
 from c360.identity.resolve import resolve
 from c360.identity.rules import Rules
-from tests.identity.oracle import Answer, answer
+from c360.testing.oracle.identity import Answer, answer
 from tests.identity.world import World
 
 

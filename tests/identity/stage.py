@@ -32,7 +32,7 @@ from c360.ops.records import records
 from c360.plan import Identity, Plan, _agents, _topics
 from c360.tables.store import Store, Stores
 from c360.testing.faults import Later
-from tests.identity.oracle import answer
+from c360.testing.oracle.identity import answer
 
 START_MS = 1_793_610_000_000
 LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, behind_s=0.0, away_s=0.0)
@@ -199,7 +199,11 @@ class IdentityStage:
             else:
                 told[key, change.subject, change.change, change.was, change.cause] -= 1
         assert not any(told.values()), "changes are not those of the assignments"
-        refused = {subject for subject, standing in self.standings().items() if standing.deferred}
+        refused = {
+            subject
+            for subject, standing in self.standings().items()
+            if any(reason != "identifier_inactive" for _, reason in standing.deferred)
+        }
         assert refused <= {change.subject for _, change in self.changes() if change.change == "conflict"}
 
     def all_said(self) -> Iterator[tuple[int, str, Assignment]]:

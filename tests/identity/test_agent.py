@@ -22,8 +22,8 @@ from c360.identity.resolve import Evidence, Link, Standing
 from c360.identity.rules import DEFAULTS, OK, Rules
 from c360.serving.metrics import page_of
 from c360.tables.store import MemoryStores
+from c360.testing.oracle.identity import answer
 from tests.identity.agent import main, run
-from tests.identity.oracle import answer
 from tests.identity.stage import IdentityStage
 
 SEEDS = int(os.environ.get("C360_TEST_SEEDS", "1000")) // 2

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from c360.identity.facts import Fact, encode_fact
-from tests.identity.oracle import answer
+from c360.testing.oracle.identity import answer
 from tests.identity.permutations import main, random_facts, random_rules, run
 from tests.identity.world import World
 

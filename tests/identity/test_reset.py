@@ -14,7 +14,7 @@ from c360.identity.facts import Claim, Fact, encode_fact, link
 from c360.identity.rules import DEFAULTS, Rules
 from c360.ops.reset import execute_reset, plan_reset
 from c360.tables.store import MemoryStores
-from tests.identity.oracle import answer
+from c360.testing.oracle.identity import answer
 from tests.identity.stage import LATE, IdentityStage
 
 RULES = Rules("default", DEFAULTS)

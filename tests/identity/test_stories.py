@@ -15,7 +15,7 @@ from c360.identity.messages import Assigned, Holders, Mark, Members
 from c360.identity.namespace import Namespace
 from c360.identity.resolve import Standing
 from c360.identity.rules import DEFAULTS, Rules
-from tests.identity.oracle import answer
+from c360.testing.oracle.identity import answer
 from tests.identity.permutations import check
 from tests.identity.stories import STORIES
 from tests.identity.world import World

@@ -58,7 +58,7 @@ def test_an_undisturbed_run_has_no_differences(world: World) -> None:
     assert report.examples == []
     assert report.complete
     assert report.lag == 0
-    assert set(report.agents) == {"govern", "customer@3"}
+    assert set(report.agents) == {"govern", "identity@1", "customer@3"}
     assert report.positions["web.clicks/0"] + report.positions["web.clicks/1"] == 27
     assert len(world.latest(PROFILES)) == 5
     stages = [m["stage"] for m in world.values(DLQ)]
@@ -68,7 +68,7 @@ def test_an_undisturbed_run_has_no_differences(world: World) -> None:
 
 def test_agents_are_verified_one_by_one_and_unknown_ones_refused(world: World) -> None:
     assert set(world.report("govern").agents) == {"govern"}
-    with pytest.raises(UsageError, match=r"no agent 'other' in 'shop'; it has govern, customer@3"):
+    with pytest.raises(UsageError, match=r"no agent 'other' in 'shop'; it has govern, identity@1, customer@3"):
         world.report("other")
 
 

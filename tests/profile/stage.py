@@ -29,15 +29,10 @@ class Stage:
 
     def tell(self, key: str, *values: Any) -> Outcome:
         """One step with these inputs of one key."""
-        topics = {
-            "Record": "rows",
-            "Assigned": "assignments",
-            "Unassigned": "assignments",
-            "Erased": "erased",
-            "Day": "days",
-        }
+        topics = {"Assigned": "assignments", "Unassigned": "assignments", "Erased": "erased", "Day": "days"}
         for value in values:
-            self.world.history.topics[topics[type(value).__name__]].append((key, value))
+            topic = value.item.source if isinstance(value, Record) else topics[type(value).__name__]
+            self.world.history.topics[topic].append((key, value))
         outcome = self.home(key).step([(key, value) for value in values])
         self.world._commit(self.home(key), outcome)
         return outcome
@@ -77,9 +72,9 @@ class Stage:
         self.world.assert_at_rest()
         assert self.world.diverged() == ""
 
-    def record(self, profile: str, view: int = 0) -> Any:
+    def record(self, profile: str) -> Any:
         """The latest record as JSON; None without one."""
-        data = self.world.records.get((view, profile))
+        data = self.world.records.get((0, profile))
         return None if data is None else json.loads(data)
 
     def shows(self, profile: str, name: str) -> Any:

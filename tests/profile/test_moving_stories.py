@@ -8,6 +8,7 @@ import pytest
 
 from c360.errors import NeedsOperator
 from c360.profile.attribute import Attribute
+from c360.profile.fold import RECORDS
 from c360.profile.parts import Assigned, Erased
 from tests.profile.moving import BOTH, TEXTS
 from tests.profile.moving_task import Day, Unassigned
@@ -26,12 +27,9 @@ def test_a_subject_that_was_never_merged_is_one_row_and_no_message() -> None:
     ann = stage.at(0)
     for n in (1, 2):
         assert stage.fold(ann, n=n).parts == []
-    tables = stage.home(ann).tables
-    rows = [(table.prefix, key) for table in tables.all for key, _ in table.scan()]
+    rows = [(table.prefix, key) for table in stage.home(ann).processor.tables for key, _ in table.scan()]
     assert [prefix for prefix, _ in rows] == [b"p", b"d"]
-    here = tables.here.get(ann.encode())
-    assert here is not None
-    assert here.home is None
+    assert stage.home(ann).home(ann) is None
     assert stage.shows(ann, "sum") == "3"
 
 
@@ -43,7 +41,8 @@ def test_an_assignment_to_oneself_costs_no_message_and_no_copy() -> None:
     assert stage.record(ann)["identifiers"] == [ann, "mail:ann"]
     stage.rest()
     assert not stage.world.parts_sent
-    assert not list(stage.home(ann).tables.slots.scan())
+    assert not list(stage.home(ann).processor.moves.slots.scan())
+    assert not stage.home(ann).state(ann).told
 
 
 def test_a_move_makes_before_it_breaks() -> None:
@@ -238,14 +237,22 @@ def test_consent_changed_row_updated() -> None:
     """Retract with the old mask, add with the new."""
     stage = Stage([SUM])
     ann, bob = stage.at(0), stage.at(1)
+
+    def seen_by_purposes() -> list[bool]:
+        """Whether the profile has live records for the first and for the second purpose."""
+        shared = stage.home(bob).processor.moves.shared.get(bob.encode())
+        assert shared is not None
+        sets = shared.profile.merged.items()
+        return [sum(cells[RECORDS] for mask, cells in sets if mask & bit) > 0 for bit in (1, 2)]
+
     stage.fold(ann, "rows", n=1, mask=3)
     stage.tell(ann, Assigned(1, bob))
     stage.rest()
-    assert [stage.record(bob, view) is not None for view in (0, 1, 2)] == [True, True, True]
+    assert seen_by_purposes() == [True, True]
     stage.fold(ann, "rows", n=1, mask=3, sign=-1)
     stage.fold(ann, "rows", n=5, mask=1)
     stage.rest()
-    assert [stage.record(bob, view) is not None for view in (0, 1, 2)] == [True, True, False]
+    assert seen_by_purposes() == [True, False]
     assert stage.shows(bob, "sum") == "5"
 
 
@@ -274,8 +281,8 @@ def test_yesterdays_future() -> None:
     assert stage.members(cid) == [ann]
     topics = stage.world.history.topics
     topics["assignments"].clear()
-    topics["rows"] = [said for said in topics["rows"] if said[0] != bob]
-    stage.world.rebuild(())
+    topics["events"] = [said for said in topics["events"] if said[0] != bob]
+    stage.world.reset(())
     stage.rest()
     assert (stage.record(cid), stage.record(bob), stage.members(ann)) == (None, None, [ann])
 
@@ -289,7 +296,7 @@ def test_parts_are_not_history() -> None:
     stage.fold(ann, n=10)
     before = list(stage.world.pairs[stage.rules.partition(bob)][stage.rules.partition(ann)])
     assert len(before) == 2
-    stage.world.reset()
+    stage.world.reset(())
     stage.rest()
     assert stage.shows(bob, "sum") == "11"
     with pytest.raises(NeedsOperator, match="a Put for a place that is taken"):
@@ -336,10 +343,11 @@ def test_days_that_are_gone_are_kept_nowhere_where_there_is_news() -> None:
         stage.tell(bob, Day(day))
         stage.fold(ann, n=1, at=day * DAY)
         stage.rest()
-    (slot,) = (slot for _, slot in stage.home(bob).tables.slots.scan())
-    there = stage.home(bob).tables.there.get(bob.encode())
-    assert there is not None
-    for fragment in (stage.home(ann).here(ann).fragment, slot.fragment, there.profile.merged):
+    moves = stage.home(bob).processor.moves
+    (slot,) = (slot for _, slot in moves.slots.scan())
+    shared = moves.shared.get(bob.encode())
+    assert shared is not None
+    for fragment in (stage.home(ann).state(ann).fragment, slot.fragment, shared.profile.merged):
         assert [day for day, _ in fragment[0][-1]] == [4, 5]
 
 

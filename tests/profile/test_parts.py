@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from c360.agents.profiles import ProfileCodec, ProfileState, Shared, decode_shared, encode_shared
 from c360.errors import NeedsOperator
 from c360.profile.attribute import Attribute
 from c360.profile.fold import Folding, Reader
@@ -44,6 +45,18 @@ def rows_of_the_page() -> list[bytes]:
     return [encode_home(home), rows.encode_profile(profile)[0], rows.encode_slot(slot)]
 
 
+def rows_of_a_task() -> list[bytes]:
+    """What lies under the subject: never assigned, then as above; and the profile's row, around that of above."""
+    home, profile, _ = golden(1)
+    plain = ProfileState(FOLDING.empty())
+    FOLDING.folder([Reader(0, 0, "")], rows=False)(plain.fragment, None, 1793610900000, 1, 0)
+    moved = ProfileState(plain.fragment, due=20759)
+    moved.home, moved.told = decode_home(home), True
+    shared = Shared(Rows(FOLDING).decode_profile(profile), b"\x05" * 16, 20759, profile)
+    codec = ProfileCodec(FOLDING)
+    return [codec.encode(plain), codec.encode(moved), encode_shared(shared)]
+
+
 def test_the_bytes_of_messages_are_those_of_the_page() -> None:
     assert [encode_part(message).hex(" ") for message in MESSAGES] == [data.hex(" ") for data in golden(0)]
 
@@ -54,6 +67,17 @@ def test_messages_of_the_page_are_read() -> None:
 
 def test_the_bytes_of_rows_are_those_of_the_page() -> None:
     assert [row.hex(" ") for row in rows_of_the_page()] == [data.hex(" ") for data in golden(1)]
+
+
+def test_the_bytes_of_a_task_s_rows_are_those_of_the_page() -> None:
+    assert [row.hex(" ") for row in rows_of_a_task()] == [data.hex(" ") for data in golden(2)]
+
+
+def test_a_task_s_rows_of_the_page_are_read() -> None:
+    *subjects, shared = golden(2)
+    codec = ProfileCodec(FOLDING)
+    assert [codec.encode(codec.decode(row)) for row in subjects] == subjects
+    assert encode_shared(decode_shared(Rows(FOLDING), shared)) == shared
 
 
 def test_rows_of_the_page_are_read() -> None:

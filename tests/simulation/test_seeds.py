@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
 
+from c360 import App
+from c360.agents.identity import IdentityTask
+from c360.agents.links import LinkWriter
 from c360.cli.common import load_app
+from c360.engine.agent import Outbox
 from c360.engine.state import TaskState
+from c360.engine.transport import TP
 from c360.errors import C360Error
 from c360.ops.simulate import run_seeds
+from c360.profile import home as homes
 from c360.tables.ids import IdTable
 from c360.tables.table import Table
 from c360.testing.simulate import simulate
 from examples.shop.app import app as shop
+from tests.testing.people import app as people
 
 SEEDS = int(os.environ.get("C360_TEST_SEEDS", "1000"))  # of each app
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("app", ["examples.shop.app:app", "tests.testing.shop:app"])
-def test_no_seed_loses_or_doubles_anything(app: str) -> None:
-    result = run_seeds(partial(load_app, app), 0, SEEDS)
+@pytest.mark.parametrize(
+    ("app", "share"), [("examples.shop.app:app", 2), ("tests.testing.shop:app", 4), ("tests.testing.people:app", 2)]
+)
+def test_no_seed_loses_or_doubles_anything(app: str, share: int) -> None:
+    """`share`: one seed in so many."""
+    result = run_seeds(partial(load_app, app), 0, SEEDS // share)
     assert result.failed == 0, result.first_failure
-    assert result.seeds == SEEDS
+    assert result.seeds == SEEDS // share
 
 
 def test_a_seed_is_one_run_and_many_seeds_meet_every_fault() -> None:
-    runs = {seed: simulate(shop, seed) for seed in range(30, 70)}
-    assert simulate(shop, 37) == runs[37]
+    runs = {seed: simulate(shop, seed) for seed in range(60, 100)}
+    assert simulate(shop, 63) == runs[63]
     happened = Counter[str]()
     for run in runs.values():
         happened.update(run.happened)
@@ -39,10 +50,10 @@ def test_a_seed_is_one_run_and_many_seeds_meet_every_fault() -> None:
             "TaskCorrupted", "OutcomeUnknown", "TaskMigrated"} <= happened.keys()  # fmt: skip
 
 
-def fails(seeds: int = 40) -> bool:
+def fails(seeds: int = 40, app: App = shop) -> bool:
     for seed in range(seeds):
         try:
-            simulate(shop, seed)
+            simulate(app, seed)
         except (AssertionError, C360Error):
             return True
     return False
@@ -65,3 +76,32 @@ def test_a_store_that_is_written_without_its_position_is_found(monkeypatch: pyte
         TaskState, "written", lambda state, changes, positions, upto: written(state, changes[1:], positions, upto)
     )
     assert fails()
+
+
+def test_links_that_are_taken_for_said_after_an_abort_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LinkWriter, "forget", lambda writer: None)
+    assert fails()
+
+
+def test_links_of_a_row_that_are_not_taken_back_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = LinkWriter.row
+    monkeypatch.setattr(
+        LinkWriter, "row", lambda writer, id, revision, was, *now: row(writer, id, revision, was[1:], *now)
+    )
+    assert fails(app=people)
+
+
+def test_messages_of_nodes_that_a_commit_leaves_in_memory_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = IdentityTask.finish
+
+    def forgets(task: IdentityTask, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        task.inbox.clear()
+        finish(task, positions, now_ms, out)
+
+    monkeypatch.setattr(IdentityTask, "finish", forgets)
+    assert fails(app=people)
+
+
+def test_a_place_that_is_not_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(homes, "hold", lambda home, held: None)
+    assert fails(app=people)

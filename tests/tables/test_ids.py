@@ -37,7 +37,7 @@ class Harness:
         """Another one, made from the changelog alone."""
         other = Harness()
         for i in range(0, len(self.log), batch):
-            other.store.write(other.table.restored(dict(self.log[i : i + batch]), other.store))
+            other.store.write(other.table.restored(list(dict(self.log[i : i + batch]).items()), other.store))
         other.table.resume(*self.notes)
         other.notes = self.notes
         other.log = list(self.log)

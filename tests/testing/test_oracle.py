@@ -14,7 +14,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import c360
-from c360 import App, Projection, Record
+from c360 import App, Projection, Record, normalize
 from c360.ops import dlq
 from c360.profile.attribute import Attribute, Kind
 from c360.testing.oracle.plain import parse, written
@@ -78,11 +78,20 @@ def test_json_is_read_without_rounding_and_written_in_one_way() -> None:
 class Uid(str): ...
 
 
+class Mail(str): ...
+
+
+class Born(str): ...
+
+
 class Values(Record):
-    """A field of each type."""
+    """A field of each type, and what links."""
 
     who: Uid
     at: datetime | None = None
+    login: Uid | None = None
+    mails: list[Mail] | None = None
+    born: Born | None = None
     int_: int | None = None
     float_: float | None = None
     decimal_: Decimal | None = None
@@ -104,7 +113,9 @@ class Row(Values):
 def declared() -> App:
     """An app that reads both and has no projection yet."""
     app = App("random", partitions=2)
-    app.identifier("uid")(Uid)
+    app.identifier("uid", unique=True)(Uid)
+    app.identifier("mail", normalize=normalize.email)(Mail)
+    app.identifier("born", links=False, limit=1)(Born)
     app.source("events", event_id="id", at="at", subject="who", window=timedelta(days=1))(Event)
     app.cdc("rows", key="key", subject="who", at="at")(Row)
     return app
@@ -124,6 +135,11 @@ SOME: dict[str, list[Any]] = {
     "text": ["", "a", "a b", "aa", 'b"', "b\\", "é", "😀", "\u2028", "\n"],
     "bool": [False, True],
     "json": [{}, {"b": 1, "a": [None, "é", 1.0, True]}, {"a": [None, "é", 1.0, True], "b": 1}, {"a": 1e22}],
+}
+LINKS: dict[str, list[Any]] = {
+    "login": ["1", "2", "3 ", "null", "", 4],
+    "mails": [[], ["a@b.org"], ["A@b.org ", "c@b.org", "a@b.org"], ["none", "x@example.com", "c@b.org"], None],
+    "born": ["1980-01-01", "1981-01-01", "'N/A'", "x" * 600, "a\x00b"],
 }
 POSSIBLE: dict[str, set[str]] = {
     "total": {"int", "float", "decimal"},
@@ -176,6 +192,7 @@ def projections(draw: st.DrawFn) -> App:
 
 def payload(**known: Any) -> st.SearchStrategy[dict[str, Any]]:
     some = {f"{name}_": st.sampled_from(values) for name, values in SOME.items()}
+    some |= {name: st.sampled_from(values) for name, values in LINKS.items()}
     times = st.sampled_from(TIMES).map(lambda t: datetime.fromtimestamp(t / 1000, UTC).isoformat())
     who = st.sampled_from(["1", "2", " 3", "3"])
     return st.fixed_dictionaries({"who": who, **known}, optional={"at": times, **some})

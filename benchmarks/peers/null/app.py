@@ -40,10 +40,24 @@ producer = Producer(
     }
 )
 producer.init_transactions()
-consumer.subscribe([INPUT], on_assign=lambda client, parts: print("READY restored=0 secs=0", flush=True))
-
 next_offsets: dict[int, int] = {}
 begun = 0.0
+
+
+def commit() -> None:
+    """Also before partitions go to another member: it begins where the group's offsets are."""
+    if next_offsets:
+        offsets = [TopicPartition(INPUT, partition, offset) for partition, offset in next_offsets.items()]
+        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata())
+        producer.commit_transaction()
+        next_offsets.clear()
+
+
+consumer.subscribe(
+    [INPUT],
+    on_assign=lambda client, parts: print("READY restored=0 secs=0", flush=True),
+    on_revoke=lambda client, parts: commit(),
+)
 while not stopped:
     messages = consumer.consume(2000, min(0.02, COMMIT_S / 4))
     if messages:
@@ -58,8 +72,5 @@ while not stopped:
             produce(OUTPUT, message.value(), message.key(), partition)
             next_offsets[partition] = offset + 1
     if next_offsets and time.monotonic() - begun >= COMMIT_S:
-        offsets = [TopicPartition(INPUT, partition, offset) for partition, offset in next_offsets.items()]
-        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata())
-        producer.commit_transaction()
-        next_offsets.clear()
+        commit()
 consumer.close()

@@ -6,12 +6,14 @@ the report is not complete. Nor is it where retention has cut the input, and whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from c360.engine.state import Positions
 from c360.engine.transport import TP, Cluster
 from c360.ops.verify.govern import GovernCheck
+from c360.ops.verify.identity import IdentityCheck
+from c360.ops.verify.links import Links, LinksCheck
 from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.projection import ProjectionCheck
 from c360.ops.verify.report import Findings, Report
@@ -23,7 +25,7 @@ LOOKS = 3  # times that tasks which move are looked at
 
 
 def verify(plan: Plan, cluster: Cluster, agents: Sequence[str], *, archive: Sequence[Path] = ()) -> Report:
-    """Recompute what these agents ("govern", "customer@1"; none named: all) must have written, and compare.
+    """Recompute what these agents ("govern", "identity@1", "customer@1"; none named: all) must have written, and compare.
 
     `archive`: JSON lines as for `c360 load` with raw records that retention has cut. They are placed by their key, in
     order, from offset 0 on, so the topic must have been filled by plain producers; where that does not meet the log,
@@ -35,26 +37,46 @@ def verify(plan: Plan, cluster: Cluster, agents: Sequence[str], *, archive: Sequ
     try:
         dead = DeadLetters(log, plan.dlq)
         archived = Archive(log, archive, [s.topic for s in plan.sources])
+        links = Links(log, plan.links) if plan.identities else None
         found = {}
         for name in agents or [a.name for a in plan.agents]:
             findings = Findings()
-            if name == "govern":
-                for source in plan.sources:
-                    check = GovernCheck(plan, source, log, dead, archived)
-                    findings.add(steady(log, log.partitions(plan.govern_changelog(source)), check.look))
-            else:
-                projection = next(p for p in plan.projections if p.agent == name)
-                changelog = f"{plan.projected(projection)}.changelog"
-                for tp in log.partitions(changelog):
-                    check_one = ProjectionCheck(plan, projection, log, dead, tp.partition)
-                    findings.add(steady(log, [tp], check_one.look))
+            for changelogs, look in _checks(plan, name, log, dead, archived, links):
+                findings.add(steady(log, changelogs, look))
             found[name] = findings
         return Report(found)
     finally:
         log.reader.close()
 
 
-def steady(log: Log, changelogs: list[TP], look: Callable[[Mapping[TP, Positions]], Findings]) -> Findings:
+Look = Callable[[Mapping[TP, Positions]], Findings]
+
+
+def _checks(
+    plan: Plan, agent: str, log: Log, dead: DeadLetters, archive: Archive, links: Links | None
+) -> Iterator[tuple[list[TP], Look]]:
+    """What is to be looked at of an agent: changelogs of tasks that must not commit meanwhile, and the look."""
+    if agent == "govern":
+        for source in plan.sources:
+            check = GovernCheck(plan, source, log, dead, archive, links)
+            yield log.partitions(plan.govern_changelog(source)), check.look
+        if links is not None:
+            all_tasks = [tp for source in plan.sources for tp in log.partitions(plan.govern_changelog(source))]
+            yield all_tasks, LinksCheck(plan, links).look
+        return
+    for identity in plan.identities:
+        if identity.agent == agent and links is not None:
+            yield log.partitions(f"{plan.loop(identity)}.changelog"), IdentityCheck(plan, identity, log, links).look
+    for projection in plan.projections:
+        if projection.agent == agent:
+            tasks = log.partitions(f"{plan.projected(projection)}.changelog")
+            together = [tasks] if plan.identity_of(projection) is not None else [[tp] for tp in tasks]
+            for some in together:
+                partitions = [tp.partition for tp in some]
+                yield some, ProjectionCheck(plan, projection, log, dead, partitions).look
+
+
+def steady(log: Log, changelogs: list[TP], look: Look) -> Findings:
     """Look at tasks while none of them commits: what `look` found between two equal readings of their positions."""
     for _ in range(LOOKS):
         before = {tp: log.last_positions(tp) for tp in changelogs}

@@ -1,4 +1,4 @@
-"""Governed records and dead letters of a source, against what the oracle makes of its raw topic."""
+"""Governed records, dead letters and link facts of a source, against what the oracle makes of its raw topic."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from c360.declare import Source
 from c360.engine.partition import partition_of
 from c360.engine.state import Positions, partitions_of
 from c360.engine.transport import TP
+from c360.ops.verify.links import Expectation, Links, compare_facts, compare_live
 from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.report import Findings
 from c360.plan import Plan
@@ -25,6 +26,7 @@ from c360.testing.oracle.governed import (
     Truncated,
     read_governed,
 )
+from c360.testing.oracle.links import Slot, newest
 from c360.testing.oracle.plain import parse
 
 REPLAY_OFFSET, REPLAY_TIME = "c360-origin", "c360-time"  # headers of a replayed misfit: its raw offset and timestamp
@@ -51,27 +53,31 @@ class RawPartition:
 
 
 class GovernCheck:
-    """The governed records and dead letters of one source."""
+    """The governed records, dead letters and link facts of one source."""
 
-    def __init__(self, plan: Plan, source: Source, log: Log, dead: DeadLetters, archive: Archive) -> None:
-        self.plan, self.source, self.log, self.dead, self.archive = plan, source, log, dead, archive
+    def __init__(
+        self, plan: Plan, source: Source, log: Log, dead: DeadLetters, archive: Archive, links: Links | None
+    ) -> None:
+        """`links`: None where the app has no identity."""
+        self.plan, self.source, self.log, self.dead, self.archive, self.links = plan, source, log, dead, archive, links
         self.output = plan.governed(source)
-        self.events = Events(source, plan.identifiers)
-        self.rows = Rows(source, plan.identifiers)
+        self.events = Events(source, plan)
+        self.rows = Rows(source, plan)
 
     def look(self, positions: Mapping[TP, Positions]) -> Findings:
         out = Findings()
         stops: dict[TP, int] = {}
-        for found in positions.values():
-            stops |= partitions_of(found.positions)
+        for task in positions.values():
+            stops |= partitions_of(task.positions)
         out.positions = stops
         raws = [self._input(tp, stops, out) for tp in self.log.partitions(self.source.topic)]
         actual = self._output(out)
         if self.source.kind == "events":
-            for raw in raws:
-                expected = self.events.expected(raw.arrivals, whole=raw.whole)
+            found = [self.events.expected(raw.arrivals, whole=raw.whole) for raw in raws]
+            for raw, expected in zip(raws, found, strict=True):
                 self._compare(raw, expected, actual.get(raw.tp.partition, {}), out)
                 self._compare_misfits(raw, expected, out)
+            self._compare_facts(raws, found, actual, out)
         else:
             self._compare_rows(raws, stops, actual, out)
         return out
@@ -169,6 +175,26 @@ class GovernCheck:
             tp = TP(self.output, partition_of(key, self.log.counts.get(self.output, 1)))
             out.differ("lost", tp, None, key, origin=origin)
 
+    def _compare_facts(
+        self,
+        raws: Sequence[RawPartition],
+        expected: Sequence[Expected],
+        actual: Mapping[int, Mapping[int, list[Actual]]],
+        out: Findings,
+    ) -> None:
+        """Fact by fact. Of events that may or may not have been admitted, the governed records tell."""
+        if self.links is None:
+            return
+        claims: dict[Slot, Expectation] = {}
+        for raw, wanted in zip(raws, expected, strict=True):
+            for offset, facts in wanted.facts.items():
+                if offset in wanted.effects or (raw.tp.partition in actual and actual[raw.tp.partition].get(offset)):
+                    origin = f"{raw.tp.topic}/{raw.tp.partition}@{offset}"
+                    for slot, claim in facts:
+                        said = Expectation(claim, origin)
+                        claims[slot] = max(said, claims.get(slot, said))
+        compare_facts(self.links, self.source, claims, out, whole=all(raw.whole for raw in raws))
+
     def _compare_misfits(self, raw: RawPartition, expected: Expected, out: Findings) -> None:
         """Every misfit once, and once more for each replay that did not fit either."""
         dead = self.dead.of("govern", raw.tp)
@@ -200,7 +226,10 @@ class GovernCheck:
         if all(wanted.live is None for wanted in expected):
             for raw, wanted in zip(raws, expected, strict=True):
                 self._compare(raw, wanted, actual.get(raw.tp.partition, {}), out)
+            self._compare_facts(raws, expected, actual, out)
             return
+        if self.links is not None:
+            compare_live(self.links, self.source, _linked(expected), out)
         live: Counter[Content] = Counter()
         same: dict[Content, Content] = {}
         for wanted in expected:
@@ -252,3 +281,15 @@ class GovernCheck:
                     origin = f"{self.source.topic}/{partition}@{offset}"
                     out.differ("lost" if n == 0 else "doubled", tp, None, None, origin=origin)
         return read
+
+
+def _linked(expected: Sequence[Expected]) -> set[Slot]:
+    """Which links there are in the end."""
+    found: set[Slot] = set()
+    for wanted in expected:
+        if wanted.linked is not None:
+            found |= wanted.linked
+        else:
+            claims = newest(said for facts in wanted.facts.values() for said in facts)
+            found |= {slot for slot, claim in claims.items() if not claim.dead}
+    return found

@@ -8,6 +8,8 @@ the declarations and calls the user's own functions; the rest is lists, dictiona
 | `plain` | what does this JSON say; how is a value written |
 | `values` | does this JSON fit the declared type, and as which Python value |
 | `envelope` | what does this Debezium record say of which row |
-| `governed` | which governed records and misfits come of one raw partition |
-| `profiles` | which profile records come of the governed records of one partition |
+| `links` | which identifiers a record says are its subject's |
+| `governed` | which governed records, misfits and link facts come of one raw partition |
+| `identity` | who is one customer, by these link facts and rules |
+| `profiles` | which profile records come of these governed records, and of who is one customer |
 """

@@ -1,10 +1,11 @@
-"""Governed records and misfits of one raw partition, from the whole of its input.
+"""Governed records, misfits and link facts of one raw partition, from the whole of its input.
 
 Events: everything that fits, less repeats of ids. Rows: what each change adds and takes back.
 
 A misfit that was replayed counts at the place of its raw record, as if it had fitted at once: that is where a rebuild
 with today's code would put it. Where the true moment shows (which of two records with one id came first; what a
-truncate found), several outputs are right, and `either` and `live` say so instead of `effects`.
+truncate found), several outputs are right, and `either` and `live` say so instead of `effects`; and `linked` instead of
+`facts`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from typing import Any, NamedTuple
 
 from c360.codecs.record import Record, fields_of
 from c360.declare import Enrichment, Source, SourceType, without_none
+from c360.identity.facts import Claim
 from c360.identity.namespace import Namespace
+from c360.plan import Plan
 from c360.testing.oracle.envelope import Position, read_change, unsent
+from c360.testing.oracle.links import Linking, Slot, row_source
 from c360.testing.oracle.plain import parse, parse_payload, simple, written
 from c360.testing.oracle.profiles import as_json
 from c360.testing.oracle.values import (
@@ -77,6 +81,10 @@ class Effect(NamedTuple):
     content: Content
 
 
+Said = tuple[Slot, Claim]
+Link = tuple[str, str]  # subject, label
+
+
 @dataclass
 class Expected:
     """What one raw partition must have led to."""
@@ -88,6 +96,8 @@ class Expected:
     maybe_misfits: set[int] = field(default_factory=set)  # raw offsets; order against truncates decides
     live: Counter[Content] | None = None  # rows whose order against truncates or replays is not known: what is left
 
+    facts: dict[int, list[Said]] = field(default_factory=dict)  # by raw offset; they hold if its record was admitted
+    linked: set[Slot] | None = None  # with `live`: which links there are in the end, whatever their versions
     same: dict[Content, Content] = field(default_factory=dict)  # another content that may be there -> the one in `live`
 
     def net(self) -> Counter[Content]:
@@ -121,8 +131,9 @@ class TypeOracle:
     The id of a row is govern's own name for its primary key; nothing reads it, so it is not compared.
     """
 
-    def __init__(self, source: Source, declared: SourceType, identifiers: Mapping[type, Namespace]) -> None:
-        self.source, self.declared, self.identifiers = source, declared, identifiers
+    def __init__(self, source: Source, declared: SourceType, plan: Plan) -> None:
+        self.source, self.declared, self.identifiers = source, declared, plan.identifiers
+        self.linking = Linking(plan)
         self.annotations = {f.name: f.annotation for f in fields_of(declared.record)}
         self.enrichments = [e for e in source.enrichments if e.record is declared.record]
 
@@ -152,6 +163,11 @@ class TypeOracle:
             self.declared.name, event_id, at, 0, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
         )
         return Effect(1, append, Content(subject, content))
+
+    def links(self, record: Record, effect: Effect) -> list[Link]:
+        """What the record says that its subject has. Raises what a function of the user raises."""
+        subject = effect.content.subject
+        return [(subject, label) for label in self.linking.labels(self.source, record, subject)]
 
 
 def enriched_meaning(enriched: Mapping[str, Any], enrichments: Iterable[Enrichment]) -> Any:
@@ -224,9 +240,9 @@ def claims(declared: SourceType, payload: Any) -> bool:
 class Events:
     """A source of events."""
 
-    def __init__(self, source: Source, identifiers: Mapping[type, Namespace]) -> None:
+    def __init__(self, source: Source, plan: Plan) -> None:
         self.source = source
-        self.types = [TypeOracle(source, t, identifiers) for t in source.types]
+        self.types = [TypeOracle(source, t, plan) for t in source.types]
 
     def expected(self, arrivals: Iterable[Arrival], *, whole: bool = True) -> Expected:
         """All that must come of these raw records, in offset order; `whole`: from the first of their partition on."""
@@ -244,7 +260,7 @@ class Events:
                 continue
             if found is IGNORED:
                 continue
-            key, effect = found
+            key, effect, out.facts[offset] = found
             if key is None:
                 out.effects[offset] = [effect]
                 continue
@@ -263,7 +279,7 @@ class Events:
         return out
 
     def _read(self, delivery: Delivery) -> Any:
-        """(type and id, effect); IGNORED; None for a misfit."""
+        """(type and id, effect, facts); IGNORED; None for a misfit."""
         try:
             payload = None if delivery.value is None else parse_payload(delivery.value)
             if not isinstance(payload, dict):
@@ -276,18 +292,22 @@ class Events:
             event_id = None if said is None else str(said)
             at = kind.time(record, delivery.time, delivery.time)
             effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
+            links = kind.links(record, effect)
         except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
             return None
-        return (None if event_id is None else (kind.declared.name, event_id)), effect
+        facts = [(Slot(s, "link", label, self.source.name), Claim(-at, first_seen=at)) for s, label in links]
+        return (None if event_id is None else (kind.declared.name, event_id)), effect, facts
 
 
 # -------------------------------------------------------------------------------------------------------------- rows
 class Row(NamedTuple):
-    """The last state of a row. `record` None: deleted."""
+    """The last state of a row. `record` None: deleted. `changes`: how many there were, but for rows read again."""
 
     position: Position
     content: Content | None
     record: Record | None
+    changes: int
+    links: Sequence[Link] = ()
 
 
 def same_row(held: Row, effect: Effect, record: Record) -> bool:
@@ -300,9 +320,9 @@ def same_row(held: Row, effect: Effect, record: Record) -> bool:
 class Rows:
     """A source of rows of one table."""
 
-    def __init__(self, source: Source, identifiers: Mapping[type, Namespace]) -> None:
+    def __init__(self, source: Source, plan: Plan) -> None:
         self.source, self.declared = source, source.types[0]
-        self.type = TypeOracle(source, self.declared, identifiers)
+        self.type = TypeOracle(source, self.declared, plan)
 
     def expected(self, arrivals: Sequence[Arrival], truncates: Sequence[Truncated] = ()) -> Expected:
         """All that must come of these raw records, given in offset order from the beginning of their partition.
@@ -333,7 +353,7 @@ class Rows:
             replayed = replayed or len(deliveries) > 1
             for delivery in deliveries:
                 try:
-                    out.effects[offset] = self._apply(rows, floor, delivery)
+                    out.effects[offset], out.facts[offset] = self._apply(rows, floor, delivery)
                     break
                 except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
                     continue
@@ -341,7 +361,9 @@ class Rows:
                 out.misfits.add(offset)
         if floor is not None or replayed:
             out.live = Counter(row.content for row in rows.values() if row.content is not None)
+            out.linked = {slot for row_id, row in rows.items() for slot, _ in self._facts(row_id, row.links, Claim(0))}
             out.effects.clear()
+            out.facts.clear()
         return out
 
     def truncate(self, arrival: Arrival) -> Truncated | None:
@@ -354,28 +376,38 @@ class Rows:
             return Truncated(change.position) if change is not None and change.op == "truncate" else None
         return None
 
-    def _apply(self, rows: dict[str, Row], floor: Position | None, delivery: Delivery) -> list[Effect]:
-        """The effects of one change; `rows` is brought up to date. Raises for a misfit."""
+    def _apply(
+        self, rows: dict[str, Row], floor: Position | None, delivery: Delivery
+    ) -> tuple[list[Effect], list[Said]]:
+        """The effects and facts of one change; `rows` is brought up to date. Raises for a misfit."""
         change = read_change(self.declared, delivery.key, delivery.value)
         if change is None or change.op == "truncate":
-            return []
+            return [], []
         kind = self.declared.record
         missing = unsent(kind, change.after)
         sent = {} if change.op == "delete" else values_from_payload(kind, change.after, without=missing)
         held = rows.get(change.row_id)
         if (floor is not None and change.position <= floor) or (held is not None and change.position <= held.position):
-            return []
+            return [], []
         back = [] if held is None or held.content is None else [Effect(-1, delivery.time, held.content)]
+        changes, was = (1, ()) if held is None else (held.changes + 1, held.links)
         if change.op == "delete":
-            rows[change.row_id] = Row(change.position, None, None)
-            return back
+            rows[change.row_id] = Row(change.position, None, None, changes)
+            return back, self._facts(change.row_id, was, Claim(changes, dead=True))
         if missing and (held is None or held.record is None):
             raise NoFit
         record = kind(**sent, **{name: getattr(held.record, name) for name in missing} if held is not None else {})
         at = self.type.time(record, change.at_ms, delivery.time)
         effect = self.type.effect(record, None, at, delivery.key, delivery.time)
+        links = self.type.links(record, effect)
         if change.snapshot and held is not None and same_row(held, effect, record):
             rows[change.row_id] = held._replace(position=change.position)
-            return []
-        rows[change.row_id] = Row(change.position, effect.content, record)
-        return [*back, effect]
+            return [], []
+        rows[change.row_id] = Row(change.position, effect.content, record, changes, links)
+        gone = self._facts(change.row_id, [link for link in was if link not in links], Claim(changes, dead=True))
+        new = [link for link in links if link not in was]
+        return [*back, effect], gone + self._facts(change.row_id, new, Claim(changes, first_seen=at))
+
+    def _facts(self, row_id: str, links: Iterable[Link], claim: Claim) -> list[Said]:
+        source = row_source(self.source, row_id)
+        return [(Slot(subject, "link", label, source), claim) for subject, label in links]

@@ -1,7 +1,8 @@
-"""Profiles from governed records: every record of a subject in one list, looked at as a whole, nothing kept or merged.
+"""Profiles from governed records: every record of its subjects in one list, looked at as a whole, nothing kept or merged.
 
 The meaning of attributes is section 2 of the design's PROJECTION page. Of rows the list holds what is live: a record
-that was taken back is taken off it. `as_of` is the newest time ever seen, also of what was taken back.
+that was taken back is taken off it. `as_of` is the newest time ever seen, also of what was taken back. Who has nothing
+live is not listed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 DIGITS = 400  # a number with more digits before its point, or more zeros after it, is taken by no attribute
+LISTED = 100  # subjects and identifiers of a profile, the first of them
 WIDE = Context(prec=3000, Emax=10**6, Emin=-(10**6))
 
 
@@ -219,8 +221,15 @@ class Subject:
     as_of: int
 
 
+class Member(NamedTuple):
+    """Whose profile a subject is in, and its identifiers."""
+
+    profile: str
+    identifiers: tuple[str, ...] = ()
+
+
 class Profiles:
-    """The profiles of one partition. Feed it every governed record up to the positions, then ask."""
+    """The profiles of one partition or several. Feed it every governed record up to the positions, then ask."""
 
     def __init__(self, projection: ProjectionDeclaration, sources: Mapping[str, Source]) -> None:
         """`sources`: by governed topic."""
@@ -262,35 +271,49 @@ class Profiles:
             raise Unfit("takes times of the years 1 to 9999")
         return found if used else None
 
-    def records(self, today: int) -> dict[bytes, bytes]:
-        """The profile record of every subject that has one."""
-        return {
-            name.encode(): written(self._profile(name, subject, today)).encode()
-            for name, subject in self.subjects.items()
-            if subject.live.total() > 0
-        }
+    def records(
+        self, today: Callable[[bytes], int], assigned: Mapping[str, Member] | None = None
+    ) -> dict[bytes, bytes]:
+        """The profile record of every profile that has one. `today`: of a profile's id, days since 1970. `assigned`: by
+        subject; who is not in it is a profile of their own."""
+        members: dict[str, dict[str, Subject]] = {}
+        known = assigned or {}
+        for name, subject in self.subjects.items():
+            members.setdefault(known.get(name, Member(name)).profile, {})[name] = subject
+        found = {}
+        for profile, those in members.items():
+            live = [name for name, subject in those.items() if subject.live.total() > 0]
+            labels = {label for name in live for label in (name, *known.get(name, Member(name)).identifiers)}
+            if live:
+                key = profile.encode()
+                found[key] = written(self._profile(profile, those.values(), live, labels, today(key))).encode()
+        return found
 
-    def _profile(self, name: str, subject: Subject, today: int) -> dict[str, Any]:
+    def _profile(
+        self, name: str, members: Iterable[Subject], live: Iterable[str], labels: Iterable[str], today: int
+    ) -> dict[str, Any]:
         attributes: dict[str, Any] = {}
         for index, a in enumerate(self.projection.attributes):
             found = [
                 f
+                for subject in members
                 for content, (_, each) in subject.records.items()
                 for i, f in each
                 if i == index
                 for _ in range(subject.live[content])
             ]
             attributes[a.name] = value_of(a, found, today)
+        subjects = sorted(live)
         return {
             "profile_id": name,
             "projection": self.projection.name,
             "version": self.projection.version,
             "purpose": None,
-            "subjects": [name],
-            "subjects_total": 1,
-            "identifiers": [name],
+            "subjects": subjects[:LISTED],
+            "subjects_total": len(subjects),
+            "identifiers": sorted(labels)[:LISTED],
             "attributes": attributes | derived_values(self.projection, attributes),
-            "as_of": as_of_text(subject.as_of),
+            "as_of": as_of_text(max(subject.as_of for subject in members)),
         }
 
 
