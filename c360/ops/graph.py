@@ -217,7 +217,11 @@ class Graph:
         nodes = [end]
         while nodes[-1] != start:
             nodes.append(came[nodes[-1]])
-        return [self.link(*pair) for pair in zip(nodes[::-1], nodes[-2::-1], strict=False) if shown(pair[0]) != shown(pair[1])]
+        return [
+            self.link(*pair)
+            for pair in zip(nodes[::-1], nodes[-2::-1], strict=False)
+            if shown(pair[0]) != shown(pair[1])
+        ]
 
     def _steps(self, node: Key) -> Iterator[tuple[Key, int]]:
         """What live claims connect with a node, and 1 where the link is refused. What only forbids connects nobody."""

@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -122,7 +122,9 @@ class Reading:
     plan: Plan
     subject_of: dict[str, str] = field(default_factory=dict)  # by record id
     links: dict[tuple[str, str, str], Claim] = field(default_factory=dict)  # subject, label, source → claim
-    rows: dict[tuple[str, str], tuple[str, list[str], int]] = field(default_factory=dict)  # source, row → subject, labels, at
+    rows: dict[tuple[str, str], tuple[str, list[str], int]] = field(
+        default_factory=dict
+    )  # source, row → subject, labels, at
     misfits: Counter[str] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
@@ -168,7 +170,9 @@ class Reading:
         if found is None:
             return
         said, labels = found
-        if not self._known(_value(said.subject) if named is None else str(named), said.subject, repeats=named is not None):
+        if not self._known(
+            _value(said.subject) if named is None else str(named), said.subject, repeats=named is not None
+        ):
             return
         claim = Claim(-said.at, first_seen=said.at)
         for label in labels:

@@ -1,27 +1,27 @@
 """Link facts of an app as one rule set sees them: read from `{app}.links` once, decided by `resolve`, and looked up.
 
-What it says is what the identity agent comes to when it has read as far. Twins (docs/decisions/0013) stay in here: what
-leaves is `shown`.
+What it says is what the identity agent comes to when it has read as far. Keys are nodes, twins included
+(docs/decisions/0013); what leaves these rooms is `shown`.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from c360.agents.links import OWN_SOURCE
 from c360.agents.wire import ACTOR, REASON
 from c360.engine.transport import TP, Cluster, Headers
-from c360.errors import NeedsOperator, UsageError
+from c360.errors import Misfit, NeedsOperator, UsageError
 from c360.identity.facts import LINK, OPERATORS, Claim, Fact, Kind, decode_fact, encode_fact
 from c360.identity.namespace import TWIN
 from c360.identity.resolve import Evidence, Standing, resolve
 from c360.identity.rules import OK, Key, Rules
 from c360.identity.whole import Said, evidence_of, gathered
-from c360.plan import Identity, Plan
+from c360.ops.profiles import normalized
+from c360.plan import OPERATOR, Identity, Plan
 
 _ANY_VALUE = encode_fact(Fact("", LINK, "", "", Claim(0)))[1]
 
@@ -234,15 +234,21 @@ class Graph:
 
 
 # -------------------------------------------------------------------------------------------------------------- names
-def is_subject(plan: Plan, label: str) -> bool:
-    return label.partition(":")[0] in plan.subject_kinds
-
-
-def visible(step: Step, claims: Sequence[tuple[str, Claim]]) -> bool:
-    """Whether a step is anything to the world: a subject's link to its own twin is not."""
-    return not (step.identifier == TWIN + step.subject and all(source == OWN_SOURCE for source, _ in claims))
+def label_of(plan: Plan, typed: str) -> Key:
+    """The node of an identifier as typed: the subject, where its namespace names subjects. Raises UsageError."""
+    if typed.startswith(f"{OPERATOR}:"):
+        return typed
+    try:
+        return normalized(plan, typed)
+    except Misfit as misfit:
+        raise UsageError(f"{typed!r} identifies nobody: {misfit}") from None
 
 
 def show_reason(reason: str) -> str:
+    """A reason as the world knows it; it may name the kind of a twin."""
     return reason.replace(f":{TWIN}", ":")
 
+
+def is_own(step: Step) -> bool:
+    """Whether a step is a subject's link to its own twin, which is nothing to the world."""
+    return step.identifier == TWIN + step.subject
