@@ -15,6 +15,8 @@ import click
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json, stderr
 from c360.declare import Source
 from c360.errors import UsageError
+from c360.ops import profiles
+from c360.ops import why as explaining
 from c360.ops.identity import ask, compare, say
 from c360.ops.identity.graph import Facts, Graph, chosen_rules, read_facts
 from c360.plan import DEFAULT, Identity, Plan
@@ -24,7 +26,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 def rules_option(command: C) -> C:
     return click.option(
-        "--rules", default=DEFAULT, show_default=True, metavar="NAME[@V]", help="By which rule set; without a version, the newest."
+        "--rules", default=DEFAULT, show_default=True, metavar="NAME[@V]", help="By which rule set; without version the newest."
     )(command)  # fmt: skip
 
 
@@ -204,6 +206,43 @@ def stats(context: Context, limit: int, rules: str, as_json: bool, broker: str |
     )
 
 
+@click.command("why")
+@click.argument("identifier", metavar="NAMESPACE:VALUE")
+@click.argument("attribute", required=False)
+@click.option("--projection", help="Which projection, if there are several.")
+@json_option
+@broker_option
+@pass_context
+@handled
+def why_profile(
+    context: Context, identifier: str, attribute: str | None, projection: str | None, as_json: bool, broker: str | None
+) -> None:
+    """Why a profile is as it is: what joins its subjects, and which records its values come from. Exit 1 if there is none."""
+    plan = context.plan
+    chosen = profiles.chosen_projection(plan, projection)
+    if not as_json:
+        stderr.print("reading profiles, assignments, links and governed records once", style="dim")
+    found = explaining.explain(plan, context.cluster(broker), chosen, identifier, attribute)
+    if as_json:
+        print_json(found)
+    elif found is None:
+        click.echo(f"no profile has {identifier}")
+    else:
+        click.echo("\n".join(_explained(found)))
+    sys.exit(0 if found is not None else 1)
+
+
+def _explained(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['profile_id']} of {', '.join(found['subjects'])}"]
+    lines += [f"  {_link(link)}" for link in found["links"]]
+    for one in found["explained"]:
+        lines.append(f"{one['attribute']} = {one['value']!r}: {one['rule']} of {', '.join(one['inputs'])}")
+        lines += [f"  {r['type']} {r['id'] or ''} of {r['subject']}, {_time(r['at'])}" for r in one["records"]]
+        if one["records_total"] > len(one["records"]):
+            lines.append(f"  and {one['records_total'] - len(one['records'])} more")
+    return lines
+
+
 # ---------------------------------------------------------------------------------------------------------- correcting
 @identity.command()
 @click.argument("a", metavar="A")
@@ -256,9 +295,9 @@ def _say(
     if as_json:
         print_json(saying_json(planned, chosen, executed=execute))
         return
-    for title, profiles in (("before", planned.before), ("after", planned.after)):
+    for title, those in (("before", planned.before), ("after", planned.after)):
         click.echo(f"{title}:")
-        for profile in profiles:
+        for profile in those:
             click.echo(f"  {profile.profile} of {', '.join(profile.subjects)}")
     for note in planned.notes:
         click.echo(note)

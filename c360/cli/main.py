@@ -28,6 +28,7 @@ for command in (
     apps.topics,
     apps.doctor,
     state.profile,
+    identity.why_profile,
     state.reset,
     state.verify,
     dlq.dlq,
