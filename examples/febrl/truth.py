@@ -13,8 +13,7 @@ from pathlib import Path
 
 def truth(file: Path) -> list[tuple[str, str]]:
     """Record id and entity of each record."""
-    text = gzip.open(file, "rt") if file.suffix == ".gz" else file.open()
-    with text:
+    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as text:
         ids = [row["rec_id"].strip() for row in csv.DictReader(text)]
     return [(record, record.split("-")[1]) for record in ids]
 

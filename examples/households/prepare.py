@@ -18,7 +18,10 @@ COLUMNS = ("first_name", "last_name", "date_of_birth", "street_number", "street_
 def prepare(directory: Path, files: Sequence[Path]) -> int:
     """How many records there are."""
     number = 0
-    with (directory / "records.csv").open("w", newline="") as out, (directory / "truth.csv").open("w", newline="") as right:
+    with (
+        (directory / "records.csv").open("w", newline="") as out,
+        (directory / "truth.csv").open("w", newline="") as right,
+    ):
         records, truth = csv.writer(out), csv.writer(right)
         records.writerow(("record_id", *COLUMNS, "mailbox"))
         truth.writerow(("record_id", "entity"))

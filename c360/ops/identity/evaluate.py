@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import IO, Any, TextIO, cast, get_args
 
 import orjson
 
@@ -235,14 +237,15 @@ def _shapes(source: Source) -> Shapes:
     return {info.path: info for declared in source.types for info in fields_of(declared.record)}
 
 
-def open_text(path: Path) -> io.TextIOBase:
-    """A file as text, plain or gzip. Raises UsageError."""
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A file as text, plain or gzip. Raises UsageError for what cannot be read, also on the way."""
     try:
-        raw = path.open("rb")
-        if raw.peek(2)[:2] == b"\x1f\x8b":
-            return io.TextIOWrapper(gzip.GzipFile(fileobj=raw), encoding="utf-8-sig", newline="")
-        return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-    except OSError as error:
+        with path.open("rb") as raw, ExitStack() as opened:
+            zipped = raw.peek(2)[:2] == b"\x1f\x8b"
+            data = cast(IO[bytes], opened.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw)
+            yield opened.enter_context(TextIOWrapper(data, encoding="utf-8-sig", newline=""))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 
 
@@ -252,22 +255,19 @@ def read_rows(path: Path, shapes: Shapes) -> Iterator[dict[str, Any] | None]:
     Of CSV, blanks around a value are no part of it and an empty value is null; a column "data.id" lies inside of "data".
     """
     with open_text(path) as text:
-        try:
-            first = text.readline()
-            if first.lstrip().startswith("{"):
-                for line in chain([first], text):
-                    if line.strip():
-                        yield _object(line)
-                return
-            columns = [c.strip() for c in next(csv.reader([first]), [])]
-            if not any(columns):
-                raise UsageError(f"{path} is neither JSON lines nor CSV: its first line has no names of columns")
-            places = [(c.split("."), shapes.get(c)) for c in columns]
-            for cells in csv.reader(text, skipinitialspace=True):
-                if cells:
-                    yield _payload(places, cells) if len(cells) <= len(columns) else None
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+        first = text.readline()
+        if first.lstrip().startswith("{"):
+            for line in chain([first], text):
+                if line.strip():
+                    yield _object(line)
+            return
+        columns = [c.strip() for c in next(csv.reader([first]), [])]
+        if not any(columns):
+            raise UsageError(f"{path} is neither JSON lines nor CSV: its first line has no names of columns")
+        places = [(c.split("."), shapes.get(c)) for c in columns]
+        for cells in csv.reader(text, skipinitialspace=True):
+            if cells:
+                yield _payload(places, cells) if len(cells) <= len(columns) else None
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -309,17 +309,10 @@ def _typed(info: FieldInfo, text: str) -> Any:
 
 def read_truth(path: Path) -> dict[str, str]:
     """Record id → entity. Raises UsageError where the columns record_id and entity are not there."""
-    found: dict[str, str] = {}
     with open_text(path) as text:
-        try:
-            rows = csv.reader(text, skipinitialspace=True)
-            columns = [c.strip() for c in next(rows, [])]
-            if not {"record_id", "entity"} <= set(columns):
-                raise UsageError(f"{path}: truth is CSV with the columns record_id and entity")
-            record, entity = columns.index("record_id"), columns.index("entity")
-            for cells in rows:
-                if len(cells) > max(record, entity):
-                    found[cells[record].strip()] = cells[entity].strip()
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
-    return found
+        rows = csv.reader(text, skipinitialspace=True)
+        columns = [c.strip() for c in next(rows, [])]
+        if not {"record_id", "entity"} <= {*columns}:
+            raise UsageError(f"{path}: truth is CSV with the columns record_id and entity")
+        record, entity = columns.index("record_id"), columns.index("entity")
+        return {cells[record].strip(): cells[entity].strip() for cells in rows if len(cells) > max(record, entity)}

@@ -139,9 +139,9 @@ class Graph:
 
     @cached_property
     def holders(self) -> Mapping[Key, list[Key]]:
-        """Identifier, or value that only forbids → subjects that have it by a live claim."""
+        """Identifier, or value that only forbids → subjects that have it by a live claim, in order."""
         found: dict[Key, list[Key]] = {}
-        for subject in self.standings:
+        for subject in sorted(self.standings):
             evidence = self.evidence[subject]
             for value in (*(link.identifier for link in evidence.links), *evidence.holds):
                 found.setdefault(value, []).append(subject)
