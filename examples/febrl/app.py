@@ -4,6 +4,7 @@ Columns are those of the FEBRL data sets; `examples/febrl/truth.py` makes their 
 they agree on enough of what seldom agrees by chance, in any of several ways, so that no single mistake parts them:
 
 * the social security number, and any one thing more;
+* its digits in any order, as two of them get swapped, with a name and a thing of the address;
 * the birth date, and two things more: names, place, street, number;
 * both names, and two things of the address.
 
@@ -27,6 +28,11 @@ class RecordId(str): ...
 @app.identifier("number_key", priority=3, limit=100)
 class NumberKey(str):
     """Social security number, with one thing more."""
+
+
+@app.identifier("digits_key", priority=6, limit=200)
+class DigitsKey(str):
+    """Its digits in any order, with two things more."""
 
 
 @app.identifier("birth_key", priority=6, limit=200)
@@ -99,6 +105,12 @@ def composites(first: Thing, others: Iterable[Sequence[Thing]]) -> Iterator[str]
 def number_keys(entry: Entry) -> list[NumberKey]:
     more = [("born", entry.date_of_birth), *names(entry), *address(entry)]
     return [NumberKey(key) for key in composites(("number", entry.soc_sec_id), zip(more))]
+
+
+@app.enrich(Entry)
+def digits_keys(entry: Entry) -> list[DigitsKey]:
+    digits = "".join(sorted(entry.soc_sec_id)) if entry.soc_sec_id else None
+    return [DigitsKey(key) for key in composites(("digits", digits), product(names(entry), address(entry)))]
 
 
 @app.enrich(Entry)
