@@ -4,7 +4,7 @@ Columns are those of the FEBRL data sets; `examples/febrl/truth.py` makes their 
 they agree on enough of what seldom agrees by chance, in any of several ways, so that no single mistake parts them:
 
 * the social security number, and any one thing more;
-* its digits in any order, as two of them get swapped, with a name and a thing of the address;
+* the number but for one digit, whichever, and both names, or one and the street;
 * the birth date, and two things more: names, place, street, number;
 * both names, and two things of the address.
 
@@ -20,6 +20,8 @@ from c360 import App, Projection, Record, collect, count, newest, normalize
 
 app = App("febrl", partitions=4)
 
+SHORTEST = 6  # digits of a number of which one may be wrong
+
 
 @app.identifier("record", priority=1, limit=30, hub_at=None)
 class RecordId(str): ...
@@ -30,9 +32,12 @@ class NumberKey(str):
     """Social security number, with one thing more."""
 
 
-@app.identifier("digits_key", priority=6, limit=200)
-class DigitsKey(str):
-    """Its digits in any order, with two things more."""
+@app.identifier("near_key", priority=6, limit=300)
+class NearKey(str):
+    """The number without one of its digits, with two things more.
+
+    Two numbers have such a rest in common when one digit is wrong, missing or too many, or two neighbours are swapped.
+    """
 
 
 @app.identifier("birth_key", priority=6, limit=200)
@@ -108,9 +113,11 @@ def number_keys(entry: Entry) -> list[NumberKey]:
 
 
 @app.enrich(Entry)
-def digits_keys(entry: Entry) -> list[DigitsKey]:
-    digits = "".join(sorted(entry.soc_sec_id)) if entry.soc_sec_id else None
-    return [DigitsKey(key) for key in composites(("digits", digits), product(names(entry), address(entry)))]
+def near_keys(entry: Entry) -> list[NearKey]:
+    number, street = entry.soc_sec_id or "", ("street", entry.address_1)
+    rests = sorted({number[:i] + number[i + 1 :] for i in range(len(number))}) if len(number) >= SHORTEST else []
+    more = [(both(entry),), *product(names(entry), [street])]
+    return [NearKey(key) for rest in rests for key in composites(("rest", rest), more)]
 
 
 @app.enrich(Entry)
