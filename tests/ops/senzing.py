@@ -36,7 +36,7 @@ class Born(str): ...
 class FirstName(str): ...
 
 
-NOTHING_FORBIDS = {Born: {"limit": 50}, FirstName: {"limit": 50}}
+NOTHING_FORBIDS: dict[type[str], dict[str, int]] = {Born: {"limit": 50}, FirstName: {"limit": 50}}
 naive = app.identity("naive", changes={**NOTHING_FORBIDS, Email: {"limit": 50}})
 hubs = app.identity("hubs", changes={**NOTHING_FORBIDS, Email: {"limit": 50, "hub_at": 10}})
 
