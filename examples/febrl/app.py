@@ -4,6 +4,7 @@ Columns are those of the FEBRL data sets; `examples/febrl/truth.py` makes their 
 they agree on enough of what seldom agrees by chance, in any of several ways, so that no single mistake parts them:
 
 * the social security number, and any one thing more;
+* the number but for one digit, whichever, and both names, or one and the street;
 * the birth date, and two things more: names, place, street, number;
 * both names, and two things of the address.
 
@@ -19,6 +20,8 @@ from c360 import App, Projection, Record, collect, count, newest, normalize
 
 app = App("febrl", partitions=4)
 
+SHORTEST = 6  # digits of a number of which one may be wrong
+
 
 @app.identifier("record", priority=1, limit=30, hub_at=None)
 class RecordId(str): ...
@@ -27,6 +30,14 @@ class RecordId(str): ...
 @app.identifier("number_key", priority=3, limit=100)
 class NumberKey(str):
     """Social security number, with one thing more."""
+
+
+@app.identifier("near_key", priority=6, limit=300)
+class NearKey(str):
+    """The number without one of its digits, with two things more.
+
+    Two numbers have such a rest in common when one digit is wrong, missing or too many, or two neighbours are swapped.
+    """
 
 
 @app.identifier("birth_key", priority=6, limit=200)
@@ -99,6 +110,14 @@ def composites(first: Thing, others: Iterable[Sequence[Thing]]) -> Iterator[str]
 def number_keys(entry: Entry) -> list[NumberKey]:
     more = [("born", entry.date_of_birth), *names(entry), *address(entry)]
     return [NumberKey(key) for key in composites(("number", entry.soc_sec_id), zip(more))]
+
+
+@app.enrich(Entry)
+def near_keys(entry: Entry) -> list[NearKey]:
+    number, street = entry.soc_sec_id or "", ("street", entry.address_1)
+    rests = sorted({number[:i] + number[i + 1 :] for i in range(len(number))}) if len(number) >= SHORTEST else []
+    more = [(both(entry),), *product(names(entry), [street])]
+    return [NearKey(key) for rest in rests for key in composites(("rest", rest), more)]
 
 
 @app.enrich(Entry)

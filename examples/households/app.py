@@ -1,14 +1,14 @@
 """Families: one address, one surname, one mailbox, and still several people.
 
-A shared mailbox or a composite of name and address would make a family one customer. What keeps them apart is evidence
-that forbids: two first names, or two birth dates, are never one person. So a record whose first name or birth date is
-mistyped stays alone; that is the price, and rather that than a child with its mother's orders.
+A shared mailbox, a parent's number on a child's form, or a composite of surname and address would make a family one
+customer. What keeps them apart is evidence that forbids: two first names, or two birth dates, are never one person. So a
+record whose first name or birth date is mistyped stays alone; that is the price, and rather that than a child with its
+mother's orders. Day and month of a birth date count in either order, as forms get them wrong.
 
-Columns are those of `examples/households/prepare.py`, which makes them of pseudopeople's censuses.
+Columns are those of `examples/households/prepare.py`, which makes them of pseudopeople's data sets.
 """
 
 import re
-from datetime import date
 
 from c360 import App, Projection, Record, collect, count, newest, normalize
 
@@ -22,13 +22,11 @@ WRITTEN = (  # how registries write dates
 
 
 def day(text: str) -> str | None:
-    """The day of a date, however it is written; None of what is no date."""
+    """The year of a date, then day and month, the smaller first; None of what is no date."""
     for pattern in WRITTEN:
         if found := pattern.match(text.strip()):
-            try:
-                return date(int(found["y"]), int(found["m"]), int(found["d"])).isoformat()
-            except ValueError:
-                return None
+            less, more = sorted((int(found["d"]), int(found["m"])))
+            return f"{found['y']} {less} {more}" if 1 <= less <= 12 and more <= 31 else None
     return None
 
 
@@ -36,9 +34,14 @@ def day(text: str) -> str | None:
 class RecordId(str): ...
 
 
+@app.identifier("ssn", priority=3, limit=3)
+class SocialSecurityNumber(str):
+    """Mistyped at times, and at times that of a parent."""
+
+
 @app.identifier("person_key", priority=6, limit=60)
 class PersonKey(str):
-    """First name and birth date, with the surname or the address; both names with the address."""
+    """First name and birth date, with the surname or the address; both names, or surname and birth date, with the address."""
 
 
 @app.identifier("mailbox", priority=9, limit=10, hub_at=100, normalize=normalize.email)
@@ -65,6 +68,7 @@ class Entry(Record):
     street_number: str | None
     street_name: str | None
     unit_number: str | None
+    ssn: SocialSecurityNumber | None
     mailbox: str | None
 
 
@@ -80,7 +84,12 @@ def person_keys(entry: Entry) -> list[PersonKey]:
     first, last = entry.first_name, entry.last_name
     born = day(entry.date_of_birth or "")
     home = normalize.composite([entry.street_number, entry.street_name])
-    combinations = (["name", first, last, born], ["home", first, born, home], ["both", first, last, home])
+    combinations = (
+        ["name", first, last, born],
+        ["home", first, born, home],
+        ["both", first, last, home],
+        ["unnamed", last, born, home],  # of twins, too, whom their first names keep apart
+    )
     return [PersonKey(said) for parts in combinations if (said := normalize.composite(parts)) is not None]
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COLUMNS = ("first_name", "last_name", "date_of_birth", "street_number", "street_name", "unit_number")
+COLUMNS = ("first_name", "last_name", "date_of_birth", "street_number", "street_name", "unit_number", "ssn")
 
 
 def prepare(directory: Path, files: Sequence[Path]) -> int:
