@@ -119,7 +119,7 @@ class Process:
             "PREFIX": prefix,
             "STATE_DIR": str(state),
             "COMMIT_MS": str(course.commit_ms),
-            "PORT": str(_free_port()),
+            "PORT": str(free_port()),
             "PYTHON": sys.executable,
             "BUILD": str(build),
             "MEMBER": "" if core is None else str(core),
@@ -172,7 +172,7 @@ class Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])

@@ -14,12 +14,8 @@ First in, first out between any two nodes: both are on one partition, and all th
 memory in the order of its steps; or they are not, and all of it goes through one partition of the loop topic, written by
 one task.
 
-After a reset nothing is published before all tasks have read the facts up to where they ended then and have told each other
-what follows from them; or who belongs together would come apart for all to see, and together again. Then every subject is
-published, some per commit, under numbers that are greater than those of before. That nothing is on its way any more is
-found in rounds: each task tells all others that it has done all it had to (`Round`). Who has heard this from all has also
-taken in what they had said before, for a partition of the loop is first in, first out; so if in the next round nobody has
-said anything meanwhile, nothing is left. Under traffic that never rests it ends after `ROUNDS`.
+After a reset nothing is published before all tasks have read the facts up to where they ended then, and what follows from
+them has come to rest (`Settling`); afterwards every subject is, some per commit, under greater numbers than before.
 """
 
 from __future__ import annotations
@@ -27,7 +23,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -40,7 +36,7 @@ from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
 from c360.identity.facts import Fact, decode_fact
-from c360.identity.messages import Assigned, Gather, Message, Round, Touch, decode_message, encode_message, encoded
+from c360.identity.messages import Assigned, Gather, Message, Touch, decode_message, encoded
 from c360.identity.namespace import TWIN
 from c360.identity.node import Node, decode_node, encode_node, shelve, step
 from c360.identity.resolve import Standing
@@ -55,7 +51,7 @@ APART = 64  # neighbours of an identifier, or members of a block; more lie in ro
 PIECE_BYTES = 256 << 10  # of a message; a larger hand-over is cut
 WIDE = 200  # nodes of a component that somebody should look at; more than the rules' cap (1,000) is quarantined
 SWEPT_PER_COMMIT = 2_000
-ROUNDS = 32  # after a reset, until what was told has settled; more than messages take from a fact to its last subject
+MOST_ROUNDS = 64  # after a reset: with facts that keep coming it never comes to rest
 LIFE = 32  # bits of a subject's own number below those of identity's life (docs/decisions/0013)
 
 
@@ -71,9 +67,54 @@ encode_sent = msgspec.msgpack.Encoder().encode
 _decode_sent = msgspec.msgpack.Decoder(Sent).decode
 
 
+class Settling(msgspec.Struct, omit_defaults=True):
+    """Whether the messages of all tasks have come to rest, found out in rounds.
+
+    A task that has read its facts tells all tasks so, over the loop topic: that is round 1. Having heard a round of all, it
+    tells them in the next one whether it has sent messages since the last. All messages sent before a round were read
+    before it was heard, as they are in front of it; so a round in which nobody had sent any is the end, for all tasks alike.
+    """
+
+    round: int = 0  # the last one told
+    sent: bool = False  # messages since then
+    heard: dict[str, int] = {}  # round → of how many tasks
+    busy: list[str] = []  # rounds in which some task had sent messages
+
+    def hear(self, said: Rest) -> None:
+        name = str(said.round)
+        self.heard[name] = self.heard.get(name, 0) + 1
+        if said.busy and name not in self.busy:
+            self.busy.append(name)
+
+    def next(self, tasks: int) -> Rest | None:
+        """What is to be told now, if a round is over, or none began yet."""
+        if self.round and self.heard.get(str(self.round), 0) < tasks:
+            return None
+        self.round += 1
+        said = Rest(self.round, self.sent or self.round == 1)
+        self.sent = False
+        return said
+
+    def over(self, tasks: int) -> bool:
+        name = str(self.round)
+        return self.heard.get(name, 0) == tasks and (name not in self.busy or self.round >= MOST_ROUNDS)
+
+
+class Rest(msgspec.Struct, frozen=True, array_like=True, tag="rest"):
+    """A record of the loop topic with an empty key: one task's word in a round of `Settling`."""
+
+    round: int
+    busy: bool
+
+
+_encode_rest = msgspec.msgpack.Encoder().encode
+_decode_rest = msgspec.msgpack.Decoder(Rest).decode
+
+
 def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
     """Of a task that begins anew. `ends`: "topic/partition" → offset before which nothing is published."""
-    return {"life": life, "settling": Settling().notes(), **({"catch_up": dict(ends)} if ends else {})}
+    notes: dict[str, Any] = {"life": life, "settling": {}}
+    return notes | {"catch_up": dict(ends)} if ends else notes
 
 
 def sent_before(subject: bytes, said: Assignment) -> tuple[bytes, bytes]:
@@ -99,29 +140,6 @@ def _look(node: Node) -> _Before:
     evidence, neighbours, lead = node.evidence, node.neighbours, node.lead
     live = bool(evidence and evidence.links) or (neighbours is not None and neighbours.degree > 0)
     return _Before(node.standing, evidence.status if evidence else OK, lead.block.size if lead else 0, live)
-
-
-@dataclass
-class Settling:
-    """Of a task that begins anew: the round it has told, what it has heard of this one and the next, who spoke since."""
-
-    number: int = -1  # nothing told yet
-    spoke: bool = False
-    heard: dict[int, dict[int, bool]] = field(default_factory=dict)  # round → partition → whether it spoke
-
-    def notes(self) -> list[Any]:
-        heard = sorted((number, p, spoke) for number, told in self.heard.items() for p, spoke in told.items())
-        return [self.number, self.spoke, heard]
-
-    @classmethod
-    def of(cls, notes: Sequence[Any]) -> Settling:
-        settling = cls(notes[0], notes[1])
-        for number, partition, spoke in notes[2]:
-            settling.hear(Round(partition, number, spoke))
-        return settling
-
-    def hear(self, round: Round) -> None:
-        self.heard.setdefault(round.number, {})[round.partition] = round.spoke
 
 
 # --------------------------------------------------------------------------------------------------------- published
@@ -192,8 +210,8 @@ class IdentityTask:
         self.totals: Counter[str] = Counter()  # nodes by status, members of blocks, …: of all nodes of the partition
         self.life = 0
         self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" → offset before which nothing is said
-        self.settling: Settling | None = None  # after it: until nobody has anything to tell any more
-        self.sweep: tuple[str, str] | None = None  # after it: table, and the subject from which on all is published
+        self.settling: Settling | None = None  # then
+        self.sweep: tuple[str, str] | None = None  # at last: table, and the subject from which on all is published
 
     # --------------------------------------------------------------------------------------------------- processor
     def resume(self, notes: Mapping[str, Any]) -> None:
@@ -203,7 +221,7 @@ class IdentityTask:
         self.totals = Counter(notes.get("totals", {}))
         self.life = notes.get("life", 0)
         self.catch_up = dict(notes.get("catch_up", {}))
-        self.settling = Settling.of(notes["settling"]) if "settling" in notes else None
+        self.settling = msgspec.convert(notes["settling"], Settling) if "settling" in notes else None
         self.sweep = tuple(notes["sweep"]) if "sweep" in notes else None
 
     def notes(self) -> dict[str, Any]:
@@ -213,7 +231,7 @@ class IdentityTask:
         if self.catch_up:
             notes["catch_up"] = self.catch_up
         if self.settling is not None:
-            notes["settling"] = self.settling.notes()
+            notes["settling"] = msgspec.to_builtins(self.settling)
         if self.sweep is not None:
             notes["sweep"] = list(self.sweep)
         return notes
@@ -224,17 +242,20 @@ class IdentityTask:
         for i, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             if value is None:
                 continue  # somebody has tidied a dead claim away
+            if key == b"" and batch.tp.topic == self.loop:
+                self._hear(value)
+                continue
             try:
                 to, message = read(key, value)
             except Misfit as misfit:
                 self._put_aside(batch, i, misfit, out)
                 continue
-            if type(message) is Round:
-                if self.settling is not None:
-                    self.settling.hear(message)
-                continue
             inbox.setdefault(to, []).append(message)
         self._round(out)
+
+    def _hear(self, value: bytes) -> None:
+        if self.settling is not None:
+            self.settling.hear(_decode_rest(value))
 
     def _fact(self, key: bytes | None, value: bytes) -> tuple[str, Message]:
         try:
@@ -264,8 +285,7 @@ class IdentityTask:
         self.counters.misfits += 1
 
     def wants(self, now_ms: int) -> bool:
-        settling = self.settling
-        return self.sweep is not None or (settling is not None and settling.number < 0 and not self.catch_up)
+        return self.sweep is not None or (self.settling is not None and not self.settling.round and not self.catch_up)
 
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
         while self.inbox:
@@ -281,13 +301,14 @@ class IdentityTask:
             node = nodes[key.encode()]
             assert node is not None
             now = _look(node)
-            self._count(before, now)
             counters.largest_block = max(counters.largest_block, now.members)
             shelve(node, self.shelves, self.apart)
             if node.lead is not None:
                 node.lead.block.forget()  # the tables keep what there is room for
-            if self.settling is None:
-                self._publish(node, before, now, out)
+            if now != before:
+                self._count(before, now)
+                if self.settling is None:
+                    self._publish(node, before, now, out)
         self.before.clear()
         self.news.clear()
         if self.sweep is not None:
@@ -329,11 +350,11 @@ class IdentityTask:
                     inbox.setdefault(to, []).append(message)
                     counters.local += 1
                     continue
+                if self.settling is not None:
+                    self.settling.sent = True
                 for data in encoded(message, self.piece_bytes):
                     send(loop, to.encode(), data, partition)
                     counters.remote += 1
-                    if self.settling is not None:
-                        self.settling.spoke = True
 
     def _fetch(self, turn: Mapping[str, Sequence[Message]], nodes: Iterable[Node]) -> None:
         """Rows of large nodes that their messages are about: one multi-get for all of them."""
@@ -361,8 +382,6 @@ class IdentityTask:
 
     # ---------------------------------------------------------------------------------------------------- publishing
     def _count(self, before: _Before, now: _Before) -> None:
-        if before == now:
-            return
         totals = self.totals
         for sign, state in ((-1, before), (1, now)):
             if state.status != OK:
@@ -372,8 +391,8 @@ class IdentityTask:
             if state.standing is not None:
                 for _, reason in state.standing.deferred:
                     totals[f"deferred {reason.partition(':')[0]}"] += sign
-        for name in [name for name, count in totals.items() if not count]:
-            del totals[name]
+        if not all(totals.values()):
+            self.totals = Counter({name: count for name, count in totals.items() if count})
 
     def _publish(self, node: Node, before: _Before, now: _Before, out: Outbox) -> None:
         if now.status != before.status:
@@ -419,20 +438,12 @@ class IdentityTask:
 
     # ----------------------------------------------------------------------------------------------- after a reset
     def _settle(self, settling: Settling, out: Outbox) -> None:
-        """Nothing is left to do here: tell the others, as often as all of them have told, too."""
-        while settling.number < 0 or len(settling.heard.get(settling.number, ())) == self.partitions:
-            if settling.number >= 0:
-                spoke = any(settling.heard.pop(settling.number).values())
-                if not spoke or settling.number == ROUNDS:
-                    self.settling, self.sweep = None, ("nodes", "")
-                    return
-            settling.number += 1
-            said = Round(self.partition, settling.number, settling.spoke or settling.number == 0)
-            settling.spoke = False
-            settling.hear(said)
+        """Take part in the rounds, and begin to publish after the last."""
+        if settling.over(self.partitions):
+            self.settling, self.sweep = None, ("nodes", "")
+        elif (said := settling.next(self.partitions)) is not None:
             for partition in range(self.partitions):
-                if partition != self.partition:
-                    out.send(self.loop, b"", encode_message(said), partition)
+                out.send(self.loop, b"", _encode_rest(said), partition)
 
     def _sweep(self, out: Outbox) -> None:
         """Caught up: publish every subject, and then take back those that are no more; some per commit."""
@@ -467,7 +478,9 @@ class IdentityTask:
 
 def _message(key: bytes | None, value: bytes) -> tuple[str, Message]:
     try:
-        return (key or b"").decode(), decode_message(value)
+        if not key:
+            raise ValueError("it is to no node")
+        return key.decode(), decode_message(value)
     except (ValueError, msgspec.MsgspecError) as error:
         raise Misfit("no-message", "this is no message between nodes: only identity writes to its loop") from error
 

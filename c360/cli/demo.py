@@ -72,7 +72,8 @@ def text_of(summary: Summary) -> str:
         else f"recomputed from the raw topics: {summary.differences} DIFFERENCES"
     )
     return (
-        f"{summary.events} records became {summary.profiles} profiles in {summary.seconds} s;"
+        f"{summary.events} records became {summary.profiles} profiles in {summary.seconds} s, {summary.merged} cookies joined"
+        f" to whose they are;"
         f" {summary.duplicates} duplicates dropped, {summary.misfits} misfits in the dead-letter topic; {checked}"
     )
 
@@ -107,7 +108,7 @@ def _screen(*, quiet: bool) -> Iterator[Callable[[Glance], None]]:
                 said[0] = glance.seconds
                 click.echo(
                     f"{glance.seconds:5.1f} s  sent {glance.sent}  governed {glance.folded}  profiles {glance.profiles}"
-                    f"  waiting {glance.lag}"
+                    f"  waiting {glance.lag}" + "".join(f"  {who} is {whose}" for who, whose in glance.merges[-1:])
                 )
 
         yield line
@@ -119,10 +120,14 @@ def _table(glance: Glance) -> Group:
         f"sent [b]{glance.sent}[/]", f"profiles [b]{glance.profiles}[/]", f"waiting [b]{glance.lag}[/]",
         f"{glance.seconds:.0f} s",
     )  # fmt: skip
-    profiles = Table("profile", *(list(glance.examples[0]["attributes"]) if glance.examples else []))
+    profiles = Table("profile", "of", *(list(glance.examples[0]["attributes"]) if glance.examples else []))
     for example in glance.examples:
-        profiles.add_row(example["profile_id"], *(_cell(v) for v in example["attributes"].values()))
-    return Group(head, profiles)
+        profiles.add_row(
+            example["profile_id"], str(example["subjects_total"]), *(_cell(v) for v in example["attributes"].values())
+        )
+    merges = Table.grid(padding=(0, 3))
+    merges.add_row("found to be one:", *(f"{who} → [b]{whose}[/]" for who, whose in glance.merges[-3:]))
+    return Group(head, profiles, merges)
 
 
 def _cell(value: object) -> str:

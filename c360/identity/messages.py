@@ -68,15 +68,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     on: bool = True
 
 
-class Round(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
-    """Task → task, not between nodes: one that begins anew has done all that it had to when it sent its last Round."""
-
-    partition: int
-    number: int
-    spoke: bool  # it has sent messages since
-
-
-Message = Fact | Touch | Meet | Gather | Assign | Mark | Round
+Message = Fact | Touch | Meet | Gather | Assign | Mark
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 
@@ -98,7 +90,7 @@ def encoded(message: Message, most: int) -> Iterator[bytes]:
     size = 0
     for evidence in _together(message.members):
         known = told.get(evidence.node)
-        weight = len(_encode_part((evidence, known)))
+        weight = len(_encode_part((evidence, evidence.node, known)))
         if members and size + weight > most:
             yield _piece(members, told, cause)
             members, size = [], 0

@@ -6,6 +6,7 @@ import importlib
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import orjson
 
 import c360
 from c360.agents.govern import Govern
+from c360.agents.wire import decode_identity_change
 from c360.app import App
 from c360.assembly import Worker
 from c360.engine.transport import TP, Cluster
@@ -22,7 +24,7 @@ from c360.errors import C360Error, UsageError
 from c360.ops import topics
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
-from c360.ops.records import follow
+from c360.ops.records import follow, records
 from c360.ops.traffic import endless, traffic
 from c360.ops.verify import verify
 from c360.plan import Plan
@@ -53,6 +55,7 @@ class Summary:
 
     events: int
     profiles: int
+    merged: int  # cookies and customers that were found to be somebody else's, too
     duplicates: int
     misfits: int
     seconds: float
@@ -72,6 +75,7 @@ class Glance:
     profiles: int
     lag: int
     examples: list[dict[str, Any]]
+    merges: list[tuple[str, str]]  # the latest: who, and whose profile they came to
     seconds: float
 
 
@@ -84,6 +88,8 @@ class Demo:
         self.sent = 0
         self.profiles: dict[bytes, bytes] = {}
         self.positions: dict[TP, int] = {}
+        self.changes: dict[TP, int] = {}
+        self.merges: deque[tuple[str, str]] = deque(maxlen=SHOWN)
         self.begun = time.monotonic()
         self.reader = cluster.reader()
         self.feed_error: BaseException | None = None
@@ -96,6 +102,7 @@ class Demo:
         return Summary(
             events=self.sent,
             profiles=len(self.profiles),
+            merged=sum(orjson.loads(record)["subjects_total"] - 1 for record in self.profiles.values()),
             duplicates=sum(c.duplicates + c.stale for c in govern.counters.values()),
             misfits=sum(sum(c.misfits.values()) for c in govern.counters.values()),
             seconds=round(seconds, 2),
@@ -103,9 +110,9 @@ class Demo:
             broker=self.cluster.name,
         )
 
-    def fold(self, records: Iterator[RawRecord], show: Callable[[Glance], None]) -> float:
+    def fold(self, raw: Iterator[RawRecord], show: Callable[[Glance], None]) -> float:
         """Send these records, wait until the worker has folded them all, and stop it. Returns seconds it took."""
-        self._start(records, None)
+        self._start(raw, None)
         deadline = time.monotonic() + SETTLE_S
         while not self._settled():
             self._check(deadline)
@@ -128,10 +135,10 @@ class Demo:
             self._stop()
 
     # ------------------------------------------------------------------------------------------------------- parts
-    def _start(self, records: Iterator[RawRecord], rate: float | None) -> None:
+    def _start(self, raw: Iterator[RawRecord], rate: float | None) -> None:
         def feed() -> None:
             try:
-                load(self._counted(records), self.cluster, partitions=4, rate=rate)
+                load(self._counted(raw), self.cluster, partitions=4, rate=rate)
             except BaseException as error:  # shown by the demo's thread
                 self.feed_error = error
             finally:
@@ -146,8 +153,8 @@ class Demo:
         topics.apply(self.plan, self.worker.admin)
         self.worker.start()
 
-    def _counted(self, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
-        for record in records:
+    def _counted(self, raw: Iterator[RawRecord]) -> Iterator[RawRecord]:
+        for record in raw:
             if not self.feeding:
                 return
             self.sent += 1
@@ -180,6 +187,7 @@ class Demo:
         if not self.positions:
             self.positions = self.reader.starts(partitions)
         follow(self.reader, self.positions, self.profiles)
+        self._follow_merges()
         newest = list(self.profiles)[-SHOWN:]
         lag = lag_of(self.worker.loops, self.reader)
         folded = sum(loop.metrics.records for loop in self.worker.loops if isinstance(loop.agent, Govern))
@@ -189,5 +197,17 @@ class Demo:
             len(self.profiles),
             sum(lag.values()),
             [orjson.loads(self.profiles[k]) for k in newest],
+            list(self.merges),
             time.monotonic() - self.begun,
         )
+
+    def _follow_merges(self) -> None:
+        """Read who was found to be whose since the last look."""
+        topics = [self.plan.identity_changes(identity) for identity in self.plan.identities[:1]]
+        if not self.changes:
+            self.changes = self.reader.starts([TP(t, p) for t in topics for p in range(self.plan.partitions)])
+        for tp, offset, key, value in records(self.reader, self.changes.copy()):
+            self.changes[tp] = offset + 1
+            change = decode_identity_change(value or b"")
+            if change.change == "merged" and key is not None:
+                self.merges.append((change.subject, key.decode()))

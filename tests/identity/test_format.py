@@ -21,7 +21,6 @@ from c360.identity.messages import (
     Meet,
     Members,
     Message,
-    Round,
     StatusChanged,
     Told,
     Touch,
@@ -47,7 +46,6 @@ MESSAGES: list[tuple[Message, str]] = [
     (Assign("cookie:c", Standing("cookie:c", ()), "split", "f"),
      "9504a8636f6f6b69653a6393a8636f6f6b69653a639090a573706c6974a166"),
     (Mark("r1"), "9305a27231c3"),
-    (Round(2, 1, True), "94060201c3"),
 ]  # fmt: skip
 
 
