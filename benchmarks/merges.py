@@ -5,11 +5,13 @@ One broker, one ordinary worker process of the app in `benchmarks/merges_app.py`
 | part | is |
 |---|---|
 | facts | the identity agent alone: a third of the link facts of a population of people, on top of the others, as a backlog |
-| merges | all agents. What they take at most, as a backlog; then half of that steadily, and logins that merge two profiles: from the raw append of the login to the merged record at a read_committed reader |
-| chain, star | all agents. 1,000 nodes that become one component: seconds from the first append until its profile has everybody in it, when all is said at once; and when the last of it joins two halves |
+| merges | all agents. What they take at most, as a backlog; then half of that steadily, and logins that merge two profiles: \
+from the raw append of the login to the merged record at a read_committed reader |
+| chain, star | all agents. 1,000 nodes that become one component: seconds from the first append until its profile has \
+everybody in it, when all is said at once; and when the last of it joins two halves |
 
-CPU is user + system time of the worker. Traffic of `merges`: visits of known cookies, of which one in `--novel` has a new cookie
-that says an e-mail. Figures, never a verdict.
+CPU is user + system time of the worker. Traffic of `merges`: visits of known cookies, of which one in `--novel` has a new
+cookie that says an e-mail. Figures, never a verdict.
 """
 
 from __future__ import annotations
@@ -284,7 +286,7 @@ def _merge(here: World, count: int, per_s: float) -> list[float]:
             now_ms = time.time_ns() / 1e6
             for key, value in zip(batch.keys, batch.values, strict=True):
                 if key in waiting and value is not None and _merged(value):
-                    found.append(now_ms - waiting.pop(key))  # type: ignore[arg-type]  # it is in there, so it is bytes
+                    found.append(now_ms - waiting.pop(key))
     consumer.close()
     producer.close()
     return found

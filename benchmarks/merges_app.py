@@ -1,4 +1,4 @@
-"""The app of `benchmarks.merges`: people with cookies, accounts, e-mails and devices; and visitors whom tokens chain together."""
+"""The app of `benchmarks.merges`: people with cookies, accounts, e-mails and devices; visitors whom tokens chain together."""
 
 from datetime import datetime
 from os import environ

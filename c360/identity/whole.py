@@ -1,6 +1,6 @@
 """All facts at once: what the nodes come to, message by message, computed in one go for whoever looks on from outside.
 
-Evidence is described, and decided on, by the functions that the nodes use (`resolve`). Takes some 25 µs a link, deciding included.
+Evidence is described, and decided on, by the functions that the nodes use (`resolve`). Some 25 µs a link in all.
 """
 
 from __future__ import annotations

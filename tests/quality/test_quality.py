@@ -1,6 +1,6 @@
 """How good the examples' rules are: on made-up people always, on the project's data where it is.
 
-The figures are those of docs/quality.md; the project's data has more tests in tests/ops/test_identity_evaluate.py.
+The figures are those of docs/identity.md; the project's data has more tests in tests/ops/test_identity_evaluate.py.
 """
 
 from __future__ import annotations
