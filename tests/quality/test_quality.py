@@ -6,10 +6,11 @@ The figures are those of docs/identity.md; the project's data has more tests in 
 from __future__ import annotations
 
 import csv
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations
+from math import comb
 from pathlib import Path
 from random import Random
 
@@ -110,13 +111,15 @@ def joined_in_a_home(app: App, records: Path, truth: Mapping[str, str], rules: R
     """Of all pairs of records of two people at one mailbox, the share that is one profile."""
     with records.open(newline="") as text:
         mailbox = {row["record_id"]: row["mailbox"] for row in csv.DictReader(text)}
-    own = {record: f"{mailbox[record]} {entity}" for record, entity in truth.items()}
-    by_home: dict[str, Counter[str]] = defaultdict(Counter)
-    for record, entity in own.items():
-        by_home[mailbox[record]][entity] += 1
-    pairs = sum(a * b for people in by_home.values() for a, b in combinations(people.values(), 2))
-    found = judged(app, records, truth, rules=rules)
-    return (found.found - found.both) / pairs
+    homes_of = {record: mailbox[record] for record in truth}
+    people_of = {record: f"{mailbox[record]} {entity}" for record, entity in truth.items()}
+    pairs = _pairs(homes_of) - _pairs(people_of)
+    at_home, themselves = (judged(app, records, of, rules=rules).both for of in (homes_of, people_of))
+    return (at_home - themselves) / pairs
+
+
+def _pairs(group_of: Mapping[str, str]) -> int:
+    return sum(comb(n, 2) for n in Counter(group_of.values()).values())
 
 
 def forbidding_nothing() -> Rules:
