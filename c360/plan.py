@@ -154,12 +154,11 @@ class Plan:
         raise KeyError(record)
 
     def identity_of(self, projection: ProjectionDeclaration) -> Identity | None:
-        """The rule set whose assignments the projection follows; None where every subject is its own profile."""
+        """The rule set whose assignments a projection follows: the newest `default` if it names none; None without identity."""
         said = projection.identity
-        for identity in reversed(self.identities):
-            if (identity.name, identity.version) == (said.name, said.version) if said else identity.name == DEFAULT:
-                return identity
-        return None
+        wanted = (DEFAULT, None) if said is None else (said.name, said.version)
+        found = [i for i in self.identities if i.name == wanted[0] and wanted[1] in (None, i.version)]
+        return max(found, key=lambda identity: identity.version, default=None)
 
     def twin(self, namespace: Namespace) -> str:
         """What comes before a value of this namespace in a link field: names of subjects have a twin there."""
