@@ -17,7 +17,7 @@ from c360.testing.simulation import Simulation
 from tests.testing.moves import PARTS, PLAN, assign, profiles, read, undisturbed
 
 SUBJECTS = [f"crm:v{i}" for i in range(5)]  # whom made-up records are about
-SEEDS = int(os.environ.get("C360_TEST_SEEDS", "1000")) // 5
+SEEDS = int(os.environ.get("C360_TEST_SEEDS", "1000")) // 4
 
 
 class Moving(AppStage):
