@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from c360.agents.links import LinkReader, LinkWriter, Saying
+from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words
 from c360.agents.wire import (
     GOVERNED_BYTES,
     MISFIT_BYTES,
@@ -85,13 +85,8 @@ class GovernCounters:
     blocked: Counter[str] = field(default_factory=Counter)  # values that identify nobody, by namespace
 
 
-class Said(NamedTuple):
-    """What a record is to us: its subject, its bytes as a governed record, its time, what enrichments made of it."""
-
-    subject: str
-    value: bytes
-    at: int
-    enriched: Mapping[str, Any]
+Said = tuple[str, bytes, int, Mapping[str, Any]]
+"""What a record is to us: its subject, its bytes as a governed record, its time, what enrichments made of it."""
 
 
 class RecordReader:
@@ -127,7 +122,7 @@ class RecordReader:
         value = encode(self.governed(id=said_id, at=at, cause=append, origin=origin, enriched=enriched, record=record))
         if len(value) > GOVERNED_BYTES:
             raise Misfit("too-large", f"{self.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
-        return Said(subject, value, at, enriched)
+        return subject, value, at, enriched
 
     def _subject(self, record: Record, raw_key: bytes | None) -> str:
         """The subject `namespace:value`. Raises Misfit when there is none."""
@@ -248,8 +243,7 @@ class GovernTask:
     # ------------------------------------------------------------------------------------------------------ events
     def _events(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
-        fresh: list[tuple[int, Said, Sequence[str]]] = []  # index, what it is, labels of its links
-        refused = self.counters.blocked
+        fresh: list[tuple[int, Said, RecordReader, Any]] = []  # index, what it is, who has read it, and the record
         anonymous: set[int] = set()  # those of them without an id
         ids: list[bytes] = []  # of the others
         id_times: list[int] = []
@@ -274,19 +268,22 @@ class GovernTask:
             else:
                 ids.append(id_key(f"{reader.name}\0{event_id}"))
                 id_times.append(time)
-            links = reader.links
-            fresh.append((i, said, links.labels(said.subject, record, said.enriched, refused) if links.fields else ()))
+            fresh.append((i, said, reader, record))
         answers = iter(self.ids.admit(ids, id_times))
         send, output = out.send, self.output
         sayings: list[Saying] = []  # what is perhaps news
-        known = self.links.said
+        heard = self.links.heard
         repeats = 0
-        for i, said, labels in fresh:
+        for i, (subject, value, at, enriched), reader, record in fresh:
             if i in anonymous or next(answers):
-                send(output, said.subject.encode(), said.value)
-                for label in labels:
-                    if known.get((said.subject, label), said.at + 1) > said.at:
-                        sayings.append(Saying(said.subject, label, said.at))
+                send(output, subject.encode(), value)
+                links = reader.links
+                if links.fields:
+                    plain = links.plain
+                    found = plain(record) if plain is not None else links.values(record, enriched)
+                    words = subject, found, links.name
+                    if heard.get(words, NEVER) > at:
+                        self._listen(links, words, at, sayings)
             else:
                 repeats += 1
             if arrivals.replayed:
@@ -295,6 +292,16 @@ class GovernTask:
         self.counters.duplicates += repeats
         if sayings:
             self.counters.links += self.links.events(sayings, out)
+
+    def _listen(self, reader: LinkReader, words: Words, at: int, sayings: list[Saying]) -> None:
+        """Add what an event says of links, unless one like it has said it long before."""
+        if self.links.recall(words) <= at:
+            return
+        subject, values, _ = words
+        refused: Counter[str] = Counter()
+        labels = reader.labels(subject, values, refused)
+        self.counters.blocked += refused
+        sayings.append(Saying(None if refused else words, subject, labels, at))  # what is refused counts each time
 
     # -------------------------------------------------------------------------------------------------------- rows
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
@@ -340,20 +347,21 @@ class GovernTask:
         if change.unchanged:
             record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
         reader = self.reader
-        said = reader.govern(record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin)
+        subject, value, at, enriched = reader.govern(
+            record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin
+        )
         if held is not None and old is not None:
-            if change.snapshot and held.subject == said.subject and self.decode_governed(old).record == record:
+            if change.snapshot and held.subject == subject and self.decode_governed(old).record == record:
                 # A row read again, not changed: only its position is news, and no profile is written.
                 self.rows.put(row_id, RowState(position, held.subject, old, held.revision, held.links))
                 self.counters.stale += 1
                 return
             self._retract(held, append, origin, out)
-        out.send(self.output, said.subject.encode(), said.value)
+        out.send(self.output, subject.encode(), value)
         self.counters.governed += 1
-        labels = reader.links.labels(said.subject, record, said.enriched, self.counters.blocked)
-        self._keep(
-            change.row_id, held, RowState(position, said.subject, said.value, revision, tuple(labels)), said.at, out
-        )
+        links = reader.links
+        labels = links.labels(subject, links.values(record, enriched), self.counters.blocked) if links.fields else ()
+        self._keep(change.row_id, held, RowState(position, subject, value, revision, tuple(labels)), at, out)
 
     def _keep(self, row_id: str, held: RowState | None, now: RowState, at: int, out: Outbox) -> None:
         """Keep a row's new state, and say what links it brought and took."""

@@ -24,6 +24,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ APART = 64  # neighbours of an identifier, or members of a block; more lie in ro
 PIECE_BYTES = 256 << 10  # of a message; a larger hand-over is cut
 WIDE = 200  # nodes of a component that somebody should look at; more than the rules' cap (1,000) is quarantined
 SWEPT_PER_COMMIT = 2_000
+PLACES_KEPT = 1 << 15
 LIFE = 32  # bits of a subject's own number below those of identity's life (docs/decisions/0013)
 
 
@@ -150,7 +152,9 @@ class IdentityTask:
     ) -> None:
         self.agent, self.dlq = identity.agent, plan.dlq
         self.rules: Rules = identity.rules
-        self.partition, self.partitions = task.lead.partition, plan.partitions
+        self.partition, partitions = task.lead.partition, plan.partitions
+        # By text, which knows its hash: 0.1 µs in place of 0.6, and there are six for a fact.
+        self.partition_of_node = lru_cache(PLACES_KEPT)(lambda key: partition_of(key.encode(), partitions))
         self.links, self.loop = plan.links, plan.loop(identity)
         self.assignments, self.changes = plan.assignments(identity), plan.identity_changes(identity)
         self.counters, self.apart, self.piece_bytes = counters, apart, piece_bytes
@@ -205,7 +209,7 @@ class IdentityTask:
             fact: Fact = decode_fact(key or b"", value)
         except (ValueError, msgspec.MsgspecError) as error:
             raise Misfit("no-fact", "this is no link fact: c360 and `c360 identity` write what is") from error
-        if partition_of(fact.subject.encode(), self.partitions) != self.partition:
+        if self.partition_of_node(fact.subject) != self.partition:
             raise Misfit("wrong-partition", "a fact belongs to the partition of its subject, which this is not")
         self.counters.facts += 1
         return fact.subject, fact
@@ -242,8 +246,10 @@ class IdentityTask:
             node = nodes[key.encode()]
             assert node is not None
             now = _look(node)
-            self._count(before, now)
-            counters.largest_block = max(counters.largest_block, now.members)
+            if now != before:
+                self._count(before, now)
+            if now.members > counters.largest_block:
+                counters.largest_block = now.members
             shelve(node, self.shelves, self.apart)
             if node.lead is not None:
                 node.lead.block.forget()  # the tables keep what there is room for
@@ -263,35 +269,36 @@ class IdentityTask:
         self._fetch(turn, [node for row in rows.values() if (node := nodes[row]) is not None])
         self.nodes.touch(rows.values())  # before the first of them changes: what is raised on the way undoes all
         inbox, before, counters, rules = self.inbox, self.before, self.counters, self.rules
-        here, partitions, loop, send = self.partition, self.partitions, self.loop, out.send
-        for key, row in rows.items():
-            node = nodes[row]
+        here, partition_of_node, loop, send = self.partition, self.partition_of_node, self.loop, out.send
+        for key, at in rows.items():
+            node = nodes[at]
             if node is None:
-                node = nodes[row] = Node(key)
+                node = nodes[at] = Node(key)
             if key not in before:
                 before[key] = _look(node)
-            sends, events, novel, largest = step(node, turn.pop(key), rules)
-            counters.novel += novel
-            if largest >= WIDE:
-                self._warn(largest)
-            if largest > counters.largest_component:
-                counters.largest_component = largest
-            for event in events:
+            said = step(node, turn.pop(key), rules)
+            counters.novel += said.novel
+            if said.largest >= WIDE:
+                self._warn(said.largest)
+            if said.largest > counters.largest_component:
+                counters.largest_component = said.largest
+            for event in said.events:
                 if type(event) is Assigned:
                     change = self.news[key][0] if event.change == "detail" and key in self.news else event.change
                     self.news[key] = change, event.cause
-            for to, message in sends:
+            for to, message in said.sends:
                 if to in turn:
                     turn[to].append(message)
                     counters.local += 1
                     continue
-                partition = partition_of(to.encode(), partitions)
+                partition = partition_of_node(to)
                 if partition == here:
                     inbox.setdefault(to, []).append(message)
                     counters.local += 1
                     continue
+                row = to.encode()
                 for data in encoded(message, self.piece_bytes):
-                    send(loop, to.encode(), data, partition)
+                    send(loop, row, data, partition)
                     counters.remote += 1
 
     def _fetch(self, turn: Mapping[str, Sequence[Message]], nodes: Iterable[Node]) -> None:
@@ -320,19 +327,17 @@ class IdentityTask:
 
     # ---------------------------------------------------------------------------------------------------- publishing
     def _count(self, before: _Before, now: _Before) -> None:
-        if before == now:
-            return
         totals = self.totals
+        totals["members"] += now.members - before.members
+        totals["live"] += now.live - before.live
         for sign, state in ((-1, before), (1, now)):
             if state.status != OK:
                 totals[state.status] += sign
-            totals["members"] += sign * state.members
-            totals["live"] += sign * state.live
-            if state.standing is not None:
+            if state.standing is not None and state.standing.deferred:
                 for _, reason in state.standing.deferred:
                     totals[f"deferred {reason.partition(':')[0]}"] += sign
-        for name in [name for name, count in totals.items() if not count]:
-            del totals[name]
+        if 0 in totals.values():
+            self.totals = Counter({name: count for name, count in totals.items() if count})
 
     def _publish(self, node: Node, before: _Before, now: _Before, out: Outbox) -> None:
         if now.status != before.status:
