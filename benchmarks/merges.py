@@ -84,6 +84,11 @@ class World:
     def cpu_s(self) -> float:
         return cpu_s([self.process.pid])
 
+    def commits(self, agents: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """By agent: how many, and the seconds in them."""
+        names = ("c360_commits_total", "c360_commit_seconds_total")
+        return {a: (self.metric(f'{names[0]}{{agent="{a}"'), self.metric(f'{names[1]}{{agent="{a}"')) for a in agents}
+
     def committed(self, agents: Iterable[str]) -> int:
         groups = [a.group for a in self.plan.agents if a.name in agents]
         return sum(sum(self.admin.group_offsets(group).values()) for group in groups)
@@ -250,7 +255,15 @@ def merges(broker: str, options: argparse.Namespace) -> dict[str, Any]:
         driver.start()
         ours.recv()
         time.sleep(options.warm)
+        before, begun = here.commits(agents), time.monotonic()
         found = _merge(here, count, logins_per_s)
+        commits = {
+            name: {
+                "per_s": round((n - before[name][0]) / (time.monotonic() - begun), 1),
+                "ms": round((s - before[name][1]) * 1000 / max(1, n - before[name][0]), 1),
+            }
+            for name, (n, s) in here.commits(agents).items()
+        }
         rate_came = ours.recv()
         driver.join()
         here.rest(agents)
@@ -262,6 +275,7 @@ def merges(broker: str, options: argparse.Namespace) -> dict[str, Any]:
             "missing": count - len(found),
             "merge_ms": summary(found),
             "merge_ms_max": round(max(found), 1) if found else None,
+            "commits": commits,
         }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import attrgetter
@@ -97,7 +97,7 @@ class RecordReader:
     ) -> None:
         identifiers = plan.identifiers
         self.name = declared.name
-        self.links = LinkReader(plan, declared)
+        self.links = LinkReader(plan, declared) if plan.links_of.get(declared.record) else None
         self.governed: Any = governed_type(declared.record)
         fields = {f.name: f for f in fields_of(declared.record)}
         self.subjects = [
@@ -243,11 +243,12 @@ class GovernTask:
     # ------------------------------------------------------------------------------------------------------ events
     def _events(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
-        fresh: list[tuple[int, Said, RecordReader, Any]] = []  # index, what it is, who has read it, and the record
+        fresh: list[tuple[int, bytes, bytes]] = []  # index, subject, governed bytes
+        news: dict[int, tuple[LinkReader, Words, int]] = {}  # by index, what may be said of links for the first time
         anonymous: set[int] = set()  # those of them without an id
         ids: list[bytes] = []  # of the others
         id_times: list[int] = []
-        readers, raw = self.readers, self.raw.partition
+        readers, raw, heard = self.readers, self.raw.partition, self.links.heard
         keys, times, offsets = batch.keys, arrivals.times, arrivals.offsets
         for i, record in enumerate(self.decoder.decode(batch.values)):
             if record is None:
@@ -259,7 +260,7 @@ class GovernTask:
                 reader = readers[type(record)]
                 time = times[i]
                 event_id = None if reader.id is None or (named := reader.id(record)) is None else str(named)
-                said = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
+                subject, value, at, enriched = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
@@ -268,40 +269,42 @@ class GovernTask:
             else:
                 ids.append(id_key(f"{reader.name}\0{event_id}"))
                 id_times.append(time)
-            fresh.append((i, said, reader, record))
+            fresh.append((i, subject.encode(), value))
+            links = reader.links
+            if links is not None:
+                plain = links.plain
+                words = subject, plain(record) if plain is not None else links.values(record, enriched), links.name
+                if heard.get(words, NEVER) > at:
+                    news[i] = links, words, at
         answers = iter(self.ids.admit(ids, id_times))
         send, output = out.send, self.output
-        sayings: list[Saying] = []  # what is perhaps news
-        heard = self.links.heard
         repeats = 0
-        for i, (subject, value, at, enriched), reader, record in fresh:
+        for i, key, value in fresh:
             if i in anonymous or next(answers):
-                send(output, subject.encode(), value)
-                links = reader.links
-                if links.fields:
-                    plain = links.plain
-                    found = plain(record) if plain is not None else links.values(record, enriched)
-                    words = subject, found, links.name
-                    if heard.get(words, NEVER) > at:
-                        self._listen(links, words, at, sayings)
+                send(output, key, value)
             else:
                 repeats += 1
+                news.pop(i, None)
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(offsets[i]))
         self.counters.governed += len(fresh) - repeats
         self.counters.duplicates += repeats
-        if sayings:
-            self.counters.links += self.links.events(sayings, out)
+        if news:
+            self._listen(news.values(), out)
 
-    def _listen(self, reader: LinkReader, words: Words, at: int, sayings: list[Saying]) -> None:
-        """Add what an event says of links, unless one like it has said it long before."""
-        if self.links.recall(words) <= at:
-            return
-        subject, values, _ = words
-        refused: Counter[str] = Counter()
-        labels = reader.labels(subject, values, refused)
-        self.counters.blocked += refused
-        sayings.append(Saying(None if refused else words, subject, labels, at))  # what is refused counts each time
+    def _listen(self, news: Iterable[tuple[LinkReader, Words, int]], out: Outbox) -> None:
+        """Say what events say of links that no earlier one has said."""
+        sayings: list[Saying] = []
+        for reader, words, at in news:
+            if self.links.recall(words) > at:
+                subject, values, _ = words
+                refused: Counter[str] = Counter()
+                labels = reader.labels(subject, values, refused)
+                sayings.append(
+                    Saying(None if refused else words, subject, labels, at)
+                )  # what is refused counts each time
+                self.counters.blocked += refused
+        self.counters.links += self.links.events(sayings, out)
 
     # -------------------------------------------------------------------------------------------------------- rows
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
@@ -360,7 +363,7 @@ class GovernTask:
         out.send(self.output, subject.encode(), value)
         self.counters.governed += 1
         links = reader.links
-        labels = links.labels(subject, links.values(record, enriched), self.counters.blocked) if links.fields else ()
+        labels = () if links is None else links.labels(subject, links.values(record, enriched), self.counters.blocked)
         self._keep(change.row_id, held, RowState(position, subject, value, revision, tuple(labels)), at, out)
 
     def _keep(self, row_id: str, held: RowState | None, now: RowState, at: int, out: Outbox) -> None:
