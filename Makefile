@@ -13,7 +13,7 @@ BIN := .venv/bin
 TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check chaos soak bench clean lock
+.PHONY: help setup demo test lint types check simulate chaos soak bench clean lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
@@ -43,6 +43,10 @@ types: setup  ## mypy --strict
 	@$(BIN)/mypy $(TYPED)
 
 check: lint types test  ## what CI runs
+
+RUNS ?= 1000
+simulate: setup  ## identity and moving profiles in RUNS (1000) random histories; ends with "runs N divergences 0" (FROM=first seed)
+	@$(BIN)/python -m tests.simulate --runs $(RUNS) $(if $(FROM),--from $(FROM))
 
 SECONDS ?= 300
 chaos: setup  ## workers, brokers and network of a real Kafka fail for SECONDS (300), from a SEED; a table (CHAOS_ARGS="--help" for more)

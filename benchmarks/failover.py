@@ -36,7 +36,7 @@ from examples.shop.app import app
 
 PARTITIONS, DEADLINE_S = 4, 60.0
 CLICKS, VISITORS = "web.clicks", 64
-AGENT = next(a for a in app.plan().agents if a.name != "govern")  # every partition of its lead topic is a task
+AGENT = app.plan().agent(app.plan().projections[0].agent)  # every partition of its lead topic is a task
 ROOT = Path(__file__).parents[1]
 
 

@@ -88,8 +88,7 @@ class Loop:
         for i in range(0, len(facts), commit):
             self.commit(facts[i : i + commit])
         spent = process_time() - start
-        leads = [node.lead for node in self.nodes.values() if node.lead]
-        sizes = [len(group) for lead in leads for group in decide(lead.block, lead.block.members).groups]
+        sizes = profile_sizes(self.nodes.values())
         return {
             "facts": len(facts),
             "cpu_us_per_fact": round(spent * 1e6 / len(facts), 1),
@@ -101,6 +100,11 @@ class Loop:
             "profile_mean": round(sum(sizes) / len(sizes), 1),
             "profile_max": max(sizes),
         }
+
+
+def profile_sizes(nodes: Iterable[Node]) -> list[int]:
+    leads = [node.lead for node in nodes if node.lead]
+    return [len(group) for lead in leads for group in decide(lead.block, lead.block.evidence()).groups]
 
 
 Record = tuple[bytes | None, bytes | None]
@@ -199,6 +203,7 @@ def agent(people: int, commit: int, partitions: int) -> dict[str, Any]:
         start = process_time()
         costs = [tasks.tell(news[i : i + commit]) for i in range(0, len(news), commit)]
         spent = process_time() - start
+        sizes = profile_sizes(node for task in tasks.tasks for _, node in task.nodes.scan())
         result = {
             "facts": len(news),
             "cpu_us_per_fact": round(spent * 1e6 / len(news), 1),
@@ -207,8 +212,8 @@ def agent(people: int, commit: int, partitions: int) -> dict[str, Any]:
             "worst": max(costs),
             "moved": round((tasks.counters.remote - remote) / len(news), 2),  # records for the loop topic
             "bytes": round(tasks.row_bytes / len(news)),
-            "profile_mean": 0,
-            "profile_max": tasks.counters.largest_component,
+            "profile_mean": round(sum(sizes) / len(sizes), 1),
+            "profile_max": max(sizes),
         }
         for store in tasks.stores:
             store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,13 +23,15 @@ from c360.ops.traffic import traffic
 from c360.tables.store import MemoryStores
 from examples.shop.app import app
 from tests.docs.pages import ROOT, rows
+from tests.identity.agent import stage_of
 
 SCHEMAS = ROOT / "schemas"
 PAGE = ROOT / "docs" / "formats" / "topics.md"
 BY_ROLE = {
     "projection": "profile", "governed": "governed", "dlq": "dead_letter", "truncates": "truncate", "days": "day",
+    "assignments": "assignment", "changes": "identity_change",
 }  # fmt: skip
-NO_SCHEMA = {"raw", "changelog", "replay", "tasks"}  # the user's, binary, the user's again, without records
+NO_SCHEMA = {"raw", "changelog", "replay", "tasks", "links", "loop"}  # the user's, binary, or without records
 END_MS = 1_767_225_600_000
 
 
@@ -90,6 +93,16 @@ def written() -> Mapping[str, list[Any]]:
         else:
             assert topic.role in NO_SCHEMA, f"{topic.name}: its role has no schema"
             assert topic.role != "tasks" or not values
+    for seed in range(40):
+        stage = stage_of(random.Random(seed))
+        stage.say(stage.coming)
+        stage.settle(loop := stage.loop(MemoryStores()))
+        loop.commit_or_abort()
+        for role, topic_name in (
+            ("assignments", stage.plan.assignments(stage.identity)),
+            ("changes", stage.plan.identity_changes(stage.identity)),
+        ):
+            found.setdefault(role, []).extend(orjson.loads(value) for _, _, value in stage.read(topic_name) if value)
     return found
 
 
@@ -121,6 +134,8 @@ def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:
     assert any(g.get("enriched") for g in written()["governed"])
     assert {d["reason"] for d in written()["dlq"]} >= {"not-json", "out-of-range", "wrong-type"}
     assert any(d.get("headers") for d in written()["dlq"])
+    assert {a["change"] for a in written()["assignments"]} >= {"created", "merged", "detail"}
+    assert {c["change"] for c in written()["changes"]} >= {"created", "merged", "detail", "conflict", "status"}
 
 
 @pytest.mark.parametrize(("role", "name"), [item for item in BY_ROLE.items() if item[0] != "days"])

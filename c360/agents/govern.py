@@ -124,6 +124,12 @@ class RecordReader:
             raise Misfit("too-large", f"{self.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
         return subject, value, at, enriched
 
+    def labels(self, subject: str, record: Record, enriched: Mapping[str, Any], refused: Counter[str]) -> list[str]:
+        """As `LinkReader.labels`."""
+        if self.links is None:
+            return []
+        return self.links.labels(subject, self.links.values(record, enriched), refused)
+
     def _subject(self, record: Record, raw_key: bytes | None) -> str:
         """The subject `namespace:value`. Raises Misfit when there is none."""
         for read, label in self.subjects:
@@ -362,8 +368,7 @@ class GovernTask:
             self._retract(held, append, origin, out)
         out.send(self.output, subject.encode(), value)
         self.counters.governed += 1
-        links = reader.links
-        labels = () if links is None else links.labels(subject, links.values(record, enriched), self.counters.blocked)
+        labels = reader.labels(subject, record, enriched, self.counters.blocked)
         self._keep(change.row_id, held, RowState(position, subject, value, revision, tuple(labels)), at, out)
 
     def _keep(self, row_id: str, held: RowState | None, now: RowState, at: int, out: Outbox) -> None:

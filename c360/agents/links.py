@@ -19,7 +19,7 @@ from c360.declare import LinkField, SourceType
 from c360.engine.agent import Outbox
 from c360.engine.partition import partition_of
 from c360.errors import Misfit
-from c360.identity.facts import Claim, encode_fact, link
+from c360.identity.facts import Claim, Fact, encode_fact, link
 from c360.identity.namespace import TWIN
 from c360.plan import Plan
 from c360.tables.table import Table
@@ -113,6 +113,14 @@ class Saying(NamedTuple):
     at: int
 
 
+def facts_of(subject: str, label: str, source: str, claim: Claim) -> list[Fact]:
+    """What is to be said of a link: itself, and of one to a twin that the twin's subject has it."""
+    facts = [link(subject, label, source, claim)]
+    if label.startswith(TWIN) and not claim.dead:
+        facts.append(link(label.removeprefix(TWIN), label, OWN_SOURCE, OWN))
+    return facts
+
+
 class LinkWriter:
     """Writes link facts of one task of govern."""
 
@@ -173,12 +181,9 @@ class LinkWriter:
         return len(gone) + len(new)
 
     def _write(self, subject: str, label: str, source: str, claim: Claim, out: Outbox) -> None:
-        key, value = encode_fact(link(subject, label, source, claim))
-        out.send(self.topic, key, value, partition_of(subject.encode(), self.partitions))
-        if label.startswith(TWIN) and not claim.dead:
-            own = label.removeprefix(TWIN)
-            key, value = encode_fact(link(own, label, OWN_SOURCE, OWN))
-            out.send(self.topic, key, value, partition_of(own.encode(), self.partitions))
+        for fact in facts_of(subject, label, source, claim):
+            key, value = encode_fact(fact)
+            out.send(self.topic, key, value, partition_of(fact.subject.encode(), self.partitions))
 
 
 def _key(subject: str, label: str) -> bytes:

@@ -18,6 +18,7 @@ MISFIT_BYTES = 256 * 1024  # of the original kept in a misfit; more is cut, with
 GOVERNED_BYTES = 1_000_000  # a larger governed record is a misfit
 ORIGIN = "c360-origin"  # header of a replayed misfit: offset in the raw partition
 TIME = "c360-time"  # header of a replayed misfit: timestamp of the raw record, ms
+REASON, ACTOR = "c360-reason", "c360-actor"  # headers of what an operator says of who is who: why, and by whom
 CAUSE = "c360-cause"  # header of a profile record: raw append time of the newest record folded in, ms
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, demo, dlq, run, simulate, state
+from c360.cli import apps, demo, dlq, identity, run, simulate, state
 from c360.cli.common import Context, Group
 
 
@@ -28,9 +28,11 @@ for command in (
     apps.topics,
     apps.doctor,
     state.profile,
+    identity.why_profile,
     state.reset,
     state.verify,
     dlq.dlq,
+    identity.identity,
     simulate.simulate,
 ):
     cli.add_command(command)

@@ -35,7 +35,7 @@ from c360.clock import Clock
 from c360.engine.agent import Agent, Processor, Task
 from c360.engine.metrics import LoopMetrics
 from c360.engine.owners import LastOwners
-from c360.engine.restore import Progress, restore
+from c360.engine.restore import PATIENCE_S, Progress, restore
 from c360.engine.standby import Standby
 from c360.engine.state import TaskState, encode_positions, partitions_of
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer
@@ -633,7 +633,7 @@ class Loop:
             gone = partial(self._all_gone, tasks)
             if not states or not restore(reader, states, progress, gone, self._evict):
                 return False
-            committed = self.consumer.committed(inputs, self.settings.committed_timeout_s)
+            committed = self._committed(inputs, states)
             if not restore(reader, states, progress, gone, self._evict):
                 return False
             starts = reader.starts(inputs)
@@ -648,6 +648,14 @@ class Loop:
                 raise TaskMigrated("positions move while their tasks are restored: others have them") from error
             raise
         return True
+
+    def _committed(self, inputs: Sequence[TP], states: Mapping[TP, TaskState]) -> Mapping[TP, int | None]:
+        """The group's offsets. A dead owner may have left nothing open but those: its changelog records had not left it."""
+        with suppress(BrokerAway):
+            return self.consumer.committed(inputs, PATIENCE_S)
+        for owner in sorted({state.positions.owner for state in states.values()} - {""}):
+            self._evict(owner)
+        return self.consumer.committed(inputs, self.settings.committed_timeout_s)
 
     def _evict(self, owner: str) -> None:
         """End the transaction that the last owner of a task has left open: its partitions are ours, so it is dead or a zombie.

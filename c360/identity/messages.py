@@ -90,7 +90,7 @@ def encoded(message: Message, most: int) -> Iterator[bytes]:
     size = 0
     for evidence in _together(message.members):
         known = told.get(evidence.node)
-        weight = len(_encode_part((evidence, known)))
+        weight = len(_encode_part((evidence, evidence.node, known)))
         if members and size + weight > most:
             yield _piece(members, told, cause)
             members, size = [], 0

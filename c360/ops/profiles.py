@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
+from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
@@ -36,26 +38,53 @@ def normalized(plan: Plan, identifier: str) -> str:
 def find_profile(
     plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, identifier: str
 ) -> dict[str, Any] | None:
-    """The latest record that lists the identifier, None when there is none. Reads the topic once, whole."""
+    """The latest record of the profile that has the identifier, None when there is none. Reads topics once, whole.
+
+    Records list their first hundred identifiers; assignments know the others, and what an old profile id is called now.
+    """
     wanted = normalized(plan, identifier)
-    topic = plan.projected(projection)
-    count = cluster.admin().topics().get(topic)
-    if count is None:
-        return None
-    reader = cluster.reader()
-    partitions = [TP(topic, p) for p in range(count)]
-    needle = wanted.encode()
+    identity = plan.identity_of(projection)
+    assigned = None if identity is None else _assigned(plan.assignments(identity), cluster, wanted)
+    needle, home = wanted.encode(), None if assigned is None else assigned.encode()
     latest: dict[bytes, bytes | None] = {}
-    try:
-        for _, _, key, value in records(reader, reader.starts(partitions)):
-            assert key is not None
-            if key == needle or key in latest or (value is not None and needle in value):
-                latest[key] = value
-    finally:
-        reader.close()
+    for key, value in _records(cluster, plan.projected(projection)):
+        if key in (needle, home) or key in latest or (value is not None and needle in value):
+            latest[key] = value
+    if home is not None and (value := latest.get(home)) is not None:
+        at_home: dict[str, Any] = orjson.loads(value)
+        return at_home
     for value in latest.values():
         if value is not None:
             record: dict[str, Any] = orjson.loads(value)
             if wanted in record["identifiers"]:
                 return record
     return None
+
+
+def _assigned(topic: str, cluster: Cluster, wanted: str) -> str | None:
+    """The profile that a subject, an identifier or an old profile id belongs to, by the assignments there are now."""
+    needle = wanted.encode()
+    latest: dict[bytes, bytes | None] = {}
+    for key, value in _records(cluster, topic):
+        if key == needle or key in latest or (value is not None and needle in value):
+            latest[key] = value
+    said = {key: decode_assignment(value) for key, value in latest.items() if value is not None}
+    if needle in said:
+        return said[needle].profile
+    holding = [a.profile for a in said.values() if wanted in a.identifiers]
+    renamed = [a.profile for a in said.values() if a.was == wanted]
+    return min(holding or renamed, default=None)
+
+
+def _records(cluster: Cluster, topic: str) -> Iterator[tuple[bytes, bytes | None]]:
+    """Keys and values of a compacted topic; nothing where there is no such topic yet."""
+    count = cluster.admin().topics().get(topic)
+    if count is None:
+        return
+    reader = cluster.reader()
+    try:
+        for _, _, key, value in records(reader, reader.starts([TP(topic, p) for p in range(count)])):
+            assert key is not None
+            yield key, value
+    finally:
+        reader.close()

@@ -12,6 +12,10 @@ command finishes:
 A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
 that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return.
 
+Identity does so, too: it reads the links again, and what nodes said to each other before never, as that was said by nodes
+that are no more; it publishes when what follows from those links has come to rest. Its numbers go on above those of before,
+because its life is in them (docs/decisions/0013).
+
 Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
 to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
 a profile of several may be written without members who are told of later.
@@ -22,6 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from c360.agents import identity as identities
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
@@ -111,8 +116,8 @@ def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
             )
 
 
-def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
-    """Do it. May be repeated after a crash at any point."""
+def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int | None = None) -> None:
+    """Do it. May be repeated after a crash at any point. `life`: of identity, minutes since 1970; by the clock if None."""
     agent = plan.agent(reset.agent)
     admin, reader = cluster.admin(), cluster.reader()
     try:
@@ -129,13 +134,13 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan) -> None:
         positions = {tp: to for tp, (_, to) in reset.moves.items()}
         before = _digests(plan, projection, admin, reader) if projection is not None else {}
         identity = next((i for i in plan.identities if i.agent == reset.agent), None)
-        life = 0
+        life = time.time_ns() // 60_000_000_000 if life is None else life
         if identity is not None:
-            life, before = _assigned(plan, identity, admin, reader)
+            life, before = _assigned(plan, identity, admin, reader, life)
         for log in (tp for tp in cleared if tp.topic in agent.changelogs):
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
             upto = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
-            notes = {}
+            notes: dict[str, Any] = {}
             if projection is not None:
                 notes = notes_of_reset(upto)
             elif identity is not None:
@@ -191,10 +196,10 @@ def _digests(
 
 
 def _assigned(
-    plan: Plan, identity: Identity, admin: Admin, reader: Reader
+    plan: Plan, identity: Identity, admin: Admin, reader: Reader, life: int
 ) -> tuple[int, Mapping[int, Mapping[bytes, bytes]]]:
     """The life that begins, and by partition what was assigned before. Lives are minutes, or more where they are short."""
-    topic, life = plan.assignments(identity), time.time_ns() // 60_000_000_000
+    topic = plan.assignments(identity)
     found: dict[int, dict[bytes, bytes]] = {}
     partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
     for tp, _, key, value in records(reader, reader.starts(partitions)):

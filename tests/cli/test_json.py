@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +19,27 @@ ON_THE_SHOP = {
     "c360 topics apply": (["topics", "apply"], 0),
     "c360 doctor": (["doctor"], 0),
     "c360 profile": (["profile", "crm:1"], 0),
+    "c360 why": (["why", "crm:1"], 0),
+    "c360 identity show": (["identity", "show", "crm:1"], 0),
+    "c360 identity why": (["identity", "why", "crm:1", "crm:2"], 1),
+    "c360 identity conflicts": (["identity", "conflicts"], 0),
+    "c360 identity stats": (["identity", "stats", "--limit", "3"], 0),
+    "c360 identity separate": (["identity", "separate", "crm:1", "crm:2"], 0),
+    "c360 identity join": (["identity", "join", "crm:1", "crm:2"], 0),
+    "c360 identity diff": (["identity", "diff", "--rules", "default@1"], 0),
     "c360 reset": (["reset", "customer@1", "--to-earliest"], 0),
     "c360 verify": (["verify"], 0),
     "c360 dlq list": (["dlq", "list"], 0),
     "c360 dlq show": (["dlq", "show", "LETTER"], 0),
     "c360 dlq replay": (["dlq", "replay", "--reason", "none of them"], 0),
 }
-ELSEWHERE = {"c360 load", "c360 demo", "c360 bench", "c360 simulate"}  # have tests of their own below
+ELSEWHERE = {
+    "c360 load",
+    "c360 demo",
+    "c360 bench",
+    "c360 simulate",
+    "c360 identity evaluate",
+}  # have tests of their own below
 
 
 def hold(heading: str, document: Any) -> None:
@@ -95,6 +110,50 @@ def test_a_demo_is_summed_up() -> None:
     assert ran.code == 0, ran.err
     hold("c360 demo", ran.json)
     assert (ran.json["events"], ran.json["differences"], ran.json["broker"]) == (300, 0, "embedded")
+
+
+def test_an_evaluation_says_how_good_rules_are(tmp_path: Path) -> None:
+    records, more, truth = tmp_path / "clicks.csv", tmp_path / "more.csv", tmp_path / "truth.csv"
+    head = "id, cookie, customer, login, category, ts\n"
+    records.write_text(
+        head + "a, cookie-1, , ann@mail.org, x, 2026-11-02T08:00:00Z\nb, cookie-2, , bo@mail.org, x, never\n"
+    )
+    more.write_text(head + "c, cookie-3, , Ann@Mail.org, x, 2026-11-02T08:00:00Z\n")
+    truth.write_text("record_id,entity\na,1\nb,1\nc,1\n")
+    words = [
+        "identity",
+        "evaluate",
+        "--source",
+        "web.clicks",
+        "--records",
+        str(records),
+        str(more),
+        "--truth",
+        str(truth),
+    ]
+    ran = C360({"C360_APP": "examples.shop.app:app"})(*words, "--json")
+    assert ran.code == 0, ran.err
+    hold("c360 identity evaluate", ran.json)
+    assert ran.json["pairs"] == {"true": 3, "found": 1, "both": 1}
+    assert (ran.json["misfits"], ran.json["missing"]) == ({"out-of-range": 1}, 1)
+
+
+def test_what_operators_say_is_in_the_log_until_it_is_undone(shop: Shop) -> None:
+    """By commands alone. No worker runs here: what they would make of it is computed by each command anew."""
+    pair = ("crm:1", "crm:2")
+    before = shop.c360("identity", "show", "crm:1", "--json").json
+    said = shop.c360("identity", "separate", *pair, "--reason", "two sisters", "--actor", "kim", "--execute", "--json")
+    assert said.code == 0, said.err
+    hold("c360 identity separate", said.json)
+    assert said.json["executed"]
+    shown = shop.c360("identity", "show", "crm:1", "--json").json
+    hold("c360 identity show", shown)
+    assert [(s["other"], s["reason"], s["actor"]) for s in shown["separated"]] == [("crm:2", "two sisters", "kim")]
+    assert shop.c360("identity", "separate", *pair, "--undo", "--execute").code == 0
+    assert shop.c360("identity", "show", "crm:1", "--json").json == before
+    again = shop.c360("identity", "separate", *pair, "--undo")
+    assert (again.code, again.out) == (2, "")
+    assert "there is nothing to undo" in again.err
 
 
 def test_a_benchmark_is_measured_as_its_schema_says(kafka: str) -> None:

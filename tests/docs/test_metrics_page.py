@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 from c360.engine.memory import MemoryCluster
+from c360.identity.rules import DEFAULTS, Rules
 from c360.ops.demo import Demo
 from c360.ops.traffic import traffic
 from c360.serving.metrics import lag_of, page_of
 from c360.tables.store import MemoryStores
 from examples.shop.app import app
 from tests.docs.pages import REFERENCE, rows
+from tests.identity.stage import IdentityStage
 
 Metric = tuple[str, frozenset[str]]  # type and labels
 
@@ -21,7 +23,8 @@ def printed() -> dict[str, Metric]:
     demo.fold(traffic(2_000, seed=7, end_ms=1_767_225_600_000), lambda glance: None)
     loops = demo.worker.loops
     loops[0].metrics.recovered("TaskMigrated")
-    page = page_of(loops, lag_of(loops, demo.reader), 1_767_225_600_000)
+    identity = IdentityStage(Rules("default", DEFAULTS)).loop(MemoryStores())
+    page = page_of([*loops, identity], lag_of(loops, demo.reader), 1_767_225_600_000)
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))
     found: dict[str, Metric] = {}
     for name, labels in re.findall(r"^(c360_\w+)\{(.*)\} \d+(?:\.\d+)?(?:e-\d+)?$", page, flags=re.MULTILINE):

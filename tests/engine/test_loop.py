@@ -292,6 +292,16 @@ def test_an_heir_ends_a_transaction_that_has_offsets_already(world: World, monke
     world.check()
 
 
+def test_an_heir_ends_a_transaction_that_has_nothing_but_offsets(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner died with its changelog records still in its memory; the group's offsets were not told for 18 s."""
+    monkeypatch.setattr(loop_module, "PATIENCE_S", 0.05)
+    dead = worked(world)
+    begun(dead).send_offsets(dict.fromkeys(world.tps, 99), dead.consumer.group())
+    memory(world).expire(dead.consumer)
+    taken_over(world)
+    world.check()
+
+
 def test_an_heir_also_ends_a_transaction_that_has_output_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its changelogs are at rest, so no restore has to wait; the readers of its output waited for 22 s."""
     monkeypatch.setattr(owners, "LOOK_S", 0.0)

@@ -17,6 +17,7 @@ import msgspec
 from c360.agents.identity import NODES, IdentityAgent, IdentityTask
 from c360.agents.shelves import EVIDENCE, HOLDERS, LENT, NEIGHBOURS, OWNER_BYTES, TOLD, WAITING, owner
 from c360.agents.wire import Assignment, IdentityChange, decode_assignment, decode_identity_change
+from c360.clock import Clock
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings, Phase
 from c360.engine.memory import MemoryCluster
 from c360.engine.partition import partition_of
@@ -68,18 +69,15 @@ class IdentityStage:
         self.plan = plan_of(rules, partitions, app)
         (self.identity,) = self.plan.identities
         self.now_ms = START_MS
-        self.memory = MemoryCluster(now_ms=lambda: self.now_ms)
-        self.log: Cluster = cluster or self.memory
+        self.clock: Clock = lambda: self.now_ms
+        self.cluster = MemoryCluster(now_ms=lambda: self.now_ms)
+        self.log: Cluster = cluster or self.cluster
         self.admin, self.reader, self.producer = self.log.admin(), self.log.reader(), self.log.producer()
         topics.apply(self.plan, self.admin)
         self.admin.create([TopicSpec(self.plan.dlq, partitions)])
         self.facts: list[Fact] = []
         self.coming: list[Fact] = []  # that `feed` is still to say
         self.made: list[Loop] = []
-
-    @property
-    def cluster(self) -> MemoryCluster:
-        return self.memory
 
     def loop(
         self,
@@ -95,7 +93,7 @@ class IdentityStage:
             cluster or self.log,
             stores,
             slot=slot,
-            clock=lambda: self.now_ms,
+            clock=self.clock,
             settings=settings,
             executor=executor or InlineExecutor(),
         )
@@ -201,7 +199,11 @@ class IdentityStage:
             else:
                 told[key, change.subject, change.change, change.was, change.cause] -= 1
         assert not any(told.values()), "changes are not those of the assignments"
-        refused = {subject for subject, standing in self.standings().items() if standing.deferred}
+        refused = {
+            subject
+            for subject, standing in self.standings().items()
+            if any(reason != "identifier_inactive" for _, reason in standing.deferred)
+        }
         assert refused <= {change.subject for _, change in self.changes() if change.change == "conflict"}
 
     def all_said(self) -> Iterator[tuple[int, str, Assignment]]:

@@ -1,7 +1,11 @@
-"""The app of these tests that has identity: subjects that are identifiers, too, and two rule sets over the same facts."""
+"""The app of these tests that has identity: subjects that are identifiers, too, and two rule sets over the same facts.
+
+STORY names it, so that stories can share a broker; then its raw topics are `{name}.visits` and so on.
+"""
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -22,30 +26,22 @@ from c360 import (
     total,
 )
 
-app = App("people", partitions=3)
 
-
-@app.identifier("crm", priority=1, unique=True)
 class CrmId(str): ...
 
 
-@app.identifier("cookie", priority=20, limit=50)
 class Cookie(str): ...
 
 
-@app.identifier("email", priority=3, normalize=normalize.email)
 class Email(str): ...
 
 
-@app.identifier("born", links=False, limit=1)
 class Born(str): ...
 
 
-@app.identifier("name_key", priority=6)
 class NameKey(str): ...
 
 
-@app.source("visits", event_id="id", at="ts", subject=["customer", "cookie"])
 class Visit(Record):
     id: str | None
     cookie: Cookie | None
@@ -55,7 +51,6 @@ class Visit(Record):
     ts: datetime
 
 
-@app.cdc("accounts", key="id", subject="crm")
 class Account(Record):
     id: int
     crm: CrmId
@@ -64,7 +59,6 @@ class Account(Record):
     name: str | None
 
 
-@app.cdc("orders", key="id", subject="buyer", at="placed")
 class Order(Record):
     id: int
     buyer: Cookie
@@ -72,16 +66,11 @@ class Order(Record):
     placed: datetime
 
 
-@app.enrich(Account)
 def name_key(account: Account) -> NameKey | None:
     said = normalize.composite([account.name, account.born])
     return None if said is None else NameKey(said)
 
 
-risk = app.identity("risk", changes={Email: {"limit": 1}, Cookie: {"hub_at": 3, "shared_at": None}}, cap=6)
-
-
-@app.projection("customer")
 class Customer(Projection):
     visits: int = count(Visit)
     orders: int = count(Order)
@@ -97,7 +86,34 @@ class Customer(Projection):
     names: list[str] = collect(Account.name)
 
 
-@app.projection("account", identity=risk)
 class Known(Projection):
     visits: int = count(Visit)
     names: list[str] = collect(Account.name)
+
+
+def who(name: str, raw: str = "") -> App:
+    """Identifiers and records alone; `raw` stands before the names of raw topics."""
+    app = App(name, partitions=3)
+    app.identifier("crm", priority=1, unique=True)(CrmId)
+    app.identifier("cookie", priority=20, limit=50)(Cookie)
+    app.identifier("email", priority=3, normalize=normalize.email)(Email)
+    app.identifier("born", links=False, limit=1)(Born)
+    app.identifier("name_key", priority=6)(NameKey)
+    app.source(f"{raw}visits", name="visits", event_id="id", at="ts", subject=["customer", "cookie"])(Visit)
+    app.cdc(f"{raw}accounts", name="accounts", key="id", subject="crm")(Account)
+    app.cdc(f"{raw}orders", name="orders", key="id", subject="buyer", at="placed")(Order)
+    app.enrich(Account)(name_key)
+    return app
+
+
+def people(name: str = "people", raw: str = "") -> App:
+    """The app under a name of its own."""
+    app = who(name, raw)
+    risk = app.identity("risk", changes={Email: {"limit": 1}, Cookie: {"hub_at": 3, "shared_at": None}}, cap=6)
+    app.projection("customer")(Customer)
+    app.projection("account", identity=risk)(Known)
+    return app
+
+
+STORY = os.environ.get("STORY")
+app = people() if STORY is None else people(STORY, f"{STORY}.")
