@@ -24,7 +24,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -52,7 +51,6 @@ APART = 64  # neighbours of an identifier, or members of a block; more lie in ro
 PIECE_BYTES = 256 << 10  # of a message; a larger hand-over is cut
 WIDE = 200  # nodes of a component that somebody should look at; more than the rules' cap (1,000) is quarantined
 SWEPT_PER_COMMIT = 2_000
-PLACES_KEPT = 1 << 17  # of all tasks of the process, up to 25 MB
 MOST_ROUNDS = 64  # after a reset: with facts that keep coming it never comes to rest
 LIFE = 32  # bits of a subject's own number below those of identity's life (docs/decisions/0013)
 
@@ -264,7 +262,7 @@ class IdentityTask:
             fact: Fact = decode_fact(key or b"", value)
         except (ValueError, msgspec.MsgspecError) as error:
             raise Misfit("no-fact", "this is no link fact: c360 and `c360 identity` write what is") from error
-        if _place(fact.subject, self.partitions) != self.partition:
+        if partition_of(fact.subject.encode(), self.partitions) != self.partition:
             raise Misfit("wrong-partition", "a fact belongs to the partition of its subject, which this is not")
         self.counters.facts += 1
         return fact.subject, fact
@@ -303,8 +301,7 @@ class IdentityTask:
             node = nodes[key.encode()]
             assert node is not None
             now = _look(node)
-            if now.members > counters.largest_block:
-                counters.largest_block = now.members
+            counters.largest_block = max(counters.largest_block, now.members)
             shelve(node, self.shelves, self.apart)
             if node.lead is not None:
                 node.lead.block.forget()  # the tables keep what there is room for
@@ -327,37 +324,36 @@ class IdentityTask:
         self.nodes.touch(rows.values())  # before the first of them changes: what is raised on the way undoes all
         inbox, before, counters, rules = self.inbox, self.before, self.counters, self.rules
         here, partitions, loop, send = self.partition, self.partitions, self.loop, out.send
-        for key, at in rows.items():
-            node = nodes[at]
+        for key, row in rows.items():
+            node = nodes[row]
             if node is None:
-                node = nodes[at] = Node(key)
+                node = nodes[row] = Node(key)
             if key not in before:
                 before[key] = _look(node)
-            said = step(node, turn.pop(key), rules)
-            counters.novel += said.novel
-            if said.largest >= WIDE:
-                self._warn(said.largest)
-            if said.largest > counters.largest_component:
-                counters.largest_component = said.largest
-            for event in said.events:
+            sends, events, novel, largest = step(node, turn.pop(key), rules)
+            counters.novel += novel
+            if largest >= WIDE:
+                self._warn(largest)
+            if largest > counters.largest_component:
+                counters.largest_component = largest
+            for event in events:
                 if type(event) is Assigned:
                     change = self.news[key][0] if event.change == "detail" and key in self.news else event.change
                     self.news[key] = change, event.cause
-            for to, message in said.sends:
+            for to, message in sends:
                 if to in turn:
                     turn[to].append(message)
                     counters.local += 1
                     continue
-                partition = _place(to, partitions)
+                partition = partition_of(to.encode(), partitions)
                 if partition == here:
                     inbox.setdefault(to, []).append(message)
                     counters.local += 1
                     continue
-                row = to.encode()
                 if self.settling is not None:
                     self.settling.sent = True
                 for data in encoded(message, self.piece_bytes):
-                    send(loop, row, data, partition)
+                    send(loop, to.encode(), data, partition)
                     counters.remote += 1
 
     def _fetch(self, turn: Mapping[str, Sequence[Message]], nodes: Iterable[Node]) -> None:
@@ -387,12 +383,12 @@ class IdentityTask:
     # ---------------------------------------------------------------------------------------------------- publishing
     def _count(self, before: _Before, now: _Before) -> None:
         totals = self.totals
-        totals["members"] += now.members - before.members
-        totals["live"] += now.live - before.live
         for sign, state in ((-1, before), (1, now)):
             if state.status != OK:
                 totals[state.status] += sign
-            if state.standing is not None and state.standing.deferred:
+            totals["members"] += sign * state.members
+            totals["live"] += sign * state.live
+            if state.standing is not None:
                 for _, reason in state.standing.deferred:
                     totals[f"deferred {reason.partition(':')[0]}"] += sign
         if not all(totals.values()):
@@ -478,12 +474,6 @@ class IdentityTask:
         change, was = ("detail", sent.was) if same else ("moved", sent.profile)
         self._assign(node, change, was, "reset", out, told=not same)
         self.sent.delete(row)
-
-
-@lru_cache(PLACES_KEPT)
-def _place(key: str, partitions: int) -> int:
-    """The partition of a node. Six for a fact: 0.15 µs in place of 3 to 5 where it is known."""
-    return partition_of(key.encode(), partitions)
 
 
 def _message(key: bytes | None, value: bytes) -> tuple[str, Message]:

@@ -28,7 +28,7 @@ LINKS = b"l"
 OWN = Claim(0)  # of a subject's link to its own twin
 OWN_SOURCE = "="
 LABELS_KEPT = 1 << 14  # of a namespace; a label takes 1 to 5 µs
-HEARD_KEPT = 1 << 14  # in memory, of a task, twice: up to 15 MB; a look there takes 0.3 µs, one into the table 3 to 8
+HEARD_KEPT = 1 << 14  # in memory, of a task, twice: up to 15 MB; a look there takes 0.5 to 1 µs, one into the table 15
 ALWAYS, NEVER = -(1 << 62), 1 << 62  # times of events
 _TIME = struct.Struct(">q")
 

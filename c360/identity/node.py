@@ -110,9 +110,6 @@ class Neighbours:
     def put(self, subject: Key, neighbour: Neighbour | None) -> None:
         """Another word on a subject; None: it is gone."""
         old = self.of.pop(subject, None)
-        if old is not None and neighbour is not None and old.uniques == neighbour.uniques:
-            self._again(subject, old, neighbour)
-            return
         if old is not None:
             self.degree -= 1
             for unique in old.uniques:
@@ -122,17 +119,6 @@ class Neighbours:
                 self.waits -= 1
         if neighbour is not None:
             self._add(subject, neighbour)
-
-    def _again(self, subject: Key, old: Neighbour, neighbour: Neighbour) -> None:
-        """Of one who lends the same as before: nothing is to be counted anew."""
-        self.of[subject] = neighbour
-        waited, waits = old.may_link and not old.met, neighbour.may_link and not neighbour.met
-        if waits and not waited:
-            self.waiting[subject] = True
-            self.waits += 1
-        elif waited and not waits:
-            del self.waiting[subject]
-            self.waits -= 1
 
     def _add(self, subject: Key, neighbour: Neighbour) -> None:
         self.degree += 1
@@ -235,7 +221,7 @@ _decode = msgspec.msgpack.Decoder(_Saved).decode
 
 def encode_node(node: Node) -> bytes:
     """The same for equal nodes, whatever their history, as long as nothing of them lies on shelves."""
-    neighbours, lead, claims = node.neighbours, node.lead, node.claims
+    neighbours, lead = node.neighbours, node.lead
     near_by = lead is not None and lead.block.shelves is None
     return _encode(
         _Saved(
@@ -244,7 +230,7 @@ def encode_node(node: Node) -> bytes:
             node.home,
             node.evidence,
             node.marks,
-            [(*slot, claims[slot]) for slot in sorted(claims)] if claims else [],
+            [(*slot, node.claims[slot]) for slot in sorted(node.claims)],
             node.assigned_by,
             node.standing,
             node.seq,
@@ -294,20 +280,20 @@ def decode_node(data: bytes, rules: Rules, shelves: Shelves | None = None) -> No
 
 
 # ---------------------------------------------------------------------------------------------------------------- step
-class Outcome(Protocol):
+class Outcome(NamedTuple):
     """What a step says: to whom what, and to the world."""
 
     sends: list[tuple[Key, Message]]
     events: list[Event]
-    novel: int  # facts that were news
-    largest: int  # nodes of the largest component that was decided
+    novel: int = 0  # facts that were news
+    largest: int = 0  # nodes of the largest component that was decided
 
 
 def step(node: Node, messages: Iterable[Message], rules: Rules) -> Outcome:
     """One node takes its share of a batch, in place. The same of equal nodes and messages."""
     turn = _Turn(node, rules, messages)
     turn.run()
-    return turn
+    return Outcome(turn.sends, turn.events, turn.novel, turn.largest)
 
 
 class _Turn:
