@@ -122,7 +122,7 @@ def world(stack: ExitStack, broker: str, name: str, *, only: str = "") -> World:
     admin.create([TopicSpec(source.topic, PARTITIONS, {"retention.ms": "-1"}) for source in plan.sources])
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"c360-{name}-")))
     port = free_port()
-    environ = {n: v for n, v in os.environ.items() if not n.startswith("C360_")}
+    environ = {n: v for n, v in os.environ.items() if not n.startswith("C360_") or n == "C360_MEMORY_MB"}
     environ |= {"C360_BROKER": broker, "C360_STATE_DIR": str(home / "state"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "c360", "-A", "benchmarks.merges_app:app", "worker", "--web-port", str(port)]
     log = stack.enter_context((home / "log").open("wb"))
