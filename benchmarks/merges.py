@@ -4,14 +4,14 @@ One broker, one ordinary worker process of the app in `benchmarks/merges_app.py`
 
 | part | is |
 |---|---|
-| facts | the identity agent alone: a third of the link facts of a population of people, on top of the others, as a backlog |
-| merges | all agents. What they take at most, as a backlog; then half of that steadily, and logins that merge two profiles: \
-from the raw append of the login to the merged record at a read_committed reader |
-| chain, star | all agents. 1,000 nodes that become one component: seconds from the first append until its profile has \
-everybody in it, when all is said at once; and when the last of it joins two halves |
+| facts | the identity agent alone: a third of the link facts of a population, on top of the others, as a backlog |
+| merges | all agents at `--load` of the most they take: logins that merge two profiles, from the raw append of the login |
+| | to the merged record at a read_committed reader |
+| chain, star | all agents. 1,000 nodes that become one component: seconds from the first append until its profile has |
+| | everybody in it; all said at once, and when the last link joins two halves |
 
-CPU is user + system time of the worker. Traffic of `merges`: visits of known cookies, of which one in `--novel` has a new
-cookie that says an e-mail. Figures, never a verdict.
+CPU is user + system time of the worker. Traffic of `merges`: visits of known cookies, one in `--novel` is of a new cookie
+and says an e-mail. The most that the agents take is that of a backlog. Figures, never a verdict.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ from c360.ops.progress import at_rest
 from c360.plan import Plan
 
 ROOT, PARTITIONS, DEADLINE_S = Path(__file__).parents[1], 4, 300.0
-SOURCES = ("accounts", "visits", "passes")
 STEP_S = 0.02  # between two sendings of steady traffic
 Event = tuple[str, bytes, bytes]  # topic, key, value
 
@@ -75,8 +74,20 @@ class World:
             return 0.0
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(labelled))
 
+    def send(self, events: Iterable[Event]) -> None:
+        producer = self.cluster.producer()
+        for source, key, value in events:
+            producer.produce(f"{source}.{self.plan.app}", key, value)
+        producer.flush()
+        producer.close()
+
     def cpu_s(self) -> float:
         return cpu_s([self.process.pid])
+
+    def commits(self, agents: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """By agent: how many, and the seconds in them."""
+        names = ("c360_commits_total", "c360_commit_seconds_total")
+        return {a: (self.metric(f'{names[0]}{{agent="{a}"'), self.metric(f'{names[1]}{{agent="{a}"')) for a in agents}
 
     def committed(self, agents: Iterable[str]) -> int:
         groups = [a.group for a in self.plan.agents if a.name in agents]
@@ -95,7 +106,7 @@ class World:
                 return last
             if self.process.poll() is not None or now > deadline:
                 raise RuntimeError("the worker did not come to the end: look at its log")
-            time.sleep(0.05)
+            time.sleep(0.2)
 
 
 def world(stack: ExitStack, broker: str, name: str, *, only: str = "") -> World:
@@ -108,11 +119,10 @@ def world(stack: ExitStack, broker: str, name: str, *, only: str = "") -> World:
     plan, admin, reader = app.plan(), cluster.admin(), cluster.reader()
     stack.callback(admin.close)
     stack.callback(reader.close)
-    if not set(SOURCES) & admin.topics().keys():
-        admin.create([TopicSpec(t, PARTITIONS, {"retention.ms": "-1"}) for t in SOURCES])
+    admin.create([TopicSpec(source.topic, PARTITIONS, {"retention.ms": "-1"}) for source in plan.sources])
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"c360-{name}-")))
     port = free_port()
-    environ = {n: v for n, v in os.environ.items() if not n.startswith("C360_")}
+    environ = {n: v for n, v in os.environ.items() if not n.startswith("C360_") or n == "C360_MEMORY_MB"}
     environ |= {"C360_BROKER": broker, "C360_STATE_DIR": str(home / "state"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "c360", "-A", "benchmarks.merges_app:app", "worker", "--web-port", str(port)]
     log = stack.enter_context((home / "log").open("wb"))
@@ -124,21 +134,13 @@ def world(stack: ExitStack, broker: str, name: str, *, only: str = "") -> World:
         process.wait(60)
 
     stack.callback(end)
-    wanted = PARTITIONS * (1 if only else 2 + len(SOURCES))
+    wanted = PARTITIONS * (1 if only else 2 + len(plan.sources))
     deadline = time.monotonic() + 60
     while found.metric("c360_tasks{") < wanted or found.metric('c360_tasks{agent="identity@1",phase="running"') < 4:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the worker did not start: {(home / 'log').read_text()[-2000:]}")
         time.sleep(0.1)
     return found
-
-
-def send(cluster: KafkaCluster, events: Iterable[Event]) -> None:
-    producer = cluster.producer()
-    for topic, key, value in events:
-        producer.produce(topic, key, value)
-    producer.flush()
-    producer.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- facts
@@ -220,7 +222,8 @@ def _steady(broker: str, traffic: Traffic, rate: float, seconds: float, parent: 
     begun, sent = time.monotonic(), 0
     while (passed := time.monotonic() - begun) < seconds:
         while sent < passed * rate:
-            producer.produce(*traffic.next())
+            source, key, value = traffic.next()
+            producer.produce(f"{source}.merges", key, value)
             sent += 1
         time.sleep(STEP_S)
     producer.flush()
@@ -233,12 +236,12 @@ def merges(broker: str, options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         here = world(stack, broker, "merges")
         traffic = Traffic("known", options.people, options.novel)
-        send(here.cluster, traffic.people_first())
-        send(here.cluster, (account(f"m{n}") for n in range(count)))
-        send(here.cluster, (visit(f"m-first-{n}", f"cookie-m{n}") for n in range(count)))
+        here.send(traffic.people_first())
+        here.send(account(f"m{n}") for n in range(count))
+        here.send(visit(f"m-first-{n}", f"cookie-m{n}") for n in range(count))
         here.rest(agents)
         begun, cpu = time.monotonic(), here.cpu_s()
-        send(here.cluster, (traffic.next() for _ in range(options.events)))
+        here.send(traffic.next() for _ in range(options.events))
         ended, cpu_then = here.rest(agents)
         most = options.events / (ended - begun)
         say(f"at most {most:.0f} events a second, {(cpu_then - cpu) * 1e6 / options.events:.0f} µs of CPU each")
@@ -252,7 +255,15 @@ def merges(broker: str, options: argparse.Namespace) -> dict[str, Any]:
         driver.start()
         ours.recv()
         time.sleep(options.warm)
+        before, begun = here.commits(agents), time.monotonic()
         found = _merge(here, count, logins_per_s)
+        commits = {
+            name: {
+                "per_s": round((n - before[name][0]) / (time.monotonic() - begun), 1),
+                "ms": round((s - before[name][1]) * 1000 / max(1, n - before[name][0]), 1),
+            }
+            for name, (n, s) in here.commits(agents).items()
+        }
         rate_came = ours.recv()
         driver.join()
         here.rest(agents)
@@ -264,6 +275,7 @@ def merges(broker: str, options: argparse.Namespace) -> dict[str, Any]:
             "missing": count - len(found),
             "merge_ms": summary(found),
             "merge_ms_max": round(max(found), 1) if found else None,
+            "commits": commits,
         }
 
 
@@ -279,7 +291,8 @@ def _merge(here: World, count: int, per_s: float) -> list[float]:
     while (sent < count or waiting) and time.monotonic() < deadline:
         if sent < count and time.monotonic() - begun >= sent / per_s:
             waiting[b"customer:m%d" % sent] = time.time_ns() / 1e6
-            producer.produce(*visit(f"m-login-{sent}", f"cookie-m{sent}", f"m{sent}"))
+            login = visit(f"m-login-{sent}", f"cookie-m{sent}", f"m{sent}")
+            producer.produce(f"{login[0]}.merges", *login[1:])
             producer.flush()
             sent += 1
         for batch in consumer.poll(1000, 0.002):
@@ -310,7 +323,7 @@ def component(broker: str, kind: str) -> dict[str, Any]:
             held = [] if last is None else _last(kind, links, last)
             random.Random(2).shuffle(rest := [link for link in links if link not in held])
             if held:
-                send(here.cluster, rest)
+                here.send(rest)
                 here.rest(["govern", "identity@1", "person@1"])
             before = here.metric("c360_identity_messages_total")
             seconds = _until_one(here, held or rest, len({visitor for visitor, _ in (_ends(e) for e in links)}))
@@ -347,7 +360,7 @@ def _until_one(here: World, links: Sequence[Event], subjects: int) -> float:
     consumer = here.cluster.consumer(f"c360-component-{time.time_ns()}")
     consumer.fetch(here.reader.ends(output))
     begun = time.monotonic()
-    send(here.cluster, links)
+    here.send(links)
     while time.monotonic() < begun + 60:
         for batch in consumer.poll(1000, 0.005):
             for value in batch.values:

@@ -1,11 +1,12 @@
-"""The app of `benchmarks.merges`: people with cookies, accounts, e-mails and devices; visitors whom tokens chain together."""
+"""The app of `benchmarks.merges`: people with accounts, e-mails, cookies and devices; visitors whom tokens tie together."""
 
 from datetime import datetime
 from os import environ
 
 from c360 import App, Projection, Record, count, field, newest
 
-app = App(environ.get("PREFIX", "merges"), partitions=4)
+PREFIX = environ.get("PREFIX", "merges")
+app = App(PREFIX, partitions=4)
 
 
 @app.identifier("customer")
@@ -40,7 +41,7 @@ class Visitor(str): ...
 class Token(str): ...
 
 
-@app.source("accounts", event_id="id", at="ts", subject="customer")
+@app.source(f"accounts.{PREFIX}", name="accounts", event_id="id", at="ts", subject="customer")
 class Account(Record):
     id: str
     customer: Customer
@@ -50,7 +51,7 @@ class Account(Record):
     ts: datetime = field(unit="ms")
 
 
-@app.source("visits", event_id="id", at="ts", subject="cookie")
+@app.source(f"visits.{PREFIX}", name="visits", event_id="id", at="ts", subject="cookie")
 class Visit(Record):
     """A page somebody looked at; whoever logs in says an e-mail."""
 
@@ -61,7 +62,7 @@ class Visit(Record):
     ts: datetime = field(unit="ms")
 
 
-@app.source("passes", event_id="id", at="ts", subject="visitor")
+@app.source(f"passes.{PREFIX}", name="passes", event_id="id", at="ts", subject="visitor")
 class Pass(Record):
     id: str
     visitor: Visitor

@@ -8,7 +8,7 @@ import logging
 import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from c360.agents.govern import Govern
@@ -31,6 +31,8 @@ log = logging.getLogger("c360.worker")
 
 AWAY_S = 1.0
 LOOK_S = 5.0  # between two looks at which topics there are
+# A merge takes eight commits, one after the other; without identity a change takes two (docs/decisions/0014).
+MANY_HOPS_SHARE = 0.75
 TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 
 
@@ -88,6 +90,9 @@ class Worker:
         else:
             return
         turnstile = Turnstile()
+        settings = self.settings
+        if self.plan.identities and settings.commit_share:
+            settings = replace(settings, commit_share=MANY_HOPS_SHARE)
         for agent in agents_of(self.plan, admin, self.only):
             self.loops.append(
                 Loop(
@@ -96,7 +101,7 @@ class Worker:
                     self.stores,
                     slot=self.slot,
                     clock=self.clock,
-                    settings=self.settings,
+                    settings=settings,
                     turnstile=turnstile,
                 )
             )

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from c360.agents.links import LinkReader, LinkWriter, Saying
+from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words
 from c360.agents.wire import (
     GOVERNED_BYTES,
     MISFIT_BYTES,
@@ -85,13 +85,8 @@ class GovernCounters:
     blocked: Counter[str] = field(default_factory=Counter)  # values that identify nobody, by namespace
 
 
-class Said(NamedTuple):
-    """What a record is to us: its subject, its bytes as a governed record, its time, what enrichments made of it."""
-
-    subject: str
-    value: bytes
-    at: int
-    enriched: Mapping[str, Any]
+Said = tuple[str, bytes, int, Mapping[str, Any]]
+"""What a record is to us: its subject, its bytes as a governed record, its time, what enrichments made of it."""
 
 
 class RecordReader:
@@ -102,7 +97,7 @@ class RecordReader:
     ) -> None:
         identifiers = plan.identifiers
         self.name = declared.name
-        self.links = LinkReader(plan, declared)
+        self.links = LinkReader(plan, declared) if plan.links_of.get(declared.record) else None
         self.governed: Any = governed_type(declared.record)
         fields = {f.name: f for f in fields_of(declared.record)}
         self.subjects = [
@@ -127,7 +122,13 @@ class RecordReader:
         value = encode(self.governed(id=said_id, at=at, cause=append, origin=origin, enriched=enriched, record=record))
         if len(value) > GOVERNED_BYTES:
             raise Misfit("too-large", f"{self.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
-        return Said(subject, value, at, enriched)
+        return subject, value, at, enriched
+
+    def labels(self, subject: str, record: Record, enriched: Mapping[str, Any], refused: Counter[str]) -> list[str]:
+        """As `LinkReader.labels`."""
+        if self.links is None:
+            return []
+        return self.links.labels(subject, self.links.values(record, enriched), refused)
 
     def _subject(self, record: Record, raw_key: bytes | None) -> str:
         """The subject `namespace:value`. Raises Misfit when there is none."""
@@ -248,12 +249,12 @@ class GovernTask:
     # ------------------------------------------------------------------------------------------------------ events
     def _events(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
-        fresh: list[tuple[int, Said, Sequence[str]]] = []  # index, what it is, labels of its links
-        refused = self.counters.blocked
+        fresh: list[tuple[int, bytes, bytes]] = []  # index, subject, governed bytes
+        news: dict[int, tuple[LinkReader, Words, int]] = {}  # by index, what may be said of links for the first time
         anonymous: set[int] = set()  # those of them without an id
         ids: list[bytes] = []  # of the others
         id_times: list[int] = []
-        readers, raw = self.readers, self.raw.partition
+        readers, raw, heard = self.readers, self.raw.partition, self.links.heard
         keys, times, offsets = batch.keys, arrivals.times, arrivals.offsets
         for i, record in enumerate(self.decoder.decode(batch.values)):
             if record is None:
@@ -265,7 +266,7 @@ class GovernTask:
                 reader = readers[type(record)]
                 time = times[i]
                 event_id = None if reader.id is None or (named := reader.id(record)) is None else str(named)
-                said = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
+                subject, value, at, enriched = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
@@ -274,27 +275,42 @@ class GovernTask:
             else:
                 ids.append(id_key(f"{reader.name}\0{event_id}"))
                 id_times.append(time)
+            fresh.append((i, subject.encode(), value))
             links = reader.links
-            fresh.append((i, said, links.labels(said.subject, record, said.enriched, refused) if links.fields else ()))
+            if links is not None:
+                plain = links.plain
+                words = subject, plain(record) if plain is not None else links.values(record, enriched), links.name
+                if heard.get(words, NEVER) > at:
+                    news[i] = links, words, at
         answers = iter(self.ids.admit(ids, id_times))
         send, output = out.send, self.output
-        sayings: list[Saying] = []  # what is perhaps news
-        known = self.links.said
         repeats = 0
-        for i, said, labels in fresh:
+        for i, key, value in fresh:
             if i in anonymous or next(answers):
-                send(output, said.subject.encode(), said.value)
-                for label in labels:
-                    if known.get((said.subject, label), said.at + 1) > said.at:
-                        sayings.append(Saying(said.subject, label, said.at))
+                send(output, key, value)
             else:
                 repeats += 1
+                news.pop(i, None)
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(offsets[i]))
         self.counters.governed += len(fresh) - repeats
         self.counters.duplicates += repeats
-        if sayings:
-            self.counters.links += self.links.events(sayings, out)
+        if news:
+            self._listen(news.values(), out)
+
+    def _listen(self, news: Iterable[tuple[LinkReader, Words, int]], out: Outbox) -> None:
+        """Say what events say of links that no earlier one has said."""
+        sayings: list[Saying] = []
+        for reader, words, at in news:
+            if self.links.recall(words) > at:
+                subject, values, _ = words
+                refused: Counter[str] = Counter()
+                labels = reader.labels(subject, values, refused)
+                sayings.append(
+                    Saying(None if refused else words, subject, labels, at)
+                )  # what is refused counts each time
+                self.counters.blocked += refused
+        self.counters.links += self.links.events(sayings, out)
 
     # -------------------------------------------------------------------------------------------------------- rows
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
@@ -340,20 +356,20 @@ class GovernTask:
         if change.unchanged:
             record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
         reader = self.reader
-        said = reader.govern(record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin)
+        subject, value, at, enriched = reader.govern(
+            record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin
+        )
         if held is not None and old is not None:
-            if change.snapshot and held.subject == said.subject and self.decode_governed(old).record == record:
+            if change.snapshot and held.subject == subject and self.decode_governed(old).record == record:
                 # A row read again, not changed: only its position is news, and no profile is written.
                 self.rows.put(row_id, RowState(position, held.subject, old, held.revision, held.links))
                 self.counters.stale += 1
                 return
             self._retract(held, append, origin, out)
-        out.send(self.output, said.subject.encode(), said.value)
+        out.send(self.output, subject.encode(), value)
         self.counters.governed += 1
-        labels = reader.links.labels(said.subject, record, said.enriched, self.counters.blocked)
-        self._keep(
-            change.row_id, held, RowState(position, said.subject, said.value, revision, tuple(labels)), said.at, out
-        )
+        labels = reader.labels(subject, record, enriched, self.counters.blocked)
+        self._keep(change.row_id, held, RowState(position, subject, value, revision, tuple(labels)), at, out)
 
     def _keep(self, row_id: str, held: RowState | None, now: RowState, at: int, out: Outbox) -> None:
         """Keep a row's new state, and say what links it brought and took."""

@@ -28,43 +28,57 @@ LINKS = b"l"
 OWN = Claim(0)  # of a subject's link to its own twin
 OWN_SOURCE = "="
 LABELS_KEPT = 1 << 14  # of a namespace; a label takes 1 to 5 µs
-SAID_KEPT = 1 << 15  # in memory, of a task: about 8 MB; a look there takes 0.2 µs, one into the table 2 to 5
+HEARD_KEPT = 1 << 14  # in memory, of a task, twice: up to 15 MB; a look there takes 0.5 to 1 µs, one into the table 15
+ALWAYS, NEVER = -(1 << 62), 1 << 62  # times of events
 _TIME = struct.Struct(">q")
+
+
+Values = tuple[Any, ...]
+"""What the link fields of a record hold, as it is: to be hashed."""
 
 
 class LinkReader:
     """Compiled for one record type: the labels of the identifiers that a record has beside its subject."""
 
     def __init__(self, plan: Plan, declared: SourceType) -> None:
-        self.fields = [_reading(plan, link) for link in plan.links_of.get(declared.record, ())]
+        links = plan.links_of.get(declared.record, ())
+        self.name = declared.name
+        self.fields = [_reading(plan, link) for link in links]
+        self.plain: Callable[[Any], Values] | None = None  # as `values`, where it takes nothing but the record
+        if len(links) > 1 and not any(link.enriched or link.many for link in links):
+            self.plain = attrgetter(*[link.name for link in links])
 
-    def labels(self, subject: str, record: Record, enriched: Mapping[str, Any], refused: Counter[str]) -> list[str]:
+    def values(self, record: Record, enriched: Mapping[str, Any]) -> Values:
+        """Of the fields, in their order."""
+        return tuple([field.read(record, enriched) for field in self.fields])
+
+    def labels(self, subject: str, values: Values, refused: Counter[str]) -> list[str]:
         """Each once, in the order of the fields. Values that identify nobody are counted in `refused` by namespace."""
         found: list[str] = []
-        for get, label, namespace, from_record, many in self.fields:
-            value = get(record if from_record else enriched)
+        own = TWIN + subject  # that would be the subject itself
+        for (_, label, namespace, many), value in zip(self.fields, values, strict=True):
             if value is None:
                 continue
             for one in value if many else (value,):
                 said = label(one)
                 if said is None:
                     refused[namespace] += 1
-                elif said not in found and said != TWIN + subject:  # that would be the subject itself
+                elif said not in found and said != own:
                     found.append(said)
         return found
 
 
 class _Reading(NamedTuple):
-    get: Callable[[Any], Any]
+    read: Callable[[Any, Mapping[str, Any]], Any]
     label: Callable[[str], str | None]
     namespace: str
-    from_record: bool
     many: bool
 
 
 def _reading(plan: Plan, link: LinkField) -> _Reading:
     namespace, twin = link.namespace, plan.twin(link.namespace)
     rules = [identity.rules for identity in plan.identities]
+    of_record = attrgetter(link.name)
 
     @lru_cache(LABELS_KEPT)
     def label(value: str | None) -> str | None:
@@ -79,18 +93,23 @@ def _reading(plan: Plan, link: LinkField) -> _Reading:
         natures = [of.of(said) for of in rules]
         return said if any(n.links or n.holds for n in natures) else None
 
-    def of_enriched(enriched: Mapping[str, Any]) -> Any:
-        return enriched.get(link.name)
+    def read(record: Any, enriched: Mapping[str, Any]) -> Any:
+        value = enriched.get(link.name) if link.enriched else of_record(record)
+        return tuple(value) if link.many and value is not None else value
 
-    get: Callable[[Any], Any] = of_enriched if link.enriched else attrgetter(link.name)
-    return _Reading(get, label, namespace.name, not link.enriched, link.many)
+    return _Reading(read, label, namespace.name, link.many)
+
+
+Words = tuple[str, Values, str]
+"""What an event says of its subject, before anything is made of it: subject, values of its link fields, record type."""
 
 
 class Saying(NamedTuple):
-    """That a subject has an identifier, as an event of this time says."""
+    """That a subject has identifiers, as an event of this time says. `words` None: is to be looked at every time."""
 
+    words: Words | None
     subject: str
-    label: str
+    labels: Sequence[str]
     at: int
 
 
@@ -108,27 +127,39 @@ class LinkWriter:
     def __init__(self, plan: Plan, source: str) -> None:
         self.topic, self.partitions, self.source = plan.links, plan.partitions, source
         self.table: Table[int] = Table(LINKS, _TIME.pack, lambda data: int(_TIME.unpack(data)[0]))
-        self.said: dict[tuple[str, str], int] = {}  # subject, label → earliest time that was said
+        self.heard: dict[Words, int] = {}  # from this time of an event on they are no news
+        self.heard_before: dict[Words, int] = {}  # the generation before; moved over when used
 
     def forget(self) -> None:
         """After an abort: what memory has may never have been written."""
-        self.said.clear()
+        self.heard.clear()
+        self.heard_before.clear()
+
+    def recall(self, words: Words) -> int:
+        """What `heard` would say of them if it had not become too large."""
+        since = self.heard_before.pop(words, NEVER)
+        if since != NEVER:
+            self.heard[words] = since
+        return since
 
     def events(self, sayings: Sequence[Saying], out: Outbox) -> int:
-        """What events say that `said` does not know: each link when it is new, or earlier than known. How many facts."""
-        known = self.said
-        keys = [_key(s.subject, s.label) for s in sayings]
-        times = self.table.load(set(keys))
+        """What events say that `heard` does not know: each link when it is new, or earlier than known. How many facts."""
+        keys = [[_key(s.subject, label) for label in s.labels] for s in sayings]
+        times = self.table.load({key for some in keys for key in some})
         facts = 0
-        for key, (subject, label, at) in zip(keys, sayings, strict=True):
-            before = times[key]
-            if before is None or at < before:
-                self.table.put(key, at)
-                self._write(subject, label, self.source, Claim(-at, first_seen=at), out)
-                before, facts = at, facts + 1
-            known[subject, label] = before
-        if len(known) > SAID_KEPT:
-            known.clear()
+        for some, (words, subject, labels, at) in zip(keys, sayings, strict=True):
+            since = ALWAYS
+            for key, label in zip(some, labels, strict=True):
+                before = times[key]
+                if before is None or at < before:
+                    self.table.put(key, at)
+                    self._write(subject, label, self.source, Claim(-at, first_seen=at), out)
+                    before, facts = at, facts + 1
+                since = max(since, before)
+            if words is not None:
+                self.heard[words] = since
+        if len(self.heard) > HEARD_KEPT:
+            self.heard, self.heard_before = {}, self.heard
         return facts
 
     def row(

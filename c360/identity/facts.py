@@ -75,9 +75,11 @@ def join(claims: Claims, fact: Fact) -> bool:
 
 # ------------------------------------------------------------------------------------------------------------- records
 def _record_key(fact: Fact) -> str:
-    return "|".join(
-        part.replace("%", "%25").replace("|", "%7C") for part in (fact.subject, fact.kind, fact.other, fact.source)
-    )
+    parts = (fact.subject, fact.kind, fact.other, fact.source)
+    key = "|".join(parts)
+    if "%" not in key and key.count("|") == 3:
+        return key  # nearly all
+    return "|".join([part.replace("%", "%25").replace("|", "%7C") for part in parts])
 
 
 def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
@@ -87,7 +89,10 @@ def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
 
 def decode_fact(key: bytes, value: bytes) -> Fact:
     """Raises NeedsOperator if another format wrote it."""
-    subject, kind, other, source = (p.replace("%7C", "|").replace("%25", "%") for p in key.decode().split("|"))
+    parts = key.decode().split("|")
+    if b"%" in key:
+        parts = [part.replace("%7C", "|").replace("%25", "%") for part in parts]
+    subject, kind, other, source = parts
     found, claim = _decode(value)
     if found != FORMAT or kind not in (LINK, CANNOT):
         raise NeedsOperator(

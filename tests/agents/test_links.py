@@ -10,6 +10,7 @@ from datetime import datetime
 import pytest
 
 from c360 import App, Projection, Record, count, normalize
+from c360.agents import links
 from c360.identity.facts import Claim, Claims, decode_fact, join
 from c360.testing import TestDriver
 
@@ -115,6 +116,26 @@ def test_a_field_beside_the_subject_links_it_once(driver: TestDriver) -> None:
     assert written(driver) == 2, "known from the table"
 
 
+def test_what_is_forgotten_for_want_of_room_is_not_said_again(
+    driver: TestDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "HEARD_KEPT", 2)
+    for n in range(20):
+        driver.send("clicks", "k", click(n, second=n, cookie=f"c-{n % 5}", emails=[f"{n % 5}@b.org"]))
+        driver.settle()
+    assert written(driver) == 5
+
+
+def test_a_record_that_says_more_than_before_says_only_that(driver: TestDriver) -> None:
+    driver.send("clicks", "k", click(1, second=5, cookie="c-1", emails=["a@b.org"]))
+    driver.send("clicks", "k", click(2, second=6, cookie="c-1", emails=["a@b.org", "x@y.org"]))
+    assert written(driver) == 2
+    driver.send("clicks", "k", click(3, second=5, cookie="c-1", emails=["a@b.org", "x@y.org"]))  # earlier for one
+    assert written(driver) == 3
+    driver.send("clicks", "k", click(4, second=5, cookie="c-1", emails=["a@b.org", "x@y.org"]))
+    assert written(driver) == 3
+
+
 def test_a_subject_that_is_an_identifier_too_is_joined_by_its_twin(driver: TestDriver) -> None:
     driver.send("clicks", "k", click(1, cookie="c-1", customer="7"))
     found = facts(driver)
@@ -179,6 +200,9 @@ def test_what_identifies_nobody_is_counted_and_the_record_kept(driver: TestDrive
     assert profile.clicks == 1
     counters = driver.loops[0].agent.counters["clicks"]  # type: ignore[attr-defined]  # govern's
     assert counters.blocked == {"email": 3}
+    driver.send("clicks", "k", click(2, cookie="c-1", emails=["no address"]))
+    driver.settle()
+    assert counters.blocked == {"email": 4}, "each time"
 
 
 def test_an_app_without_link_fields_has_no_identity() -> None:

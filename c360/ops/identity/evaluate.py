@@ -185,25 +185,23 @@ class Reading:
         found = self._governed(reader, record, None if named is None else str(named))
         if found is None:
             return
-        said, labels = found
-        if not self._known(
-            _value(said.subject) if named is None else str(named), said.subject, repeats=named is not None
-        ):
+        (subject, _, at, _), labels = found
+        if not self._known(_value(subject) if named is None else str(named), subject, repeats=named is not None):
             return
-        claim = Claim(-said.at, first_seen=said.at)
+        claim = Claim(-at, first_seen=at)
         for label in labels:
-            slot = (said.subject, label, source.name)
+            slot = (subject, label, source.name)
             self.links[slot] = max(claim, self.links.get(slot, claim))
 
     def _row(self, source: Source, reader: RecordReader, row_id: str, record: Record) -> None:
         found = self._governed(reader, record, row_id)
         if found is None:
             return
-        said, labels = found
+        (subject, _, at, _), labels = found
         if (source.name, row_id) in self.rows:  # an update: the later row holds
             self.duplicates += 1
-        self.rows[source.name, row_id] = (said.subject, labels, said.at)
-        self.subject_of[row_id] = said.subject
+        self.rows[source.name, row_id] = (subject, labels, at)
+        self.subject_of[row_id] = subject
 
     def _governed(self, reader: RecordReader, record: Record, said_id: str | None) -> tuple[Said, list[str]] | None:
         """As govern reads it. None: a misfit, counted."""
@@ -212,7 +210,8 @@ class Reading:
         except Misfit as misfit:
             self.misfits[misfit.reason] += 1
             return None
-        return said, reader.links.labels(said.subject, record, said.enriched, self.blocked)
+        subject, _, _, enriched = said
+        return said, reader.labels(subject, record, enriched, self.blocked)
 
     def _known(self, record_id: str, subject: str, *, repeats: bool) -> bool:
         """Whether to go on: an event whose id was there already is a repeat, which govern drops."""
