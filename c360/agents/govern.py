@@ -306,9 +306,8 @@ class GovernTask:
                 subject, values, _ = words
                 refused: Counter[str] = Counter()
                 labels = reader.labels(subject, values, refused)
-                sayings.append(
-                    Saying(None if refused else words, subject, labels, at)
-                )  # what is refused counts each time
+                known = None if refused else words  # what is refused counts each time
+                sayings.append(Saying(known, subject, labels, at))
                 self.counters.blocked += refused
         self.counters.links += self.links.events(sayings, out)
 

@@ -30,14 +30,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from c360.agents.shelves import Shelf, TaskShelves
-from c360.agents.wire import Assignment, IdentityChange, encode, misfit_record
+from c360.agents.wire import Assignment, IdentityChange, encode, misfit_in
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
 from c360.identity.facts import Fact, decode_fact
 from c360.identity.messages import Assigned, Gather, Message, Touch, decode_message, encoded
-from c360.identity.namespace import TWIN
+from c360.identity.namespace import shown, shown_reason
 from c360.identity.node import Node, decode_node, encode_node, shelve, step
 from c360.identity.resolve import Standing
 from c360.identity.rules import OK, Rules
@@ -143,20 +143,15 @@ def _look(node: Node) -> _Before:
 
 
 # --------------------------------------------------------------------------------------------------------- published
-def shown(key: str) -> str:
-    """A node as the world knows it: a twin is what it is of."""
-    return key.removeprefix(TWIN)
-
-
 def _identifiers(standing: Standing) -> list[str]:
     return sorted({shown(key) for key in standing.identifiers})
 
 
 def _deferred(standing: Standing | None) -> list[tuple[str, str]]:
-    """With reasons, which name a kind: that of a twin is what it is of, too."""
+    """Links that join nobody, with reasons, as the world knows them."""
     if standing is None or not standing.deferred:
         return []
-    return sorted({(shown(key), reason.replace(f":{TWIN}", ":")) for key, reason in standing.deferred})
+    return sorted({(shown(key), shown_reason(reason)) for key, reason in standing.deferred})
 
 
 def _refused(standing: Standing | None) -> list[tuple[str, str]]:
@@ -271,17 +266,7 @@ class IdentityTask:
         self._put_aside(batch, 0, error, out)
 
     def _put_aside(self, batch: Batch, i: int, error: BaseException, out: Outbox) -> None:
-        value = misfit_record(
-            self.agent,
-            batch.tp,
-            batch.offsets[i],
-            batch.times[i],
-            batch.keys[i],
-            batch.values[i],
-            batch.headers(i),
-            error,
-        )
-        out.send(self.dlq, batch.keys[i], value)
+        out.send(self.dlq, batch.keys[i], misfit_in(self.agent, batch, i, error))
         self.counters.misfits += 1
 
     def wants(self, now_ms: int) -> bool:

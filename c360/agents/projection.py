@@ -19,7 +19,7 @@ from c360.agents.folding import SourceFold, source_fold
 from c360.agents.moves import MoveCounters, Moves
 from c360.agents.profiles import DUE, PROFILES, Head, ProfileCodec, ProfileState, day_key, day_of
 from c360.agents.render import Renderer, renderer_of
-from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_record
+from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_in
 from c360.clock import DAY_MS
 from c360.declare import ProjectionDeclaration
 from c360.engine.agent import Outbox, Processor, Task
@@ -210,17 +210,7 @@ class ProjectionTask:
         self._put_aside(batch, 0, error, out)
 
     def _put_aside(self, batch: Batch, i: int, error: BaseException, out: Outbox) -> None:
-        value = misfit_record(
-            self.agent,
-            batch.tp,
-            batch.offsets[i],
-            batch.times[i],
-            batch.keys[i],
-            batch.values[i],
-            batch.headers(i),
-            error,
-        )
-        out.send(self.compiled.dlq, batch.keys[i], value)
+        out.send(self.compiled.dlq, batch.keys[i], misfit_in(self.agent, batch, i, error))
 
     def wants(self, now_ms: int) -> bool:
         if self.sweep is not None:

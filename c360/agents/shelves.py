@@ -15,7 +15,7 @@ import msgspec
 from c360.identity.messages import Told
 from c360.identity.node import LeadShelves, Neighbour, NeighbourShelves
 from c360.identity.resolve import Evidence
-from c360.tables.table import Table
+from c360.tables.table import Table, after
 
 V = TypeVar("V")
 
@@ -25,12 +25,6 @@ NEIGHBOURS, WAITING, LENT, EVIDENCE, HOLDERS, TOLD = b"b", b"w", b"u", b"e", b"h
 
 def owner(node: str) -> bytes:
     return blake2b(node.encode(), digest_size=OWNER_BYTES).digest()
-
-
-def beyond(prefix: bytes) -> bytes:
-    """The least key greater than all with this prefix, of which one byte is not 255: that of the table."""
-    kept = prefix.rstrip(b"\xff")
-    return kept[:-1] + bytes([kept[-1] + 1])
 
 
 class ShelfTable(Table[V]):
@@ -56,7 +50,7 @@ class ShelfTable(Table[V]):
         """All entries below a prefix, in no order."""
         low, dirty, live = self.prefix + prefix, self.dirty, self.live
         found = [
-            (full[1:], self.decode(data)) for full, data in self.store.scan(low, beyond(low)) if full[1:] not in dirty
+            (full[1:], self.decode(data)) for full, data in self.store.scan(low, after(low)) if full[1:] not in dirty
         ]
         changed: Iterable[bytes] = self.changed.get(prefix, ())
         if len(prefix) < self.width:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from c360.codecs.record import Record
-from c360.engine.transport import TP, Headers
+from c360.engine.transport import TP, Batch, Headers
 from c360.errors import Misfit
 
 MISFIT_BYTES = 256 * 1024  # of the original kept in a misfit; more is cut, with a hash of all of it; so its headers
@@ -168,3 +168,9 @@ def misfit_record(
             headers=[(name, base64.b64encode(data or b"").decode()) for name, data in headers] if few else [],
         )
     )
+
+
+def misfit_in(stage: str, batch: Batch, i: int, error: BaseException) -> bytes:
+    """The same of the record at an index of a batch."""
+    key, value, headers = batch.keys[i], batch.values[i], batch.headers(i)
+    return misfit_record(stage, batch.tp, batch.offsets[i], batch.times[i], key, value, headers, error)

@@ -59,6 +59,10 @@ def facts_of(context: Context, broker: str | None, *, quiet: bool) -> Facts:
     return read_facts(plan, context.cluster(broker))
 
 
+def graph_of(context: Context, chosen: Identity, broker: str | None, *, quiet: bool) -> Graph:
+    return Graph(facts_of(context, broker, quiet=quiet), chosen.rules)
+
+
 # ------------------------------------------------------------------------------------------------------------- looking
 @identity.command()
 @click.argument("identifier", metavar="NAMESPACE:VALUE")
@@ -70,7 +74,7 @@ def facts_of(context: Context, broker: str | None, *, quiet: bool) -> Facts:
 def show(context: Context, identifier: str, rules: str, as_json: bool, broker: str | None) -> None:
     """The profile of an identifier: its members, what links them, what was refused and why. Exit 1 if nothing is known."""
     plan, chosen = context.plan, chosen_rules(context.plan, rules)
-    graph = Graph(facts_of(context, broker, quiet=as_json), chosen.rules)
+    graph = graph_of(context, chosen, broker, quiet=as_json)
     found = ask.show(plan, chosen, graph, identifier)
     known = bool(found["profile"] or found["holders_total"])
     if as_json:
@@ -129,7 +133,7 @@ def _time(ms: int) -> str:
 def why(context: Context, a: str, b: str, rules: str, as_json: bool, broker: str | None) -> None:
     """The chain of evidence between two, or why they are not one customer. Exit 1 if they are not."""
     plan, chosen = context.plan, chosen_rules(context.plan, rules)
-    found = ask.why(plan, chosen, Graph(facts_of(context, broker, quiet=as_json), chosen.rules), a, b)
+    found = ask.why(plan, chosen, graph_of(context, chosen, broker, quiet=as_json), a, b)
     if as_json:
         print_json(found)
     else:
@@ -160,7 +164,7 @@ def _why(found: dict[str, Any]) -> list[str]:
 def conflicts(context: Context, limit: int, rules: str, as_json: bool, broker: str | None) -> None:
     """Links that join nobody, by reason; values of too many; components that are quarantined."""
     chosen = chosen_rules(context.plan, rules)
-    found = ask.conflicts(chosen, Graph(facts_of(context, broker, quiet=as_json), chosen.rules), limit=limit)
+    found = ask.conflicts(chosen, graph_of(context, chosen, broker, quiet=as_json), limit=limit)
     if as_json:
         print_json(found)
         return
@@ -186,7 +190,7 @@ def conflicts(context: Context, limit: int, rules: str, as_json: bool, broker: s
 def stats(context: Context, limit: int, rules: str, as_json: bool, broker: str | None) -> None:
     """Sizes of profiles, and how many facts, nodes, hubs, shared and quarantined there are."""
     chosen = chosen_rules(context.plan, rules)
-    found = ask.stats(chosen, Graph(facts_of(context, broker, quiet=as_json), chosen.rules), limit=limit)
+    found = ask.stats(chosen, graph_of(context, chosen, broker, quiet=as_json), limit=limit)
     if as_json:
         print_json(found)
         return

@@ -13,6 +13,17 @@ MAX_VALUE_BYTES = 512
 TWIN = "="  # before the name of a namespace, and so of its keys
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 
+
+def shown(key: str) -> str:
+    """A node as the world knows it: a twin is what it is of."""
+    return key.removeprefix(TWIN)
+
+
+def shown_reason(reason: str) -> str:
+    """A reason names a kind; that of a twin is what it is of, too."""
+    return reason.replace(f":{TWIN}", ":")
+
+
 Normalizer = Callable[[str], str | None]
 
 

@@ -28,6 +28,11 @@ class Page:
     def add(self, name: str, kind: str, help_text: str, labels: Labels, value: float) -> None:
         self.families.setdefault(name, (kind, help_text, []))[2].append((labels, value))
 
+    def totals(self, prefix: str, labels: Labels, counts: Iterable[tuple[str, str, float]]) -> None:
+        """Counters `{prefix}{name}_total`: name, help text, value each."""
+        for name, text, value in counts:
+            self.add(f"{prefix}{name}_total", "counter", text, labels, value)
+
     def text(self) -> str:
         lines = []
         for name, (kind, help_text, samples) in self.families.items():
@@ -115,15 +120,18 @@ def _loop(page: Page, loop: Loop) -> None:
 def _govern(page: Page, agent: Govern) -> None:
     for source, counters in agent.counters.items():
         labels = {"source": source}
-        for name, text, value in (
-            ("governed", "Governed records written.", counters.governed),
-            ("retracted", "Rows taken back.", counters.retracted),
-            ("duplicates", "Repeats dropped.", counters.duplicates),
-            ("stale", "Row states dropped that were not newer than the held one.", counters.stale),
-            ("ignored", "Records that no type claims or that say nothing.", counters.ignored),
-            ("links", "Link facts written: what no record had said before.", counters.links),
-        ):
-            page.add(f"c360_{name}_total", "counter", text, labels, value)
+        page.totals(
+            "c360_",
+            labels,
+            (
+                ("governed", "Governed records written.", counters.governed),
+                ("retracted", "Rows taken back.", counters.retracted),
+                ("duplicates", "Repeats dropped.", counters.duplicates),
+                ("stale", "Row states dropped that were not newer than the held one.", counters.stale),
+                ("ignored", "Records that no type claims or that say nothing.", counters.ignored),
+                ("links", "Link facts written: what no record had said before.", counters.links),
+            ),
+        )
         for reason, count in sorted(counters.misfits.items()):
             page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
         for namespace, count in sorted(counters.blocked.items()):
@@ -136,15 +144,18 @@ def _govern(page: Page, agent: Govern) -> None:
 def _identity(page: Page, agent: IdentityAgent, loop: Loop) -> None:
     labels = {"agent": agent.name}
     counters = agent.counters
-    for name, text, value in (
-        ("facts", "Link facts read.", counters.facts),
-        ("facts_novel", "Link facts that were news.", counters.novel),
-        ("misfits", "Records put aside: no facts or messages.", counters.misfits),
-        ("assignments", "Assignments written.", counters.assignments),
-        ("conflicts", "Assignments whose refused links are others than before.", counters.conflicts),
-        ("wide", "Decisions on 200 connected nodes or more.", counters.wide),
-    ):
-        page.add(f"c360_identity_{name}_total", "counter", text, labels, value)
+    page.totals(
+        "c360_identity_",
+        labels,
+        (
+            ("facts", "Link facts read.", counters.facts),
+            ("facts_novel", "Link facts that were news.", counters.novel),
+            ("misfits", "Records put aside: no facts or messages.", counters.misfits),
+            ("assignments", "Assignments written.", counters.assignments),
+            ("conflicts", "Assignments whose refused links are others than before.", counters.conflicts),
+            ("wide", "Decisions on 200 connected nodes or more.", counters.wide),
+        ),
+    )
     for way, value in (("local", counters.local), ("remote", counters.remote)):
         page.add(
             "c360_identity_messages_total", "counter", "Messages of nodes.", {**labels, "way": way}, value
@@ -174,13 +185,16 @@ def _identity(page: Page, agent: IdentityAgent, loop: Loop) -> None:
 def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> None:
     labels = {"agent": agent.name}
     counters = agent.counters
-    for name, text, value in (
-        ("folded", "Governed records folded.", counters.folded),
-        ("profiles_written", "Profile records written, tombstones included.", counters.written),
-        ("profiles_unchanged", "Changed profiles whose record is the same as before.", counters.unchanged),
-        ("profiles_removed", "Tombstones written.", counters.tombstones),
-    ):
-        page.add(f"c360_{name}_total", "counter", text, labels, value)
+    page.totals(
+        "c360_",
+        labels,
+        (
+            ("folded", "Governed records folded.", counters.folded),
+            ("profiles_written", "Profile records written, tombstones included.", counters.written),
+            ("profiles_unchanged", "Changed profiles whose record is the same as before.", counters.unchanged),
+            ("profiles_removed", "Tombstones written.", counters.tombstones),
+        ),
+    )
     behind = max(0.0, (now_ms - counters.newest_cause) / 1000) if lag and counters.newest_cause else 0.0
     page.add(
         "c360_freshness_seconds", "gauge", "How old the newest folded raw record is; 0 without lag.", labels, behind
@@ -190,15 +204,18 @@ def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> No
 def _moves(page: Page, loop: Loop, agent: ProjectionAgent) -> None:
     labels, counters = {"agent": agent.name}, agent.counters
     moves = counters.moves
-    for name, text, value in (
-        ("puts", "Fragments taken into a profile of another subject.", moves.puts),
-        ("adds", "News of such fragments taken in.", moves.adds),
-        ("drops", "Fragments taken out of a profile of another subject.", moves.drops),
-        ("fragments_moved", "Fragments that have left a profile for another.", moves.moved),
-        ("parts_sent", "Messages to other partitions.", moves.sent),
-        ("fragments_large", "Times that a fragment of more than 100 KB was stored.", counters.large),
-    ):
-        page.add(f"c360_{name}_total", "counter", text, labels, value)
+    page.totals(
+        "c360_",
+        labels,
+        (
+            ("puts", "Fragments taken into a profile of another subject.", moves.puts),
+            ("adds", "News of such fragments taken in.", moves.adds),
+            ("drops", "Fragments taken out of a profile of another subject.", moves.drops),
+            ("fragments_moved", "Fragments that have left a profile for another.", moves.moved),
+            ("parts_sent", "Messages to other partitions.", moves.sent),
+            ("fragments_large", "Times that a fragment of more than 100 KB was stored.", counters.large),
+        ),
+    )
     page.add("c360_fragment_bytes_max", "gauge", "Largest such fragment.", labels, counters.largest)
     processors = [task.processor for task in list(loop.tasks.values()) if task.phase is Phase.RUNNING]
     slots = sum(p.moves.held for p in processors if isinstance(p, ProjectionTask))

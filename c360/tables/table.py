@@ -20,8 +20,9 @@ OBJECT_FACTOR = 4  # decoded Python objects against their encoded size: measured
 
 
 def after(prefix: bytes) -> bytes:
-    """The least key greater than all keys with this prefix."""
-    return prefix[:-1] + bytes([prefix[-1] + 1])
+    """The least key greater than all keys with this prefix, of which one byte is not 255: that of the table."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1])
 
 
 class Table(Generic[V]):

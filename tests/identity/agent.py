@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import random
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 
 from c360.engine.loop import Loop, LoopSettings
@@ -17,6 +15,7 @@ from c360.errors import BrokerAway, OutcomeUnknown, TaskCorrupted, TransactionAb
 from c360.tables.store import MemoryStores
 from c360.testing.faults import Crash, FaultyCluster, FaultyStores
 from c360.testing.simulation import Simulation
+from tests.identity.long_form import run_seeds
 from tests.identity.permutations import random_facts, random_rules
 from tests.identity.stage import IdentityStage
 
@@ -131,23 +130,7 @@ def _settle(stage: IdentityStage, loop: Loop) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.identity.agent", description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
-    options = parser.parse_args(arguments)
-    diverged = []
-    for seed in range(options.first, options.first + options.runs):
-        try:
-            run(seed)
-        except Exception:
-            diverged.append(seed)
-            if len(diverged) == 1:
-                traceback.print_exc()
-    print(f"runs {options.runs}, from seed {options.first}")
-    if diverged:
-        print(f"first seeds {diverged[:10]}")
-    print(f"divergences {len(diverged)}")
-    return 1 if diverged else 0
+    return run_seeds(run, arguments, program="tests.identity.agent", about=__doc__, runs=1_000, failures=Exception)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from c360.ops.records import follow
 from c360.ops.verify import verify
 from c360.plan import Plan
 from tests.identity.crowd import crowd, history_of, say
-from tests.stories.tools import stop, wait_for_rest, worker
+from tests.stories.tools import stop, wait_for_rest, wait_until, worker
 from tests.testing.people import people
 
 RECORDS = 40  # of a history
@@ -72,6 +72,10 @@ class Crew:
         """Until everything is read and committed. Raises AssertionError where a worker has ended by itself."""
         wait_for_rest(plan, cluster, self.processes[0], self.log)
         assert self.processes[1].poll() is None, self.log.read_text()
+
+    def caught_up(self, plan: Plan, cluster: Cluster) -> None:
+        """Until what a reset leads to is published as well, which goes on after all is read."""
+        wait_until(lambda: verify(plan, cluster, []).complete, self.processes[0], self.log)
 
     def stop(self) -> None:
         for process in self.processes:

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
-import traceback
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -20,6 +18,7 @@ from c360.identity.node import Node
 from c360.identity.resolve import resolve
 from c360.identity.rules import Rules
 from c360.testing.oracle.identity import Answer, answer
+from tests.identity.long_form import run_seeds
 from tests.identity.world import World
 
 
@@ -195,23 +194,9 @@ def check(world: World, right: Answer, on: dict[str, set[str]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.identity.permutations", description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
-    options = parser.parse_args(arguments)
-    diverged = []
-    for seed in range(options.first, options.first + options.runs):
-        try:
-            run(seed)
-        except AssertionError:
-            diverged.append(seed)
-            if len(diverged) == 1:
-                traceback.print_exc()
-    print(f"runs {options.runs}, from seed {options.first}")
-    if diverged:
-        print(f"first seeds {diverged[:10]}")
-    print(f"divergences {len(diverged)}")
-    return 1 if diverged else 0
+    return run_seeds(
+        run, arguments, program="tests.identity.permutations", about=__doc__, runs=10_000, failures=AssertionError
+    )
 
 
 if __name__ == "__main__":

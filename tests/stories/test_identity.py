@@ -41,7 +41,7 @@ def test_who_is_who_survives_kills_a_lost_disk_and_a_beginning_from_nothing(kafk
             done = c360(kafka, APP, "reset", agent, "--to-earliest", "--execute", STORY=name)
             assert done.returncode == 0, done.stderr
         working.start()
-        working.rest(plan, cluster)
+        working.caught_up(plan, cluster)
         working.stop()
         assert assigned(plan, cluster) == ids
         assert projected(plan, cluster) == profiles

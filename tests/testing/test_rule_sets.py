@@ -16,7 +16,7 @@ from c360.ops.load import RawRecord
 from c360.testing import TestDriver
 from tests.identity.crowd import crowd, say
 from tests.testing.people import Account, Cookie, Customer, Email, Known, Visit, people, who
-from tests.testing.world import NOW, NOW_MS
+from tests.testing.world import NOW, NOW_MS, World, read
 
 HISTORIES, RECORDS = 6, 40
 Said = Sequence[RawRecord | Fact]
@@ -198,3 +198,21 @@ def test_identity_begins_anew_where_most_partitions_have_no_facts() -> None:
             assert assigned(t, TOPICS["identity"]) == before
             t.verify()
         assert records(t, TOPICS)["identity"] == 1 + 2
+
+
+def test_verify_says_that_identity_is_catching_up_until_all_is_said_again() -> None:
+    with World(people()) as t:
+        send(t, told(2, people()))
+        ids = assigned(t, TOPICS["identity"])
+        before = sum(len(batch.keys) for batch in read(t.cluster, TOPICS["identity"]))
+        t.reset("identity@1")
+        complete = []
+        for _ in range(60):
+            for loop in t.loops:
+                loop.turn(0.0)
+                loop.commit_or_abort()
+            said = sum(len(batch.keys) for batch in read(t.cluster, TOPICS["identity"])) - before
+            complete.append(t.report("identity@1").complete)
+            assert not complete[-1] or said >= len(ids)
+        assert complete[-1]
+        assert not complete[0]

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from c360.agents.identity import shown
 from c360.identity.facts import CANNOT, LINK
-from c360.identity.namespace import TWIN
+from c360.identity.namespace import TWIN, shown, shown_reason
 from c360.identity.rules import OK, SHARED, Key, namespace_of
-from c360.ops.identity.graph import Graph, Step, is_own, label_of, said, show_reason
+from c360.ops.identity.graph import Graph, Step, is_own, label_of, said
 from c360.plan import Identity, Plan
 
 LISTED = 100  # of those who have one value
@@ -83,7 +82,7 @@ def link_json(graph: Graph, step: Step) -> dict[str, Any]:
         "subject": step.subject,
         "identifier": shown(step.identifier),
         "status": graph.evidence[step.identifier].status,
-        "refused": None if step.refused is None else show_reason(step.refused),
+        "refused": None if step.refused is None else shown_reason(step.refused),
         "sources": [
             {"source": source, "first_seen": claim.first_seen}
             for source, claim in graph.sources(step.subject, LINK, step.identifier)
@@ -128,7 +127,7 @@ def why(plan: Plan, identity: Identity, graph: Graph, a: str, b: str) -> dict[st
         "linked": path is not None,
         "chain": [link_json(graph, step) for step in steps],
         "refused": [
-            {"subject": step.subject, "identifier": shown(step.identifier), "reason": show_reason(step.refused or ""),
+            {"subject": step.subject, "identifier": shown(step.identifier), "reason": shown_reason(step.refused or ""),
              "meaning": meaning(step.refused or ""), "values": _against(graph, step)}
             for step in refused
         ],
@@ -138,7 +137,7 @@ def why(plan: Plan, identity: Identity, graph: Graph, a: str, b: str) -> dict[st
 
 def _against(graph: Graph, step: Step) -> list[str]:
     """The values for which a link was refused: of the kind that its reason names, in the profiles of both its ends."""
-    kind = show_reason(step.refused or "").partition(":")[2]
+    kind = shown_reason(step.refused or "").partition(":")[2]
     if not kind:
         return []
     found = {shown(step.identifier)}
@@ -169,7 +168,7 @@ def conflicts(identity: Identity, graph: Graph, *, limit: int) -> dict[str, Any]
     for subject, standing in graph.standings.items():
         for identifier, reason in standing.deferred:
             if identifier != TWIN + subject:
-                deferred.setdefault(show_reason(reason), []).append((subject, identifier))
+                deferred.setdefault(shown_reason(reason), []).append((subject, identifier))
     inactive = [(neighbours(graph, node), node) for node, e in graph.evidence.items() if e.status != OK]
     inactive.sort(key=lambda pair: (-pair[0], pair[1]))
     quarantined = [nodes for nodes in graph.components() if len(nodes) > graph.rules.cap]

@@ -15,11 +15,11 @@ from typing import NamedTuple
 from c360.agents.wire import ACTOR, REASON
 from c360.engine.transport import TP, Cluster, Headers
 from c360.errors import Misfit, NeedsOperator, UsageError
-from c360.identity.facts import LINK, OPERATORS, Claim, Fact, Kind, decode_fact, encode_fact
+from c360.identity.facts import LINK, OPERATORS, Claim, Fact, Kind, decode_fact, encode_fact, join
 from c360.identity.namespace import TWIN
 from c360.identity.resolve import Evidence, Standing, resolve
 from c360.identity.rules import OK, Key, Rules
-from c360.identity.whole import Said, evidence_of, gathered
+from c360.identity.whole import Said, evidence_of
 from c360.ops.profiles import normalized
 from c360.plan import OPERATOR, Identity, Plan
 
@@ -53,26 +53,19 @@ class Facts:
         except (ValueError, NeedsOperator):  # msgspec's errors are ValueErrors; the agent puts such aside
             self.unreadable += 1
             return
-        slot = (fact.kind, fact.other, fact.source)
         if value is None:  # somebody has tidied it away
-            self.said.get(fact.subject, {}).pop(slot, None)
+            self.said.get(fact.subject, {}).pop((fact.kind, fact.other, fact.source), None)
             return
-        claims = self.said.setdefault(fact.subject, {})
-        known = claims.get(slot)
-        if known is None or known < fact.claim:
-            claims[slot] = fact.claim
-            if headers:
-                texts = {name: text.decode(errors="replace") for name, text in headers}
-                self.notes[fact.subject, fact.kind, fact.other] = Note(texts.get(REASON, ""), texts.get(ACTOR, ""))
+        if join(self.said.setdefault(fact.subject, {}), fact) and headers:
+            texts = {name: text.decode(errors="replace") for name, text in headers}
+            self.notes[fact.subject, fact.kind, fact.other] = Note(texts.get(REASON, ""), texts.get(ACTOR, ""))
 
     def having(self, facts: Iterable[Fact]) -> Facts:
         """These and some more; the claims of others are shared."""
-        added = gathered(facts)
         said = dict(self.said)
-        for subject, claims in added.items():
-            now = said[subject] = dict(said.get(subject, {}))
-            for slot, claim in claims.items():
-                now[slot] = max(claim, now.get(slot, claim))
+        for fact in facts:
+            claims = said[fact.subject] = dict(said.get(fact.subject, {}))
+            join(claims, fact)
         return Facts(said, self.notes, self.unreadable)
 
     def __iter__(self) -> Iterator[Fact]:
@@ -242,11 +235,6 @@ def label_of(plan: Plan, typed: str) -> Key:
         return normalized(plan, typed)
     except Misfit as misfit:
         raise UsageError(f"{typed!r} identifies nobody: {misfit}") from None
-
-
-def show_reason(reason: str) -> str:
-    """A reason as the world knows it; it may name the kind of a twin."""
-    return reason.replace(f":{TWIN}", ":")
 
 
 def is_own(step: Step) -> bool:

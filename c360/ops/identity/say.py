@@ -15,8 +15,9 @@ from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
 from c360.identity.facts import CANNOT, OPERATORS, Claim, Fact, cannot, encode_fact, link
+from c360.identity.namespace import shown_reason
 from c360.identity.rules import Key, namespace_of
-from c360.ops.identity.graph import Facts, Graph, label_of, show_reason
+from c360.ops.identity.graph import Facts, Graph, label_of
 from c360.plan import OPERATOR, Identity, Plan
 
 What = Literal["separate", "join"]
@@ -126,7 +127,7 @@ def _notes(plan: Plan, graph: Graph, then: Graph, what: What, one: Key, two: Key
     together = _together(then, one, two)
     if what == "join" and not undo and not together:
         reasons = sorted({
-            show_reason(reason) for subject in (one, two) for other, reason in then.refused(subject).items()
+            shown_reason(reason) for subject in (one, two) for other, reason in then.refused(subject).items()
             if namespace_of(other) == OPERATOR
         })  # fmt: skip
         notes.append(f"they would not be one: {', '.join(reasons) or 'one of them joins nobody'}")

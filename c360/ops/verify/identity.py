@@ -82,7 +82,7 @@ class IdentityCheck:
                 out.cannot_tell(
                     f"{self.identity.agent}: {unread} {what} are not read yet, so assignments may be of before"
                 )
-        if any(task.notes.keys() & {"catch_up", "sweep"} for task in positions.values()):
+        if any(task.notes.keys() & {"catch_up", "settling", "sweep"} for task in positions.values()):
             out.cannot_tell(f"{self.identity.agent} is catching up after a reset: its assignments are of before")
         assigned = read_assignments(self.log, self.plan.assignments(self.identity), out)
         if out.complete:
