@@ -175,6 +175,7 @@ class Tasks(Outbox):
             self._commit(self.tasks[partition], self.stores[partition])
 
     def _commit(self, task: IdentityTask, store: Store) -> None:
+        task.settle(self)
         task.finish({}, 0, self)
         entries = [entry for table in task.tables for entry in table.changes()]
         sizes = [len(value) for _, value in entries if value is not None]

@@ -78,6 +78,7 @@ class Driven:
         self.offset += n
         begun = thread_time()
         self.processor.process(batch, self.out)
+        self.processor.settle(self.out)
         self.processor.finish({self.tp: self.offset}, AT, self.out)
         for table in self.processor.tables:
             self.store.write(table.changes())

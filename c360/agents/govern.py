@@ -230,8 +230,11 @@ class GovernTask:
     def wants(self, now_ms: int) -> bool:
         return False
 
+    def settle(self, out: Outbox) -> None:
+        """Its tasks have nothing to tell each other."""
+
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
-        pass
+        """All is said as it comes."""
 
     def process(self, batch: Batch, out: Outbox) -> None:
         if batch.tp.topic == self.truncates:
@@ -451,6 +454,8 @@ class _Arrivals:
 
 class Govern:
     """The agent: which topics, which task."""
+
+    loops: Sequence[str] = ()
 
     def __init__(self, plan: Plan, topics: Callable[[], Mapping[str, int]]) -> None:
         """`topics` gives the names and partition counts of what exists now."""

@@ -6,7 +6,7 @@ where it belongs. In numbered steps:
 1. read      facts of the task's subjects, and messages of other tasks' nodes
 2. round     each node that has messages takes all of them in one step. What it says to nodes of the same partition is kept
              for the next round (or for a node's turn in this one), the rest goes to the loop topic, keyed by the node
-3. finish    before a commit: rounds until nothing is left, so that no message is ever in memory only
+3. settle    before a commit: rounds until nothing is left, so that no message is ever in memory only
 4. publish   what is another for a subject or a node than at the last commit, once
 
 One round per batch, and not as many as it takes: what comes with the next batches is then taken in the same steps.
@@ -272,15 +272,17 @@ class IdentityTask:
     def wants(self, now_ms: int) -> bool:
         return self.sweep is not None or (self.settling is not None and not self.settling.round and not self.catch_up)
 
-    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+    def settle(self, out: Outbox) -> None:
         while self.inbox:
             self._round(out)
+
+    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
         if self.catch_up and all(
             positions[TP(name.rpartition("/")[0], self.partition)] >= end for name, end in self.catch_up.items()
         ):
             self.catch_up = {}
         if self.settling is not None and not self.catch_up:
-            self._settle(self.settling, out)
+            self._come_to_rest(self.settling, out)
         nodes, counters = self.nodes.live, self.counters
         for key, before in self.before.items():
             node = nodes[key.encode()]
@@ -422,7 +424,7 @@ class IdentityTask:
             out.send(self.changes, standing.profile.encode(), encode(event))
 
     # ----------------------------------------------------------------------------------------------- after a reset
-    def _settle(self, settling: Settling, out: Outbox) -> None:
+    def _come_to_rest(self, settling: Settling, out: Outbox) -> None:
         """Take part in the rounds, and begin to publish after the last."""
         if settling.over(self.partitions):
             self.settling, self.sweep = None, ("nodes", "")
@@ -479,6 +481,7 @@ class IdentityAgent:
         planned = plan.agent(identity.agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.reads = planned.reads
+        self.loops: Sequence[str] = (plan.loop(identity),)
         (self.log,) = planned.changelogs
         self.counters = IdentityCounters()
 

@@ -4,8 +4,9 @@
     records     ─────►  │                         ▲
                         └────── `parts` ──────────┘        what is for the own partition takes effect at once
 
-A step is all that a transaction holds: what is absorbed in batch after batch adds up in `news`, and `place`, `settle` and
-`flush` come once, before the commit. A subject that is its own profile, with nobody else in it, is never seen here.
+What is absorbed in batch after batch adds up in `news`. `place` and `flush` come before the commit, and again when tasks of
+the same process have answered; `settle` comes last, once for a profile. A subject that is its own profile, with nobody else
+in it, is never seen here.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Moves:
         self.tables = (self.shared, self.slots, self.cells)
         self.held = 0  # slots
         self.today = 0  # the greatest day that was told
-        self.news: dict[bytes, News] = {}  # of subjects that were touched in this step
+        self.news: dict[bytes, News] = {}  # of subjects that were touched since the last `place`
         self.sent: list[tuple[bytes, bytes, int]] = []  # key, message, cause
 
     def resume(self, held: int, today: int) -> None:
@@ -143,29 +144,33 @@ class Moves:
         subject = key.decode()
         state.home, state.told = state.home or homes.home_of(subject), True
         drops = homes.begin_life(subject, state.home, life)
-        self._own(key, state)
+        self._own(key, state, self.news[key])
         state.fragment = self.folding.empty()  # news of the life that ends are told to nobody: it has no places
         self._send(drops, -1)
 
     # ------------------------------------------------------------------------------------------------------ place
     def place(self) -> None:
         """Have all homes that were touched say what is new, and where their fragments are to lie."""
-        for key in tuple(self.news):
-            state = self._state(key)
-            if (home := state.home) is None:
-                continue
-            before = home.places.keys() if state.fragment else ()
-            self.folding.expire(state.fragment, self.today)  # nobody else does while it lies elsewhere
-            subject, news = key.decode(), self.news[key]
-            self._send(
-                homes.place(subject, home, state.fragment, news, folding=self.folding, local=self._is_local),
-                self.touched.get(key, -1),
-            )
-            self.counters.moved += any(place not in home.places for place in before)
-        for key in self.news:  # also those to whose profiles others have just come
-            state = self._state(key)
-            self._own(key, state)
-            state.told = _told(key, state)
+        while self.news:
+            turn, self.news = self.news, {}
+            for key, news in turn.items():
+                self._place(key, news)
+            for key, news in turn.items():
+                state = self._state(key)
+                self._own(key, state, news)
+                state.told = _told(key, state)
+
+    def _place(self, key: bytes, news: News) -> None:
+        state = self._state(key)
+        if (home := state.home) is None:
+            return
+        before = home.places.keys() if state.fragment else ()
+        self.folding.expire(state.fragment, self.today)  # nobody else does while it lies elsewhere
+        self._send(
+            homes.place(key.decode(), home, state.fragment, news, folding=self.folding, local=self._is_local),
+            self.touched.get(key, -1),
+        )
+        self.counters.moved += any(place not in home.places for place in before)
 
     def _is_local(self, profile: str) -> bool:
         return partition_of(profile.encode(), self.partitions) == self.partition
@@ -177,7 +182,7 @@ class Moves:
             else:
                 self.sent.append((profile.encode(), encode_part(message), cause))
 
-    def _own(self, key: bytes, state: ProfileState) -> None:
+    def _own(self, key: bytes, state: ProfileState, news: News) -> None:
         """What lies here in the own profile: with others there, in their merge."""
         subject = key.decode()
         if state.shared:
@@ -185,7 +190,7 @@ class Moves:
                 self._shared(key).profile,
                 subject,
                 state.fragment,
-                delta=self.news[key].delta,
+                delta=news.delta,
                 identifiers=() if state.home is None else state.home.identifiers,
                 stays=state.stays(subject),
             )
@@ -241,7 +246,7 @@ class Moves:
             (listing,) = self.owner.alone(profile, state.fragment, state.home.identifiers)
             return state, state.fragment, listing, self.folding.expire(state.fragment, self.today)
         stays, due = state.stays(profile), None
-        if not state.shared or key in self.news:
+        if not state.shared:
             self.profiles.touch((key,))
             if state.fragment and stays:
                 due = self.folding.expire(state.fragment, self.today)
@@ -282,7 +287,6 @@ class Moves:
             out.send(self.topic, key, message, partition_of(key, self.partitions), headers)
         self.counters.sent += len(self.sent)
         self.sent.clear()
-        self.news.clear()
 
     # ------------------------------------------------------------------------------------------------------ state
     def _state(self, key: bytes) -> ProfileState:

@@ -217,11 +217,13 @@ class ProjectionTask:
             return True
         return self.windowed and (max(self.today, self.announced) < now_ms // DAY_MS or self._first_due() <= self.today)
 
+    def settle(self, out: Outbox) -> None:
+        self.moves.place()
+        self.moves.flush(out)
+
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
         if self.windowed:
             self._announce(now_ms // DAY_MS, out)
-        self.moves.place()
-        if self.windowed:
             self._expire()
         if self.catch_up:
             self._settle_only()
@@ -231,7 +233,6 @@ class ProjectionTask:
             if self.sweep is not None:
                 self._sweep()
             self._write_all(out)
-        self.moves.flush(out)
         self.touched.clear()
 
     def _announce(self, day: int, out: Outbox) -> None:
@@ -369,6 +370,7 @@ class ProjectionAgent:
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.reads = planned.reads
         self.compiled = compile_projection(plan, projection)
+        self.loops: Sequence[str] = () if self.compiled.parts is None else (self.compiled.parts,)
         self.counters = ProjectionCounters()
 
     def lead_topics(self) -> Sequence[str]:

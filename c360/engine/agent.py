@@ -58,8 +58,15 @@ class Processor(Protocol):
         """The one record of `batch` made `process` raise: put it aside so that the others go on."""
         ...
 
+    def settle(self, out: Outbox) -> None:
+        """Before a commit: tell other tasks of the agent what they are to be told. Again, when that had them answer."""
+        ...
+
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
-        """Before a commit: say what is due. `positions`: next offsets of the inputs; `now_ms`: for timers only."""
+        """Before a commit, when all have settled: say what is due.
+
+        `positions`: next offsets of the inputs; `now_ms`: for timers only.
+        """
         ...
 
     def wants(self, now_ms: int) -> bool:
@@ -76,11 +83,15 @@ class Task:
 
 
 class Agent(Protocol):
-    """A stage: its own consumer group, changelog and kind of processor."""
+    """A stage: its own consumer group, changelog and kind of processor.
+
+    `loops`: inputs that its own tasks write, naming the partition; between tasks of one process they may not pass the log.
+    """
 
     name: str
     group: str
     fingerprint: str
+    loops: Sequence[str]
 
     def lead_topics(self) -> Sequence[str]: ...
     def task(self, lead: TP) -> Task: ...

@@ -2,9 +2,10 @@
 
     1 poll      records of owned partitions; rebalance callbacks run here and nowhere else
     2 filter    records of tasks that are not running, or below a task's next offset
-    3 process   the agent's processor turns a batch into dirty table entries and output
+    3 process   the agent's processor turns a batch into dirty table entries and output, and into mail for other tasks
     4 send      the first output begins a transaction; output is produced as it comes
-    5 commit    changelog records and positions of each moved task → offsets to the transaction → commit
+    5 commit    mail until there is none → changelog records and positions of each task with news → offsets to the
+                transaction → commit
     6 disk      one write per task: the same entries and positions; only after 5
     7 clean     dirty becomes clean; base positions are the next ones
 
@@ -35,6 +36,7 @@ from c360.clock import Clock
 from c360.engine.agent import Agent, Processor, Task
 from c360.engine.metrics import LoopMetrics
 from c360.engine.owners import LastOwners
+from c360.engine.post import Post
 from c360.engine.restore import PATIENCE_S, Progress, restore
 from c360.engine.standby import Standby
 from c360.engine.state import TaskState, encode_positions, partitions_of
@@ -84,6 +86,9 @@ class LoopSettings:
     commit_records: int = 150_000  # or after so many records: bounds memory between commits
     abandoned_s: float = 6.5  # so long no live worker has a transaction open: longer than behind_s
     committed_timeout_s: float = 60.0
+    mail_records: int = (
+        20_000  # between tasks of this loop in one commit, more go through the log; 0: all (docs/decisions/0015)
+    )
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
     static: bool = True  # be a static member of the group, named as the slot, where that can be (docs/decisions/0008)
     standby: bool = False  # keep copies of the tasks that others run
@@ -192,6 +197,7 @@ class Loop:
         self.metrics = LoopMetrics(agent.name)
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
         self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
+        self.post = Post(agent.loops if self.settings.mail_records else ())
         self.in_transaction = False
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
@@ -250,6 +256,7 @@ class Loop:
             if batches:
                 self.computing.take()
             done = sum(self._process(batch) for batch in batches)
+            self._deliver(at_least=self.settings.batch_records)
             behind = done >= self.settings.batch_records
             # 5 to 7
             if self._commit_due(idle=not done, behind=behind):
@@ -310,8 +317,31 @@ class Loop:
         except Exception as error:
             raise _BatchFailed(task, batch, error) from error
         task.next[batch.tp] = batch.offsets[-1] + 1
+        self.post.read(batch.tp, task.next[batch.tp])
         self.uncommitted += len(batch)
         self.metrics.processed(len(batch), time.thread_time() - begun)
+
+    def _deliver(self, at_least: int = 1) -> int:
+        """Mail of those tasks that have so much; how many messages."""
+        delivered = 0
+        for batch in self.post.take(at_least) if self.post.mail else ():
+            processor = self.owners[batch.tp].processor
+            assert processor is not None
+            try:
+                processor.process(batch, self)
+            except C360Error:
+                raise
+            except Exception as error:
+                self._without_mail(f"a message raised {type(error).__name__}")
+                raise TransactionAborted("mail between tasks failed") from error
+            delivered += len(batch)
+        self.metrics.mail += delivered
+        return delivered
+
+    def _without_mail(self, why: str) -> None:
+        """Through the log each message has an offset, so that the one that fails can be found and put aside."""
+        log.warning("%s: %s; what its tasks tell each other goes through the log from now on", self.agent.name, why)
+        self.post = Post(())
 
     def _process_carefully(self, task: RunningTask, batch: Batch) -> int:
         """After a failure: small pieces with a commit after each, and the one record that fails alone put aside."""
@@ -355,6 +385,9 @@ class Loop:
     def _look_closer(self, task: RunningTask) -> None:
         """As `_bisect`, for what only shows when it is to be written, such as a state that has grown too large."""
         moved = task.moved()
+        if self.post.topics:
+            self._without_mail("too large a record is to be written")
+            return
         if not moved:
             raise EngineFatal(f"{self.agent.name}: a record of over {self.settings.record_bytes} bytes, of no input")
         for tp, position in moved.items():
@@ -381,7 +414,10 @@ class Loop:
         if not self.in_transaction:
             self._begin()
         assert self.producer is not None
-        self.producer.produce(topic, key, value, partition, headers)
+        if topic in self.post.topics and partition is not None:
+            self.post.send(TP(topic, partition), (key, value, headers), self.producer)
+        else:
+            self.producer.produce(topic, key, value, partition, headers)
 
     def _begin(self) -> None:
         assert self.producer is not None
@@ -458,6 +494,7 @@ class Loop:
         """5a: the last output, and the changelog of each task that has something to say."""
         changed = []
         now = self.clock()
+        self._settle_all()
         for task in self._running():
             state, processor = task.state, task.processor
             assert state is not None
@@ -490,7 +527,27 @@ class Loop:
             )
             logged = self._log(task, changes, positions)
             changed.append(_Made(task, moving, changes, positions, notes, known, logged))
+        if changed:
+            assert self.producer is not None
+            self.post.spill(self.producer)  # what was said in `finish`
         return changed
+
+    def _settle_all(self) -> None:
+        """Until no task has mail: all of what they tell each other is in this transaction, up to what one should hold."""
+        left = self.settings.mail_records
+        while True:
+            for task in self._running():
+                assert task.processor is not None
+                try:
+                    task.processor.settle(self)
+                except _TooLarge:
+                    raise _CommitFailed(task) from None
+            if left <= 0:
+                assert self.producer is not None
+                self.post.spill(self.producer)
+            if not (delivered := self._deliver()):
+                return
+            left -= delivered
 
     def _write(self, made: _Made, now: float) -> None:
         """6 and 7 of a task, after the commit."""
@@ -582,8 +639,7 @@ class Loop:
     def _drop(self, task: RunningTask) -> None:
         restoring, task.phase = task.phase is Phase.RESTORING, Phase.GONE
         self.tasks.pop(task.task.lead, None)
-        for tp in task.task.inputs:
-            self.owners.pop(tp, None)
+        self._disown(task)
         self.consumer.unfetch(task.task.inputs)
         if restoring:  # the store is in the hands of the restore thread, and may be opened there again
             self.executor.submit(task.close)
@@ -604,8 +660,12 @@ class Loop:
 
     def _stop_running(self, task: RunningTask) -> None:
         task.phase = Phase.RESTORING
+        self._disown(task)
+
+    def _disown(self, task: RunningTask) -> None:
         for tp in task.task.inputs:
             self.owners.pop(tp, None)
+        self.post.drop(task.task.inputs)
 
     def _restore_now(self, tasks: list[RunningTask], progress: Progress) -> bool:
         """In the restore thread: follow the changelogs, wait until the group's offsets are settled, follow the rest.
@@ -762,6 +822,7 @@ class Loop:
                 task.phase = Phase.RUNNING
                 self.owners.update(dict.fromkeys(task.task.inputs, task))
                 self.consumer.fetch(task.base)
+            self.post.close(self.owners)
             if self.settings.adopt:
                 self.recommitted = -math.inf  # the group is to have them at once, also when nothing moves
             self.metrics.restored(progress)
@@ -890,6 +951,8 @@ class Loop:
     def _forget_transaction(self) -> None:
         self.in_transaction = False
         self.uncommitted = 0
+        self.post.mail.clear()
+        self.post.close(self.owners)
 
 
 def _or_nothing(offset: int | None) -> str:

@@ -14,6 +14,7 @@ class LoopMetrics:
 
     agent: str
     records: int = 0
+    mail: int = 0  # messages between tasks that did not pass the log; of aborted transactions, too
     process_cpu_s: float = 0.0
     commits: int = 0
     commit_s: float = 0.0

@@ -108,6 +108,7 @@ class Simulation:
             commit_share=0.0,
             behind_s=0.0,
             commit_records=30,
+            mail_records=self.dice.choice((0, 3, 1000)),
             away_s=0.0,
             abandoned_s=0.0,  # its measure is real time
             standby=self.dice.random() < 0.15,

@@ -76,6 +76,9 @@ class Counting:
         self.seen += 1
         out.send(toy_dlq(self.toy), batch.keys[0], type(error).__name__.encode(), batch.tp.partition)
 
+    def settle(self, out: Outbox) -> None:
+        pass
+
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
         if self.wants(now_ms):
             self.due = None
@@ -92,6 +95,7 @@ class Toy:
     name: str = "toy"
     inputs: tuple[str, ...] = ("in",)
     fingerprint: str = "f1"
+    loops: Sequence[str] = ()
     clock: Clock = field(default_factory=Clock)
     batches: list[tuple[TP, list[int]]] = field(default_factory=list)  # all that any processor was given
 

@@ -76,6 +76,7 @@ def _alone(stage: IdentityStage, dice: random.Random) -> None:
         commit_share=0.0,
         behind_s=0.0,
         commit_records=dice.choice((5, 100)),
+        mail_records=dice.choice((0, 3, 1000, 1000)),
         away_s=0.0,
         abandoned_s=0.0,
         store_tries=1000,

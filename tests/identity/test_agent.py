@@ -181,6 +181,7 @@ def test_an_aborted_batch_leaves_nothing_in_memory() -> None:
     for table in task.tables:
         table.rolled_back()
     task.resume(task.notes())
+    task.settle(tasks)
     task.finish({}, 0, tasks)
     assert tasks.said == []
     assert [entry for table in task.tables for entry in table.changes()] == []

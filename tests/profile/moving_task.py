@@ -172,6 +172,7 @@ class Task:
         subjects = {key for key, value in said if not isinstance(value, bytes)}
         self.news = sorted(subjects | {key.decode() for key in self.processor.moves.news})  # subjects that were touched
         positions = {TP(topic, self.partition): n for topic, n in self.positions.items()}
+        self.processor.settle(out)
         self.processor.finish({TP(t, self.partition): 0 for t in self._topics()} | positions, 0, out)
         return out
 

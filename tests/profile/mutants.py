@@ -111,7 +111,9 @@ MUTANTS = [
     Mutant("records of an erased life count", Moves, "fold", "if record.life < life:", "if False:"),
     Mutant("a new life waits for its Erased", Moves, "fold", "if record.life > life:", "if False:"),
     Mutant("news are told to nobody", Moves, "fold", "fold(news.delta,", "fold({},"),
-    Mutant("its own fragment is emptied first", Moves, "_begin_life", "self._own(key, state)", "pass", 69),
+    Mutant(
+        "its own fragment is emptied first", Moves, "_begin_life", "self._own(key, state, self.news[key])", "pass", 69
+    ),
     Mutant("an erased life goes on", Moves, "_begin_life", "state.fragment = self.folding.empty()", "pass"),
     Mutant("a new life is like the first", Moves, "_begin_life", "home_of(subject), True", "home_of(subject), False"),
     Mutant("Erased is not heard", Moves, "_hear", "self._begin_life(key, state, life)", "pass"),
@@ -137,7 +139,7 @@ MUTANTS = [
         'Shared(self.owner.new(), b"",',
     ),
     Mutant("nobody is to be told", Moves, "place", "state.told = _told(key, state)", "pass"),
-    Mutant("its own is not among others", Moves, "place", "self._own(key, state)", "pass"),
+    Mutant("its own is not among others", Moves, "place", "self._own(key, state, news)", "pass"),
     Mutant(
         "what was shared is not written",
         Moves,
@@ -154,7 +156,7 @@ MUTANTS = [
         "state.fragment if True else",
     ),
     Mutant("what was said is said again", Moves, "flush", "self.sent.clear()", "pass"),
-    Mutant("news stay news", Moves, "flush", "self.news.clear()", "pass"),
+    Mutant("news are said twice", Moves, "place", "self._place(key, news)", "[self._place(key, news) for _ in '12']"),
     Mutant("aborted news stay", Moves, "resume", "self.news.clear()", "pass"),
     Mutant("what was aborted is said", Moves, "resume", "self.sent.clear()", "pass"),
     Mutant("slots are counted anew", Moves, "resume", "self.held, self.today = held, today", "self.today = today"),
