@@ -31,7 +31,8 @@ log = logging.getLogger("c360.worker")
 
 AWAY_S = 1.0
 LOOK_S = 5.0  # between two looks at which topics there are
-# A merge takes eight commits, one after the other; without identity a change takes two (docs/decisions/0014).
+# A merge takes three commits, and up to eight where its tasks are in several processes; without identity a change takes two
+# (docs/decisions/0014, 0015).
 MANY_HOPS_SHARE = 0.75
 TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 

@@ -12,7 +12,7 @@ where it belongs. In numbered steps:
 One round per batch, and not as many as it takes: what comes with the next batches is then taken in the same steps.
 First in, first out between any two nodes: both are on one partition, and all that the one says to the other goes through
 memory in the order of its steps; or they are not, and all of it goes through one partition of the loop topic, written by
-one task.
+one task, or by hand where the engine keeps that order (`engine.post`).
 
 After a reset nothing is published before all tasks have read the facts up to where they ended then, and what follows from
 them has come to rest (`Settling`); afterwards every subject is, some per commit, under greater numbers than before.
@@ -167,7 +167,7 @@ class IdentityCounters:
     facts: int = 0
     novel: int = 0
     local: int = 0  # messages to nodes of the same partition
-    remote: int = 0  # records for the loop topic
+    remote: int = 0  # messages for other tasks
     assignments: int = 0
     conflicts: int = 0  # assignments whose refused links are others than before
     misfits: int = 0

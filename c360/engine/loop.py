@@ -86,9 +86,8 @@ class LoopSettings:
     commit_records: int = 150_000  # or after so many records: bounds memory between commits
     abandoned_s: float = 6.5  # so long no live worker has a transaction open: longer than behind_s
     committed_timeout_s: float = 60.0
-    mail_records: int = (
-        20_000  # between tasks of this loop in one commit, more go through the log; 0: all (docs/decisions/0015)
-    )
+    # From task to task in one commit, what is more goes through the log; 0: all does (docs/decisions/0015).
+    mail_records: int = 20_000
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
     static: bool = True  # be a static member of the group, named as the slot, where that can be (docs/decisions/0008)
     standby: bool = False  # keep copies of the tasks that others run

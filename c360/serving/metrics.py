@@ -84,6 +84,9 @@ def _loop(page: Page, loop: Loop) -> None:
     page.add(
         "c360_process_cpu_seconds_total", "counter", "CPU time in processors.", agent, round(metrics.process_cpu_s, 6)
     )
+    page.add(
+        "c360_mail_total", "counter", "Messages between tasks of this process, not in the log.", agent, metrics.mail
+    )
     page.add("c360_commits_total", "counter", "Transactions committed.", agent, metrics.commits)
     page.add("c360_commit_seconds_total", "counter", "Time in commits.", agent, round(metrics.commit_s, 6))
     page.add("c360_commit_seconds_max", "gauge", "Longest commit so far.", agent, round(metrics.commit_s_max, 6))

@@ -1,13 +1,6 @@
-"""Guards taken away, one at a time: functions written anew with a line of theirs replaced."""
+"""Guards of moving profiles, to be taken away one at a time."""
 
 from __future__ import annotations
-
-import inspect
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
-from unittest.mock import patch
 
 from c360.agents.moves import Moves
 from c360.agents.projection import ProjectionTask
@@ -15,26 +8,7 @@ from c360.profile import home
 from c360.profile.listing import Listings
 from c360.profile.rows import Rows
 from c360.profile.slots import Owner
-
-
-class Mutant(NamedTuple):
-    what: str
-    owner: Any  # module or class
-    function: str
-    old: str
-    new: str
-    seed: int = 0  # one that notices, as histories are drawn today
-
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        function = getattr(self.owner, self.function)
-        source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(self.old) == 1, f"{self.function} no longer has this line once: {self.old}"
-        made: dict[str, Any] = {}
-        exec(compile(source.replace(self.old, self.new), "mutant", "exec"), function.__globals__, made)
-        with patch.object(self.owner, self.function, made[self.function]):
-            yield
-
+from tests.mutant import Mutant
 
 MUTANTS = [
     Mutant("an old assignment wins", home, "assign", "elif assigned.seq <= home.seq:", "elif False:"),

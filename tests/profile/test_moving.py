@@ -18,9 +18,10 @@ from c360.profile import home
 from c360.profile.parts import Assigned
 from c360.profile.slots import Owner
 from c360.profile.value import time_text
+from tests.mutant import Mutant
 from tests.profile import test_moving_stories, test_slots
 from tests.profile.moving import PURPOSES, failure_of, history_of, oracle, simulate
-from tests.profile.mutants import MUTANTS, Mutant
+from tests.profile.mutants import MUTANTS
 from tests.profile.stage import Stage
 from tests.profile.test_moving_stories import LAST, SUM
 from tests.profile.test_reference import reference
