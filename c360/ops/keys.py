@@ -11,7 +11,7 @@ import os
 import stat
 from base64 import b64decode, b64encode
 from binascii import Error
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from c360.errors import NeedsOperator, UsageError
@@ -64,8 +64,8 @@ def read_keys(path: Path) -> list[bytes]:
             content = file.read()
     except FileNotFoundError:
         raise UsageError(
-            f"there is no master key file {path} (C360_KEYS): bring it from where the app was first run. Only for a new app make"
-            " one, with `c360 keys init`: a new key opens nothing that was sealed with another"
+            f"there is no master key file {path} (C360_KEYS): bring it from where the app was first run. Only for a new app"
+            " make one, with `c360 keys init`: a new key opens nothing that was sealed with another"
         ) from None
     except OSError as error:
         raise UsageError(f"the master key file {path} (C360_KEYS) cannot be read: {error.strerror}") from error
@@ -94,24 +94,22 @@ def init_keys(path: Path, random: Random) -> str:
     key = random(KEY_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise UsageError(f"{path} exists already; it may be the only key to what was sealed, so it stays") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-    _fill(descriptor, [key])
-    _sync_directory(path)
+        raise UsageError(f"{path.parent} cannot be made: {error.strerror}") from error
+    if path.exists():
+        raise UsageError(f"{path} exists already; it may be the only key to what was sealed, so it stays")
+    _write(path, lambda: [key])
     return f"{WRAPPED}:{master_id(key)}"
 
 
 def rotate_keys(path: Path, random: Random) -> str:
     """Add a new key, which wraps from now on; its generation. What older ones wrapped is to be rewrapped (`rewrapped`).
 
-    Every process needs the new file: on this machine they read it when they meet the new generation.
+    Every process needs the new file: they read it again when they meet the new generation.
     """
-    keys = [*read_keys(path), random(KEY_BYTES)]
-    _replace(path, keys)
-    return f"{WRAPPED}:{master_id(keys[-1])}"
+    key = random(KEY_BYTES)
+    _write(path, lambda: [*read_keys(path), key])
+    return f"{WRAPPED}:{master_id(key)}"
 
 
 def retire_keys(path: Path, used: Collection[str]) -> list[str]:
@@ -120,32 +118,47 @@ def retire_keys(path: Path, used: Collection[str]) -> list[str]:
     `used`: generations that records are wrapped by (`generations_used`), read to the end after every worker has the new
     file. Raises NeedsOperator if one of them would go.
     """
-    keys = read_keys(path)
-    old = [f"{WRAPPED}:{master_id(key)}" for key in keys[:-1]]
-    if needed := sorted(set(old) & set(used)):
-        raise NeedsOperator(f"{', '.join(needed)} still wraps keys: rewrap them first, with `c360 keys rotate`")
-    _replace(path, keys[-1:])
+    old: list[str] = []
+
+    def kept() -> list[bytes]:
+        keys = read_keys(path)
+        old.extend(f"{WRAPPED}:{master_id(key)}" for key in keys[:-1])
+        if needed := sorted(set(old) & set(used)):
+            raise NeedsOperator(f"{', '.join(needed)} still wraps keys: rewrap them first, with `c360 keys rotate`")
+        return keys[-1:]
+
+    _write(path, kept)
     return old
 
 
-def _replace(path: Path, keys: Sequence[bytes]) -> None:
+def _write(path: Path, keys: Callable[[], Sequence[bytes]]) -> None:
+    """Put keys in the place of the file. `keys` is called while nobody else may: the file beside is the lock, too."""
     beside = path.with_name(f".{path.name}.new")
     try:
-        beside.unlink(missing_ok=True)  # of a rotation that crashed
-        _fill(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), keys)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(
+            f"{beside} exists: another process changes the keys now, or one was killed at it. If none does, remove that file"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            os.fchmod(descriptor, 0o600)  # whatever the umask takes away
+            file.write(_text(keys()))
+            file.flush()
+            os.fsync(descriptor)
         beside.rename(path)
         _sync_directory(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}. Its keys are as they were") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
-def _fill(descriptor: int, keys: Sequence[bytes]) -> None:
+def _text(keys: Sequence[bytes]) -> str:
     said = {"format": FORMAT, "keys": [{"id": master_id(k), "key": b64encode(k).decode()} for k in keys]}
-    with open(descriptor, "w", encoding="ascii") as file:
-        os.fchmod(file.fileno(), 0o600)  # whatever the umask takes away
-        file.write(json.dumps(said, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    return json.dumps(said, indent=1) + "\n"
 
 
 def _sync_directory(path: Path) -> None:
