@@ -175,7 +175,8 @@ def test_one_that_stands_in_another_place_than_it_truly_says_is_elsewhere() -> N
     "value",
     [
         None, 7, "Ann", [], {}, {"~sealed": "a:b:c"}, {"~sealed": "a:b", "subject": "s"}, {"~sealed": 1, "subject": "s"},
-        {"~sealed": "a:b:c", "subject": None}, {"~sealed": "a:b:c", "subject": "s", "more": 1}, {"~sealed": "a:b:c:d", "subject": "s"},
+        {"~sealed": "a:b:c", "subject": None}, {"~sealed": "a:b:c", "subject": "s", "more": 1},
+        {"~sealed": "a:b:c:d", "subject": ""},
     ],
 )  # fmt: skip
 def test_what_has_not_the_form_of_a_sealed_value_is_refused(value: object) -> None:
