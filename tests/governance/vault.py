@@ -50,6 +50,8 @@ class FakeVault:
                 return 400, {"errors": ["encryption key not found"]}
             self.add(name)  # as it does for a token that may create
         items = body["batch_input"]
+        if len(items) > 499:
+            return 400, {"errors": ["refused JSON input due to high complexity: exceeded maximum number of strings"]}
         self.asked.append((what, len(items)))
         results = [self._one(what, self.keys[name], item) for item in items]
         failed = what == "decrypt" and any("error" in result for result in results)
