@@ -33,7 +33,7 @@ from c360.governance.sealing import (
 
 CIPHER = "AES-SIV-512"
 SECRET_BYTES = 32
-KEPT = 20_000  # keys that are ready for use, per task; see `docs/sealing.md` for what one takes
+KEPT = 10_000  # keys at hand, per ring: 0.5 KB each, and 7 µs to unwrap with a master key in memory
 WRAPPED = "c360"  # the beginning of what a local master key wrapped
 APP = "~app"  # in place of a subject, whose namespace begins with a letter: the app's own secret
 SECRET = "secret"
