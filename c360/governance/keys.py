@@ -210,9 +210,9 @@ def rewrapped(records: Iterable[tuple[bytes, bytes]], master: MasterKeys) -> lis
     return made
 
 
-def generations_used(values: Iterable[bytes]) -> set[str]:
-    """Generations that some record is still wrapped by: none of them may be taken from the master keys."""
-    return {generation(_decode(value).wrapped) for value in values}
+def generations_used(records: Iterable[tuple[bytes, bytes]]) -> set[str]:
+    """Generations that some record (key, value) is still wrapped by: none of them may be taken from the master keys."""
+    return {generation(_read(_name(key), value).wrapped) for key, value in records}
 
 
 def _name(key: bytes) -> str:

@@ -252,7 +252,7 @@ def test_a_rotation_wraps_anew_what_older_keys_wrapped_and_touches_no_data() -> 
     topic.write(renewed)
     topic.catch_up()
     assert rewrapped(topic.written.items(), both) == []
-    assert generations_used(topic.written.values()) == {after.current}
+    assert generations_used(topic.written.items()) == {after.current}
     opener = Opener("shop", after, topic.of_pairs)
     assert {opened(opener, value, s) for s, value in values.items()} == {b'"Ann"'}
     assert open_secret("shop", topic.written[record_key(APP, SECRET)], after) == secret
