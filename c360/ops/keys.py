@@ -1,0 +1,169 @@
+"""The master key file: made once, read at every start, given new keys by rotation. Its bytes: `docs/formats/keys.md`.
+
+Whoever reads it reads every sealed value, so it is refused unless it is its owner's alone (0600). It is written whole, to a
+file beside it that takes its place: a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from base64 import b64decode, b64encode
+from binascii import Error
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from c360.errors import NeedsOperator, UsageError
+from c360.governance.keys import WRAPPED, LocalMasterKeys, Random, generation, master_id
+from c360.governance.sealing import KEY_BYTES
+
+FORMAT = "c360 master keys 1"
+
+
+class FileMasterKeys:
+    """`MasterKeys` of a file. Another process may have rotated it: a generation that is not known yet is looked up there."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError for a file that is missing, open to others, or not whole."""
+        self.path = path
+        self._keys = LocalMasterKeys(read_keys(path))
+
+    @property
+    def current(self) -> str:
+        return self._keys.current
+
+    def wrap(self, secrets: Sequence[bytes]) -> list[str]:
+        return self._keys.wrap(secrets)
+
+    def unwrap(self, wrapped: Sequence[str]) -> list[bytes | None]:
+        self._follow(wrapped)
+        return self._keys.unwrap(wrapped)
+
+    def rewrap(self, wrapped: Sequence[str]) -> list[str | None]:
+        self._follow(wrapped)
+        return self._keys.rewrap(wrapped)
+
+    def _follow(self, wrapped: Sequence[str]) -> None:
+        if any(generation(text) not in self._keys.generations for text in wrapped):
+            self._keys = LocalMasterKeys(read_keys(self.path))
+
+
+def read_keys(path: Path) -> list[bytes]:
+    """The master keys of a file, oldest first. Raises UsageError saying what is wrong with it and what to do."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise UsageError(f"the master key file {path} is not a file (C360_KEYS)")
+            if mode & 0o077:
+                raise UsageError(
+                    f"the master key file {path} can be used by others (its mode is {stat.S_IMODE(mode):04o}):"
+                    f" chmod 600 {path}, and if others may have read it, rotate its keys"
+                )
+            content = file.read()
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no master key file {path} (C360_KEYS): bring it from where the app was first run. Only for a new app"
+            " make one, with `c360 keys init`: a new key opens nothing that was sealed with another"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"the master key file {path} (C360_KEYS) cannot be read: {error.strerror}") from error
+    return _keys_in(path, content)
+
+
+def _keys_in(path: Path, content: bytes) -> list[bytes]:
+    garbled = UsageError(
+        f"the master key file {path} (C360_KEYS) is cut short, altered or something else: bring back a copy of it"
+    )
+    try:
+        said = json.loads(content)
+        if said["format"] != FORMAT or not said["keys"]:
+            raise garbled
+        keys = [b64decode(key["key"], validate=True) for key in said["keys"]]
+        names = [key["id"] for key in said["keys"]]
+    except (ValueError, KeyError, TypeError, Error):
+        raise garbled from None
+    if any(len(key) != KEY_BYTES or master_id(key) != name for key, name in zip(keys, names, strict=True)):
+        raise garbled
+    return keys
+
+
+def init_keys(path: Path, random: Random) -> str:
+    """Make a file with one new key; its generation. Raises UsageError if there is a file: it is never written over."""
+    key = random(KEY_BYTES)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be made: {error.strerror}") from error
+    if path.exists():
+        raise UsageError(f"{path} exists already; it may be the only key to what was sealed, so it stays")
+    _write(path, lambda: [key])
+    return f"{WRAPPED}:{master_id(key)}"
+
+
+def rotate_keys(path: Path, random: Random) -> str:
+    """Add a new key, which wraps from now on; its generation. What older ones wrapped is to be rewrapped (`rewrapped`).
+
+    Every process needs the new file: they read it again when they meet the new generation.
+    """
+    key = random(KEY_BYTES)
+    _write(path, lambda: [*read_keys(path), key])
+    return f"{WRAPPED}:{master_id(key)}"
+
+
+def retire_keys(path: Path, used: Collection[str]) -> list[str]:
+    """Take all keys but the current one out of the file; their generations.
+
+    `used`: generations that records are wrapped by (`generations_used`), read to the end after every worker has the new
+    file. Raises NeedsOperator if one of them would go.
+    """
+    old: list[str] = []
+
+    def kept() -> list[bytes]:
+        keys = read_keys(path)
+        old.extend(f"{WRAPPED}:{master_id(key)}" for key in keys[:-1])
+        if needed := sorted(set(old) & set(used)):
+            raise NeedsOperator(f"{', '.join(needed)} still wraps keys: rewrap them first, with `c360 keys rotate`")
+        return keys[-1:]
+
+    _write(path, kept)
+    return old
+
+
+def _write(path: Path, keys: Callable[[], Sequence[bytes]]) -> None:
+    """Put keys in the place of the file. `keys` is called while nobody else may: the file beside is the lock, too."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(
+            f"{beside} exists: another process changes the keys now, or one was killed at it. If none does, remove that file"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            os.fchmod(descriptor, 0o600)  # whatever the umask takes away
+            file.write(_text(keys()))
+            file.flush()
+            os.fsync(descriptor)
+        beside.rename(path)
+        _sync_directory(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}. Its keys are as they were") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _text(keys: Sequence[bytes]) -> str:
+    said = {"format": FORMAT, "keys": [{"id": master_id(k), "key": b64encode(k).decode()} for k in keys]}
+    return json.dumps(said, indent=1) + "\n"
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
