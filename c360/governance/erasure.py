@@ -125,7 +125,7 @@ class Known(msgspec.Struct, array_like=True, kw_only=True):
     views: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     topics: dict[str, Promise] = msgspec.field(default_factory=dict)
-    passed: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)  # govern task → partition → offset
+    passed: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)  # govern task → partition → offset
     open: set[str] = msgspec.field(default_factory=set)  # requests
 
 
@@ -207,7 +207,7 @@ class _Turn:
                 self.on_out(event)
             case Passed(task, partition, offset):
                 positions = self.books.known.passed.setdefault(task, {})
-                positions[partition] = max(offset, positions.get(partition, 0))
+                positions[str(partition)] = max(offset, positions.get(str(partition), 0))
                 self.touch_open()
             case Deployed():
                 self.on_deployed(event)
@@ -374,7 +374,7 @@ def _passed(node: Node, known: Known) -> set[str]:
     if node.out is None:
         return set()
     partition, offset = node.out
-    return {task for task in known.govern if offset < known.passed.get(task, {}).get(partition, 0)}
+    return {task for task in known.govern if offset < known.passed.get(task, {}).get(str(partition), 0)}
 
 
 def _is_passed(node: Node, known: Known) -> bool:
