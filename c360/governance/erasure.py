@@ -125,7 +125,7 @@ class Known(msgspec.Struct, array_like=True, kw_only=True):
     views: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     topics: dict[str, Promise] = msgspec.field(default_factory=dict)
-    passed: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)  # govern task → partition → offset
+    passed: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)  # by govern task, also one not known yet
     open: set[str] = msgspec.field(default_factory=set)  # requests
 
 
@@ -272,7 +272,6 @@ class _Turn:
             if not erasure.proven and (set(said.govern) - set(known.govern) or set(said.views) - set(known.views)):
                 _unsettle(erasure)
         known.govern, known.views, known.agents, known.topics = said.govern, said.views, said.agents, said.topics
-        known.passed = {task: at for task, at in known.passed.items() if task in said.govern}
 
     def on_answer(self, erasure: Erasure, event: Lift | Found | Beside | Shredded | Settled | Receipt) -> None:
         match event:
@@ -323,8 +322,8 @@ class _Turn:
     def advance(self, erasure: Erasure) -> Certificate | None:
         """As far as the answers allow. The certificate, if this is the moment of its proof."""
         known, nodes = self.books.known, erasure.nodes
-        if erasure.lifted:
-            return None
+        if erasure.lifted or not known.govern:
+            return None  # until it is said who there is, nobody would be waited for
         # 1 shred what is out, and again after further govern tasks have passed it
         for node in nodes.values():
             passed = _passed(node, known)
