@@ -83,7 +83,9 @@ def check(entry: Entry, personal: Collection[str]) -> None:
     for identifier in entry.about:
         namespace, _, value = identifier.partition(":")
         if namespace in personal and not TOKEN.fullmatch(value):
-            raise UsageError(f"an identifier of '{namespace}' is personal and would stand in the audit log; write its token")
+            raise UsageError(
+                f"an identifier of '{namespace}' is personal and would stand in the audit log; write its token"
+            )
     for text in (entry.what, entry.reason, *entry.about, *entry.before.values(), *entry.after.values()):
         if ADDRESS.search(text):
             raise UsageError(

@@ -120,7 +120,9 @@ def check(world: World) -> None:
         certificates = world.certificates[request]
         last = certificates[-1]
         assert [c.revision for c in certificates] == list(range(1, len(certificates) + 1))
-        assert {s.subject for s in last.subjects} | set(last.identifiers) == everybody[request], "not those are certified"
+        assert {s.subject for s in last.subjects} | set(last.identifiers) == everybody[request], (
+            "not those are certified"
+        )
         for node in everybody[request]:
             assert bool(table[node].holds[request].lifted) == erasure.lifting, "not suppressed, or not lifted"
         for view in world.views.values():
@@ -160,7 +162,9 @@ def profile_of(world: World, request: str) -> set[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.governance.erasure_runs", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.governance.erasure_runs", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
     options = parser.parse_args(arguments)

@@ -244,8 +244,6 @@ class World:
         receipt = Receipt(erase.request, erase.identifier, erase.life, agent, {agent: tombstones}, {f"{agent}/0": 1})
         self.say(f"receipts of {agent}", receipt)
 
-
-
     def moves(self) -> Iterator[Any]:
         """All that could happen next."""
         if any(self.at.get(source, 0) < len(said) for source, said in self.inbox.items()):
@@ -280,7 +278,9 @@ class World:
 
     def shred(self) -> None:
         shred = self.shreds.popleft()
-        assert any(n == shred.subject and shred.request in said.holds for n, said in self.log), "shredded before it is out"
+        assert any(n == shred.subject and shred.request in said.holds for n, said in self.log), (
+            "shredded before it is out"
+        )
         keys = self.keys.get(shred.subject, {})
         ids = {key for key, life in keys.items() if life < shred.life}
         for key in ids:
@@ -329,7 +329,8 @@ class World:
         for request, erasure in books.erasures.items():
             if erasure.lifted and request not in self.lifted:
                 self.lifted[request] = {
-                    view.name: view.stamps[at[view.name] - 1] if at.get(view.name) else 0 for view in self.views.values()
+                    view.name: view.stamps[at[view.name] - 1] if at.get(view.name) else 0
+                    for view in self.views.values()
                 }
         for command in commands:
             self.obey(command, books)
@@ -383,12 +384,18 @@ class World:
         for subject in certificate.subjects:
             name = subject.subject
             assert set(subject.keys) == self.destroyed[certificate.request, name], "keys that were not destroyed"
-            assert not [k for k, life in self.keys.get(name, {}).items() if life < subject.life], "proven with keys left"
+            assert not [k for k, life in self.keys.get(name, {}).items() if life < subject.life], (
+                "proven with keys left"
+            )
             for agent in (self.agents[a] for a in books.known.agents if a in self.agents):
-                assert not [r for r in agent.records if r.subject == name and r.life < subject.life], "proven, not removed"
+                assert not [r for r in agent.records if r.subject == name and r.life < subject.life], (
+                    "proven, not removed"
+                )
         for view in self.views.values():
             for name, node in erasure.nodes.items():
-                assert not [f for f in view.facts if f.by == "govern" and outlived(f, name, node.life)], "links are left"
+                assert not [f for f in view.facts if f.by == "govern" and outlived(f, name, node.life)], (
+                    "links are left"
+                )
 
     def read_receipt(self, request: str, name: str, agent: str) -> bool:
         source = f"receipts of {agent}"
