@@ -78,14 +78,20 @@ GUARDS = {
     "one view rests for all": ("erasure.settled >= set(known.views)", "bool(erasure.settled)"),
     "any answer is that to the last probe": ("if erasure.probing and probe == erasure.probe:", "if True:"),
     "whoever is found unsettles nothing": ("        _unsettle(erasure)\n        erasure.proven", "        erasure.proven"),
-    "a new task or view unsettles nothing": ("                _unsettle(erasure)\n        known.govern", "                pass\n        known.govern"),
+    "a new task or view unsettles nothing": (
+        "                _unsettle(erasure)\n        known.govern",
+        "                pass\n        known.govern",
+    ),
     "who is found after the proof stays": ("        erasure.proven = False\n", ""),
     "nobody waits for receipts": ("node.told and agents <= node.receipts.keys() for", "node.told for"),
     "a receipt is one from anybody": ("node.told and agents <= node.receipts.keys() for", "node.told and node.receipts for"),
     "a lift does not wait": ("if erasure.proven and erasure.lifting:", "if erasure.lifting:"),
     "after a lift whoever is found is erased": ("erasure is not None and not erasure.lifted:", "erasure is not None:"),
     "a lift leaves the mark": ("            yield from (Mark(view, identifier, request, False) for view in known.views)\n", ""),
-    "a lift is not written": ("                self.write(identifier, node.life, erasure.request, Hold(erasure.asked_at, self.now))\n", "                pass\n"),
+    "a lift is not written": (
+        "                self.write(identifier, node.life, erasure.request, Hold(erasure.asked_at, self.now))\n",
+        "                pass\n",
+    ),
     "a life is like the last": ("life=1 + (said.life if said else 0)", "life=1"),
     "a repeated request begins anew": ("        if known is None:\n", "        if True:\n"),
     "a receipt that is given again takes back": ("known[name] = max(number, known.get(name, 0))", "known[name] = number"),
@@ -277,7 +283,24 @@ def a_task_that_speaks_before_it_is_known(code: ModuleType) -> None:
     assert told.code.waits_for(told.books.erasures["r"], told.books.known) == ()
 
 
+def a_subject_that_was_found_as_an_identifier(code: ModuleType) -> None:
+    told = Told(code)
+    told.tell(Requested("r", "i1", False), Found("r", (), ("c1",)), Out("c1", 0, 0, HELD))
+    assert told.tell(Found("r", ("c1",))) == [Shred("r", "c1", 1, 1)]
+
+
+def found_after_the_lift(code: ModuleType) -> None:
+    """What identity says before it hears that the mark is off is about nobody's request."""
+    told = Told(code)
+    told.until_proof()
+    told.tell(Lift("r"))
+    assert told.tell(Found("r", ("s2",))) == []
+    assert "s2" not in told.books.suppressed
+
+
 STORIES = [
+    a_subject_that_was_found_as_an_identifier,
+    found_after_the_lift,
     asked_before_it_is_said_who_there_is,
     a_task_that_speaks_before_it_is_known,
     whole_way,

@@ -36,7 +36,8 @@ from tests.test_schemas import AHEAD, holds, schema
 CERTIFICATE = Certificate(
     request="r", revision=1, identifier="email:0a", asked_at=1, proven_at=2,
     subjects=(ErasedSubject("crm:7", 1, ("k1",)),), identifiers=("email:0a",), beside=(), govern=("orders-0",),
-    agents=(Receipts("customer@1", {"b": 1, "a": 2}, {"a/0": 9}),), topics=(GoneBy("raw", "user", None), GoneBy("a", "compact", 3)),
+    agents=(Receipts("customer@1", {"b": 1, "a": 2}, {"a/0": 9}),),
+    topics=(GoneBy("raw", "user", None), GoneBy("a", "compact", 3)),
 )  # fmt: skip
 RECEIPT = Receipt("r", "crm:7", 1, "customer@1", {"b": 1, "a": 2}, {"a/0": 9})
 ENTRY = Entry(who="ann", what="erase", at=5, reason="ticket 7", about=("crm:7",), after={"stage": "suppress"})

@@ -1,4 +1,4 @@
-"""A small world around the erasure protocol: govern that lags, identity, agents that hold and forget, and a process that crashes.
+"""A small world around the erasure protocol: govern that lags, identity, agents that forget, and a process that crashes.
 
 Everything that could be late is: each queue moves when the dice say so. Who answers keeps the contract that
 `c360/governance/messages.py` states, and nothing more.
@@ -236,7 +236,7 @@ class World:
         """A receipt. Identity has one per view that there is: the last one is the one that is given."""
         slot = (erase.request, erase.identifier, agent)
         if agent == "identity" and len(self.views) > 1:
-            self.halves[slot] = self.halves.get(slot, ()) + (tombstones,)
+            self.halves[slot] = (*self.halves.get(slot, ()), tombstones)
             if len(self.halves[slot]) % len(self.views):
                 return
             tombstones = sum(self.halves[slot][-len(self.views) :])
@@ -387,8 +387,8 @@ class World:
             assert not [k for k, life in self.keys.get(name, {}).items() if life < subject.life], (
                 "proven with keys left"
             )
-            for agent in (self.agents[a] for a in books.known.agents if a in self.agents):
-                assert not [r for r in agent.records if r.subject == name and r.life < subject.life], (
+            for holder in (self.agents[a] for a in books.known.agents if a in self.agents):
+                assert not [r for r in holder.records if r.subject == name and r.life < subject.life], (
                     "proven, not removed"
                 )
         for view in self.views.values():
