@@ -347,7 +347,8 @@ class World:
             case Settle():
                 self.views[command.view].asked.append((command, []))
             case Erase():
-                self.check_rest(command, books)
+                if command not in self.erases:  # asked again, it was right the first time
+                    self.check_rest(command, books)
                 self.erases.append(command)
                 for view in self.views.values():
                     view.loop.append(command)
