@@ -31,6 +31,9 @@ BY_ROLE = {
     "projection": "profile", "governed": "governed", "dlq": "dead_letter", "truncates": "truncate", "days": "day",
     "assignments": "assignment", "changes": "identity_change",
 }  # fmt: skip
+AHEAD = {  # of records that no agent writes yet; tests/governance/test_wire.py holds the code to them
+    "audit", "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
+}  # fmt: skip
 NO_SCHEMA = {"raw", "changelog", "replay", "tasks", "links", "loop"}  # the user's, binary, or without records
 END_MS = 1_767_225_600_000
 
@@ -111,7 +114,7 @@ def test_a_schema_is_avro_and_explains_itself(path: Path) -> None:
     contract = schema(path.stem)
     parse_schema(contract)
     assert contract["doc"]
-    assert path.stem in BY_ROLE.values()
+    assert path.stem in {*BY_ROLE.values(), *AHEAD}
 
 
 def test_the_page_says_which_topic_has_which_schema() -> None:

@@ -1,1 +1,4 @@
-"""What may leave, in what form and until when. Pure: no I/O, no clock; time, randomness and ids are arguments."""
+"""Governance: purposes and consent, sealed values, who is to be forgotten, and what is noted of it.
+
+Pure: no I/O, no clock; time, randomness and ids are arguments.
+"""
