@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -98,7 +99,7 @@ def call(preferences: Any) -> dict[str, Any]:
 def from_segment(of: dict[str, Any]) -> tuple[dict[str, str], str | None]:
     found = segment(of, identifiers=["cookie:c"], categories=CATEGORIES, at=AT, source="web", latest=LATEST)
     assert all((d.identifier, d.at, d.source) == ("cookie:c", AT, "web") for d in found.decisions)
-    return {d.purpose: d.status for d in found.decisions}, found.misfit and found.misfit.reason
+    return {d.purpose: d.status for d in found.decisions}, found.misfit.reason if found.misfit else None
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,8 @@ def test_the_specification_s_string_with_a_publisher_segment_is_read() -> None:
 def test_a_string_with_times_and_many_vendors_is_read() -> None:
     core = decode_core("CGL23UdMFJzvuA9ACCENAXCEAC0AAGrAAA5YA5ht7-_d_7_vd-f-nrf4_4A4hM4JCKoK4YhmAqABgAEgAA")
     assert (core.created, core.last_updated, core.cmp_id) == (664_138_268_500, 1_297_135_921_400, 61)
-    assert (core.purposes_consent, core.purposes_li_transparency) == ({3, 5, 6, 8}, {2, 3, 5, 7, 9, 10})
+    assert core.purposes_consent == {3, 5, 6, 8}
+    assert core.purposes_li_transparency == {2, 3, 5, 7, 9, 10}
     consented = members(core.vendors_consent)
     assert (consented[:9], len(consented), consented[-3:]) == ([4, 5, 7, 8, 10, 11, 12, 13, 15], 91, [113, 114, 115])
     assert members(core.vendors_li) == [
@@ -198,7 +200,8 @@ def test_a_bit_field_of_vendors_is_read() -> None:
     core = decode_core("COvFyGBOvFyGBAbAAAENAPCAAOAAAAAAAAAAAEEUACCKAAA")
     assert core.last_updated == 1_582_243_059_300
     assert (core.cmp_id, core.vendor_list_version) == (27, 15)
-    assert (core.purposes_consent, core.purposes_li_transparency) == ({1, 2, 3}, set())
+    assert core.purposes_consent == {1, 2, 3}
+    assert not core.purposes_li_transparency
     assert (members(core.vendors_consent), members(core.vendors_li)) == ([2, 6, 8], [2, 6, 8])
 
 
@@ -270,7 +273,8 @@ def test_what_was_written_is_read(
     consent: set[int], li: set[int], vendors: Ranges, others: Ranges, field: bool
 ) -> None:
     core = decode_core(written(consent, li, vendors, others, [(3, 2, vendors)], field=field))
-    assert (core.purposes_consent, core.purposes_li_transparency) == (consent, li)
+    assert core.purposes_consent == consent
+    assert core.purposes_li_transparency == li
     for v in range(1, 260):
         assert core.vendors_consent.holds(v) is any(a <= v <= b for a, b in vendors)
         assert core.vendors_li.holds(v) is any(a <= v <= b for a, b in others)
@@ -290,10 +294,8 @@ def test_a_string_that_was_cut_is_a_misfit(length: int) -> None:
 
 @given(st.text(max_size=40) | st.text("ABCCCxyz019-_.=", max_size=300))
 def test_garbage_is_read_or_a_misfit_and_never_anything_else(text: str) -> None:
-    try:
-        decode_core(text)
-    except Misfit as error:
-        assert error.reason == "not-consent"
+    with suppress(Misfit):
+        assert decode_core(text).created >= 0
 
 
 @pytest.mark.parametrize(
@@ -367,10 +369,10 @@ def test_a_tc_string_from_the_future_is_clamped() -> None:
     assert found.at == AT - 9
 
 
-@pytest.mark.parametrize("wanted", [{}, {"consent": {0}}, {"consent": {25}}, {"consent": {1}, "vendor": 0}])
-def test_a_mapping_that_asks_for_nothing_that_exists_is_refused(wanted: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("consent", "vendor"), [(set(), None), ({0}, None), ({25}, None), ({1}, 0), ({1}, 1 << 16)])
+def test_a_mapping_that_asks_for_nothing_that_exists_is_refused(consent: set[int], vendor: int | None) -> None:
     with pytest.raises(DeclarationError, match="a mapping from TCF"):
-        FromTcf(**{name: frozenset(value) if isinstance(value, set) else value for name, value in wanted.items()})
+        FromTcf(consent=frozenset(consent), vendor=vendor)
 
 
 DAY = AT - AT % DAY_MS

@@ -75,7 +75,7 @@ def test_a_mask_of_other_purposes_is_our_mistake() -> None:
 
 
 def test_an_attribute_has_a_state_per_distinct_purpose_set_of_its_sources() -> None:
-    assert STATES == {
+    assert dict(STATES) == {
         "orders": (M,),
         "last_seen": (M, S),
         "claims": (S,),
