@@ -111,7 +111,9 @@ OPEN = Answer(True, "open", WEB0, NOW + AGE)
 def test_before_the_commit_the_fence_must_still_be_held() -> None:
     taken = Taken(frozenset({"email:a"}), None)
     assert recheck(taken, OPEN, (), now=NOW) == OPEN
-    assert recheck(taken, Answer(False, "stale", WEB0), (), now=NOW) == Answer(False, "stale", WEB0)
+    shut = Answer(False, "stale", WEB0)
+    assert recheck(taken, shut, (), now=NOW) == shut
+    assert recheck(Taken(frozenset({"email:a"}), NOW), shut, {"email:a"}, now=NOW) == shut
 
 
 def test_before_the_commit_no_decision_may_have_expired() -> None:
