@@ -166,7 +166,7 @@ def test_whenever_a_door_delivers_it_has_all_that_was_appended_before_the_fence(
     output: list[tuple[Place, int]] = []  # input and number of each record in OUT0
     spoken: dict[Place, list[Statement]] = {place: [] for place in inputs}
     copied, now = 0, NOW
-    for _ in range(data.draw(st.integers(1, 40))):
+    for _ in range(data.draw(st.integers(1, 25))):
         now += data.draw(st.sampled_from([0, 1, AGE // 3, AGE]))
         place = data.draw(st.sampled_from(inputs))
         step = data.draw(st.sampled_from(["append", "copy", "speak", "read", "all", "all"]))
