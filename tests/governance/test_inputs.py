@@ -229,8 +229,9 @@ def written(
     specific: int = 1,
     version: int = 2,
     field: bool = False,
+    most_of_consent: int | None = None,
 ) -> str:
-    """A TC string by the specification's table, as text of bits."""
+    """A TC string by the specification's table, as text of bits. `most_of_consent`: a MaxVendorId that is not true."""
 
     def number(value: int, bits: int) -> str:
         return format(value, f"0{bits}b")
@@ -242,8 +243,8 @@ def written(
         ]
         return number(len(ranges), 12) + "".join(each)
 
-    def section(ranges: Ranges) -> str:
-        most = max((last for _, last in ranges), default=0)
+    def section(ranges: Ranges, most: int | None = None) -> str:
+        most = max((last for _, last in ranges), default=0) if most is None else most
         if field:
             return (
                 number(most, 16)
@@ -256,7 +257,7 @@ def written(
     bits += number(4, 6) + number(13, 6) + number(99, 12) + number(4, 6) + str(specific) + "0" + "0" * 12
     bits += "".join("1" if p in consent else "0" for p in range(1, 25))
     bits += "".join("1" if p in transparency else "0" for p in range(1, 25))
-    bits += "0" + number(3, 6) + number(4, 6) + section(vendors or []) + section(li or [])
+    bits += "0" + number(3, 6) + number(4, 6) + section(vendors or [], most_of_consent) + section(li or [])
     bits += number(len(restrictions or []), 12)
     for purpose, kind, ranges in restrictions or []:
         bits += number(purpose, 6) + number(kind, 2) + entries(ranges)
@@ -279,6 +280,11 @@ def test_what_was_written_is_read(
         assert core.vendors_consent.holds(v) is any(a <= v <= b for a, b in vendors)
         assert core.vendors_li.holds(v) is any(a <= v <= b for a, b in others)
     assert core.restrictions == (Restriction(3, 2, Vendors(tuple(vendors))),)
+
+
+def test_a_range_beyond_the_greatest_vendor_is_a_misfit() -> None:
+    assert decode_core(written({1}, vendors=[(2, 9)], most_of_consent=9)).vendors_consent.holds(9)
+    assert misfit(lambda: decode_core(written({1}, vendors=[(2, 9)], most_of_consent=8))).reason == "not-consent"
 
 
 FULL = written({1, 2}, {7}, [(1, 9)], [(1, 9)])
