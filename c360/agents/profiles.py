@@ -18,7 +18,7 @@ PROFILES, SHARED, SLOTS, CELLS, DUE = b"p", b"o", b"s", b"c", b"d"  # tables
 NO_DUE = -(1 << 31)
 LARGE_BYTES = 100_000  # a fragment beyond it is slow to keep, and worth a warning
 
-_DAY = struct.Struct(">I")
+DAY_BYTES = 4  # in the keys of the index of due days
 _HEAD = struct.Struct(">Bi")
 _HEAD_BYTES = _HEAD.size + DIGEST_BYTES
 _NO_DIGEST = bytes(DIGEST_BYTES)
@@ -121,13 +121,3 @@ def encode_shared(shared: Shared) -> bytes:
 def decode_shared(rows: Rows, data: bytes) -> Shared:
     row = _unpack(data)
     return Shared(rows.decode_profile(row.profile), row.digest, row.due, row.profile)
-
-
-def day_key(day: int) -> bytes:
-    """Days in the order of their keys."""
-    return _DAY.pack(day + (1 << 31))
-
-
-def day_of(key: bytes) -> int:
-    day: int = _DAY.unpack_from(key)[0]
-    return day - (1 << 31)

@@ -17,7 +17,7 @@ import msgspec
 
 from c360.agents.folding import SourceFold, source_fold
 from c360.agents.moves import MoveCounters, Moves
-from c360.agents.profiles import DUE, PROFILES, Head, ProfileCodec, ProfileState, day_key, day_of
+from c360.agents.profiles import DAY_BYTES, DUE, PROFILES, Head, ProfileCodec, ProfileState
 from c360.agents.render import Renderer, renderer_of
 from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_in
 from c360.clock import DAY_MS
@@ -32,6 +32,7 @@ from c360.profile.parts import Assigned
 from c360.profile.rows import Rows
 from c360.profile.slots import LISTED, Owner
 from c360.tables.table import Table
+from c360.tables.timers import Timers
 
 SWEPT_PER_COMMIT = 2_000
 
@@ -106,7 +107,7 @@ class ProjectionTask:
         self.folding, self.sources, self.renderer = compiled.folding, compiled.sources, compiled.renderer
         codec = ProfileCodec(self.folding, counters.large_fragment)
         self.profiles: Table[ProfileState] = Table(PROFILES, codec.encode, codec.decode)
-        self.due: Table[bool] = Table(DUE, lambda _: b"", lambda _: True)
+        self.due = Timers(DUE, DAY_BYTES)
         self.touched: dict[bytes, int] = {}  # profile -> append time of the newest cause
         self.moves = Moves(
             Owner(self.folding, (0,), compiled.listed),
@@ -215,7 +216,7 @@ class ProjectionTask:
     def wants(self, now_ms: int) -> bool:
         if self.sweep is not None:
             return True
-        return self.windowed and (max(self.today, self.announced) < now_ms // DAY_MS or self._first_due() <= self.today)
+        return self.windowed and (max(self.today, self.announced) < now_ms // DAY_MS or self.due.wants(self.today))
 
     def settle(self, out: Outbox) -> None:
         self.moves.place()
@@ -305,20 +306,12 @@ class ProjectionTask:
         """
         if due == head.due:
             return False
-        self.due.put(day_key(due) + key, True)
+        self.due.schedule(due, key)
         head.due = due
         return True
 
-    def _first_due(self) -> int:
-        for key, _ in self.due.scan():
-            return day_of(key)
-        return 1 << 31
-
     def _expire(self) -> None:
-        found = [k for k, _ in zip(self.due.scan(b"", day_key(self.today + 1)), range(SWEPT_PER_COMMIT), strict=False)]
-        for entry, _ in found:
-            key = entry[4:]
-            self.due.delete(entry)
+        for _, key, _ in self.due.pop(self.today, SWEPT_PER_COMMIT):
             if self.profiles.get(key) is not None:
                 self.touched.setdefault(key, -1)
 

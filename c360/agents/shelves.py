@@ -6,7 +6,7 @@ two nodes can be confused, whatever their keys are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -15,55 +15,15 @@ import msgspec
 from c360.identity.messages import Told
 from c360.identity.node import LeadShelves, Neighbour, NeighbourShelves
 from c360.identity.resolve import Evidence
-from c360.tables.table import Table, after
+from c360.tables.shelf import OWNER_BYTES, ShelfTable
 
 V = TypeVar("V")
 
-OWNER_BYTES = 16
 NEIGHBOURS, WAITING, LENT, EVIDENCE, HOLDERS, TOLD = b"b", b"w", b"u", b"e", b"h", b"t"
 
 
 def owner(node: str) -> bytes:
     return blake2b(node.encode(), digest_size=OWNER_BYTES).digest()
-
-
-class ShelfTable(Table[V]):
-    """A table of which parts are read by prefix, with what was changed there: the rest of the transaction costs nothing."""
-
-    def __init__(
-        self, prefix: bytes, encode: Callable[[V], bytes], decode: Callable[[bytes], V], width: int = OWNER_BYTES
-    ) -> None:
-        """`width`: of the prefixes that are read often."""
-        super().__init__(prefix, encode, decode)
-        self.width = width
-        self.changed: dict[bytes, dict[bytes, None]] = {}  # prefix → dirty keys
-
-    def put(self, key: bytes, value: V) -> None:
-        super().put(key, value)
-        self.changed.setdefault(key[: self.width], {})[key] = None
-
-    def delete(self, key: bytes) -> None:
-        super().delete(key)
-        self.changed.setdefault(key[: self.width], {})[key] = None
-
-    def rows(self, prefix: bytes) -> list[tuple[bytes, V]]:
-        """All entries below a prefix, in no order."""
-        low, dirty, live = self.prefix + prefix, self.dirty, self.live
-        found = [
-            (full[1:], self.decode(data)) for full, data in self.store.scan(low, after(low)) if full[1:] not in dirty
-        ]
-        changed: Iterable[bytes] = self.changed.get(prefix, ())
-        if len(prefix) < self.width:
-            changed = [key for keys in self.changed.values() for key in keys if key.startswith(prefix)]
-        return found + [(key, value) for key in changed if (value := live[key]) is not None]
-
-    def committed(self) -> None:
-        self.changed.clear()
-        super().committed()
-
-    def rolled_back(self) -> None:
-        self.changed.clear()
-        super().rolled_back()
 
 
 class _Items(ItemsView[str, V]):

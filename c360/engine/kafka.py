@@ -46,6 +46,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka import Producer as ProducerClient
@@ -61,7 +62,18 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from c360.engine.kafka_errors import OUT_OF_LOG, error_of, remedy, remedy_of
 from c360.engine.kafka_settings import ClientSettings
-from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
+from c360.engine.transport import (
+    TP,
+    Admin,
+    Batch,
+    Consumer,
+    Headers,
+    Producer,
+    Reader,
+    Rebalance,
+    TopicSpec,
+    out_of_log,
+)
 from c360.errors import (
     BrokerAway,
     C360Error,
@@ -620,10 +632,49 @@ class KafkaReader:
         todo = {tp: offset for tp, offset in positions.items() if offset < ends[tp]}
         for tp, start in self.starts(list(todo)).items():
             if todo[tp] < start:
-                raise NeedsOperator(
-                    f"{tp.topic}/{tp.partition}: offset {todo[tp]} is not in the log any more, which begins at {start}"
-                )
+                raise out_of_log(tp, todo[tp], start)
         return self._read(todo, ends) if todo else iter(())
+
+    def follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        for tp, start in self.starts(list(positions)).items():
+            if positions[tp] < start:
+                raise out_of_log(tp, positions[tp], start)
+        return self._follow(positions)
+
+    def _follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        client = self._client = self._client or _consumer(self._config)
+        yielded = time.monotonic()
+        try:
+            _learn(client, positions, self._known)
+            client.assign([TopicPartition(*tp, offset) for tp, offset in positions.items()])
+            while True:
+                first = client.poll(0.1)
+                messages = [] if first is None else [first, *client.consume(READ_RECORDS - 1, 0.005)]
+                reached: dict[TP, int] = {}
+                if any(map(_error, messages)):
+                    messages = self._records(messages, reached)
+                batches = [_batch(tp, run) for tp, run in _runs(messages).items()] if messages else []
+                if batches or reached or time.monotonic() - yielded >= 0.1:
+                    yield batches, reached
+                    yielded = time.monotonic()
+        except KafkaException as raised:
+            raise remedy_of(raised, "following") from None
+        finally:
+            if self._client is not None:
+                client.unassign()
+
+    def _records(self, messages: list[Message], reached: dict[TP, int]) -> list[Message]:
+        """Those that are records; where partitions have ended goes into `reached`."""
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                reached[_tp(message.topic(), message.partition())] = message.offset() or 0
+            elif not isinstance(found := _remedy_at(error, message, "reading"), BrokerAway):
+                raise found
+        return records
 
     def _read(self, todo: dict[TP, int], ends: Mapping[TP, int]) -> Iterator[list[Batch]]:
         client = self._client = self._client or _consumer(self._config)
@@ -647,20 +698,10 @@ class KafkaReader:
 
     def _ended(self, messages: list[Message], ends: Mapping[TP, int], left: set[TP]) -> list[Batch]:
         """Batches of records before the ends; partitions that have reached theirs are taken out of `left`."""
-        finished = set()
+        reached: dict[TP, int] = {}
         if any(map(_error, messages)):
-            records = []
-            for message in messages:
-                error = message.error()
-                if error is None:
-                    records.append(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    tp = _tp(message.topic(), message.partition())
-                    if (message.offset() or 0) >= ends[tp]:
-                        finished.add(tp)
-                elif not isinstance(found := _remedy_at(error, message, "reading"), BrokerAway):
-                    raise found
-            messages = records
+            messages = self._records(messages, reached)
+        finished = {tp for tp, offset in reached.items() if offset >= ends[tp]}
         batches = []
         for tp, run in _runs(messages).items() if messages else ():
             if tp not in left:
@@ -744,6 +785,13 @@ class KafkaAdmin:
             raise remedy_of(raised, "asking for topics") from None
         topics = {n: [p.leader for p in t.partitions.values()] for n, t in metadata.topics.items() if not t.error}
         return topics, len(metadata.brokers)
+
+    def topic_ids(self, names: Sequence[str]) -> dict[str, str]:
+        if not names:
+            return {}
+        futures = self._client.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_S)
+        found = self._results(futures, "the id of", fine={KafkaError.UNKNOWN_TOPIC_OR_PART})
+        return {name: str(topic.topic_id) for name, topic in found.items()}
 
     def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         found = self._describe(names)

@@ -23,7 +23,18 @@ from typing import Any, Final, NamedTuple
 
 from c360.clock import Clock, system
 from c360.engine.partition import partition_of
-from c360.engine.transport import TP, Admin, Batch, Consumer, Headers, Producer, Reader, Rebalance, TopicSpec
+from c360.engine.transport import (
+    TP,
+    Admin,
+    Batch,
+    Consumer,
+    Headers,
+    Producer,
+    Reader,
+    Rebalance,
+    TopicSpec,
+    out_of_log,
+)
 from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, TaskMigrated, TransactionAborted
 
 MAX_RECORD_BYTES: Final = 1_048_588  # a broker's default
@@ -113,8 +124,8 @@ class _Partition:
 
 
 class _Topic:
-    def __init__(self, spec: TopicSpec) -> None:
-        self.name, self.config = spec.name, dict(spec.config)
+    def __init__(self, spec: TopicSpec, id: int) -> None:
+        self.name, self.config, self.id = spec.name, dict(spec.config), f"topic-{id}"
         self.partitions = [_Partition() for _ in range(spec.partitions)]
         self.append_time = spec.config.get("message.timestamp.type") == "LogAppendTime"
         self.compacted = "compact" in spec.config.get("cleanup.policy", "")
@@ -463,9 +474,7 @@ class MemoryReader:
         todo = {tp: offset for tp, offset in positions.items() if offset < ends[tp]}
         for tp, start in self.starts(list(todo)).items():
             if todo[tp] < start:
-                raise NeedsOperator(
-                    f"{tp.topic}/{tp.partition}: offset {todo[tp]} is not in the log any more, which begins at {start}"
-                )
+                raise out_of_log(tp, todo[tp], start)
         return self._read(todo, ends)
 
     def _read(self, todo: dict[TP, int], ends: Mapping[TP, int]) -> Iterator[list[Batch]]:
@@ -487,6 +496,34 @@ class MemoryReader:
                 yield batches
             quiet = time.monotonic() + QUIET_S
 
+    def follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        for tp, start in self.starts(list(positions)).items():
+            if positions[tp] < start:
+                raise out_of_log(tp, positions[tp], start)
+        return self._follow(dict(positions))
+
+    def _follow(self, at: dict[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        lock, changed = self._cluster.lock, self._cluster.changed
+        said: dict[TP, int] = {}
+        quiet = time.monotonic() + QUIET_S
+        while True:
+            batches = []
+            with lock:
+                for tp, offset in at.items():
+                    log = self._cluster.get(tp)
+                    if not log.start <= offset <= log.next:
+                        raise out_of_log(tp, offset, log.start)
+                    batch, at[tp] = log.read(tp, offset, READ_RECORDS, log.next)
+                    if batch is not None:
+                        batches.append(batch)
+                reached = {tp: n for tp, n in at.items() if said.get(tp) != n and n >= self._cluster.get(tp).stable}
+                if not batches and not reached and time.monotonic() < quiet:
+                    changed.wait(LOOK_S)
+                    continue
+            said |= reached
+            yield batches, reached
+            quiet = time.monotonic() + QUIET_S
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -502,6 +539,11 @@ class MemoryAdmin:
         with self._cluster.lock:
             return {name: len(topic.partitions) for name, topic in self._cluster.topics.items()}
 
+    def topic_ids(self, names: Sequence[str]) -> dict[str, str]:
+        with self._cluster.lock:
+            topics = self._cluster.topics
+            return {name: topics[name].id for name in names if name in topics}
+
     def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         with self._cluster.lock:
             topics = self._cluster.topics
@@ -509,7 +551,11 @@ class MemoryAdmin:
 
     def create(self, topics: Sequence[TopicSpec]) -> None:
         with self._cluster.lock:
-            new = {spec.name: _Topic(spec) for spec in topics if spec.name not in self._cluster.topics}
+            new = {
+                spec.name: _Topic(spec, next(self._cluster.ids))
+                for spec in topics
+                if spec.name not in self._cluster.topics
+            }
             self._cluster.topics |= new
             self._cluster.topics_changed(new.keys())
 

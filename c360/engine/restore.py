@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from c360.engine.state import TaskState
 from c360.engine.transport import TP, Reader
@@ -61,7 +62,16 @@ def restore(
     return True
 
 
-def begin(reader: Reader, states: Mapping[TP, TaskState]) -> tuple[dict[TP, int], dict[TP, int]]:
+class Followed(Protocol):
+    """What is in a store of one partition, and where it goes on."""
+
+    @property
+    def next(self) -> int: ...
+
+    def forget(self) -> None: ...
+
+
+def begin(reader: Reader, states: Mapping[TP, Followed]) -> tuple[dict[TP, int], dict[TP, int]]:
     """Where to read each changelog from, and where it ends (high watermarks).
 
     A store ahead of its changelog, or behind what the changelog still holds, belongs to another life of it and begins

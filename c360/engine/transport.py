@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from c360.errors import NeedsOperator
+
 Headers = list[tuple[str, bytes]]
 
 
@@ -46,6 +48,13 @@ class Batch:
             self.times[start:stop],
             lambda i: headers(start + i),
         )
+
+
+def out_of_log(tp: TP, offset: int, start: int) -> NeedsOperator:
+    """A reader was sent to where there is nothing any more."""
+    return NeedsOperator(
+        f"{tp.topic}/{tp.partition}: offset {offset} is not in the log any more, which begins at {start}"
+    )
 
 
 class Rebalance(Protocol):
@@ -143,6 +152,14 @@ class Reader(Protocol):
         """
         ...
 
+    def follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        """Yield what is committed from the given offsets on, and what comes, for ever; ([], {}) as `read` does.
+
+        With the batches, offsets below which all that is committed was yielded, of some partitions: behind the last
+        records they pass the marks of transactions, which are no records. Raises as `read` does.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
@@ -158,6 +175,10 @@ class TopicSpec:
 class Admin(Protocol):
     def topics(self) -> dict[str, int]:
         """Names of all topics and their partition counts."""
+        ...
+
+    def topic_ids(self, names: Sequence[str]) -> dict[str, str]:
+        """The id of each topic that exists: another one when it was deleted and created again."""
         ...
 
     def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]: ...

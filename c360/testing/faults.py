@@ -106,6 +106,12 @@ class FaultyReader:
                 self.step("before read")
             yield batches
 
+    def follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        for batches, reached in self.inner.follow(positions):
+            if batches:
+                self.step("before read")
+            yield batches, reached
+
     def close(self) -> None:
         self.inner.close()
 

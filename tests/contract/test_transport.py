@@ -720,6 +720,47 @@ def test_a_reader_waits_for_an_open_transaction_and_says_so_now_and_then(
     reader.close()
 
 
+def test_a_follower_is_told_what_comes_and_how_far_it_is_with_marks_and_without_what_is_aborted(
+    cluster: Cluster, topic: str, name: str
+) -> None:
+    reader, producer = cluster.reader(), cluster.producer(name)
+    following = reader.follow({TP(topic, 0): 0})
+    reached: dict[TP, int] = {}
+    for value, commit in ((b"1", True), (b"2", False), (b"3", True)):
+        producer.begin()
+        producer.produce(topic, b"k", value, 0)
+        producer.flush()  # that there is something to abort
+        if commit:
+            producer.commit()
+        else:
+            producer.abort()
+        # A commit returns before its mark is in the log; then the follower passes this end.
+        end, deadline = reader.ends([TP(topic, 0)])[TP(topic, 0)], time.monotonic() + DEADLINE_S
+        found: list[bytes | None] = []
+        while reached.get(TP(topic, 0), 0) < end:
+            assert time.monotonic() < deadline, (reached, end)
+            batches, said = next(following)
+            reached |= said
+            found += [v for batch in batches for v in batch.values]
+        assert found == ([value] if commit else [])
+    following.close()  # type: ignore[attr-defined]  # a generator with both
+    reader.close()
+    producer.close()
+
+
+def test_a_topic_that_is_made_again_has_another_id(cluster: Cluster, name: str) -> None:
+    admin = cluster.admin()
+    admin.create([TopicSpec(name, 1)])
+    before = admin.topic_ids([name, f"{name}-nowhere"])
+    assert admin.topic_ids([name]) == before
+    assert before.keys() == {name}
+    admin.delete([name])
+    assert admin.topic_ids([name]) == {}
+    admin.create([TopicSpec(name, 1)])
+    assert admin.topic_ids([name])[name] != before[name]
+    admin.close()
+
+
 def test_a_reader_reads_partitions_of_many_topics_whole(cluster: Cluster, name: str, feed: Feed) -> None:
     topics = [f"{name}-{n}" for n in range(3)]
     for t in topics:

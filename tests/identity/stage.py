@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from c360.agents.identity import NODES, IdentityAgent, IdentityTask
-from c360.agents.shelves import EVIDENCE, HOLDERS, LENT, NEIGHBOURS, OWNER_BYTES, TOLD, WAITING, owner
+from c360.agents.shelves import EVIDENCE, HOLDERS, LENT, NEIGHBOURS, TOLD, WAITING, owner
 from c360.agents.wire import Assignment, IdentityChange, decode_assignment, decode_identity_change
 from c360.clock import Clock
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings, Phase
@@ -30,6 +30,7 @@ from c360.ops import topics
 from c360.ops.progress import at_rest
 from c360.ops.records import records
 from c360.plan import Identity, Plan, _agents, _topics
+from c360.tables.shelf import OWNER_BYTES
 from c360.tables.store import Store, Stores
 from c360.testing.faults import Later
 from c360.testing.oracle.identity import answer

@@ -144,9 +144,11 @@ def test_records_that_are_no_facts_are_counted_and_what_was_tidied_away_is_gone(
     producer.produce(LINKS, b"crm:2|link", b"what", place)
     producer.produce(LINKS, key, value, place)
     producer.produce(LINKS, key, None, place)
+    key, value = encode_fact(link("crm:2", "email:else@mail.org", "accounts#1", Claim(9)))
+    producer.produce(LINKS, key, value, (place + 1) % world.plan.partitions)
     producer.flush()
     after = read_facts(world.plan, world.cluster)
-    assert (before.unreadable, after.unreadable) == (0, 1)
+    assert (before.unreadable, after.unreadable) == (0, 2)
     gone = {*((f.subject, f.other) for f in before)} - {*((f.subject, f.other) for f in after)}
     assert gone == {("crm:2", "email:new@mail.org")}
 

@@ -140,7 +140,7 @@ MUTANTS = [
     Mutant("lives are not asked for", ProjectionTask, "_fold", "state.told or view.life", "state.told"),
     Mutant("today is forgotten", ProjectionTask, "notes", "if self.today:", "if False:"),
     Mutant("slots are forgotten", ProjectionTask, "notes", "if self.moves.held:", "if False:"),
-    Mutant("nobody looks at midnight", ProjectionTask, "_expire", "day_key(self.today + 1)", "day_key(0)", 23),
+    Mutant("nobody looks at midnight", ProjectionTask, "_expire", "self.today,", "-1,", 23),
     Mutant("after a reset nobody compares", ProjectionTask, "finish", '{}, ""', "{}, None"),
     Mutant("what is shared waits until all is read", ProjectionTask, "finish", "self._settle_only()", "pass"),
 ]

@@ -86,6 +86,10 @@ class EditedReader:
         for batches in self.reader.read(positions, ends):
             yield [b for b in map(self.edit, batches) if len(b)]
 
+    def follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        for batches, reached in self.reader.follow(positions):
+            yield [b for b in map(self.edit, batches) if len(b)], reached
+
     def close(self) -> None:
         self.reader.close()
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from c360.agents.wire import ACTOR, REASON
+from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster, Headers
 from c360.errors import Misfit, NeedsOperator, UsageError
 from c360.identity.facts import LINK, OPERATORS, Claim, Fact, Kind, decode_fact, encode_fact, join
@@ -38,6 +39,13 @@ Slot = tuple[Key, Kind, Key]
 """Subject, kind, other."""
 
 
+class Place(NamedTuple):
+    """Where a record lies: the partition, of how many."""
+
+    partition: int
+    partitions: int
+
+
 @dataclass
 class Facts:
     """The newest claims of all facts, notes of operators, and how many records were no facts."""
@@ -46,10 +54,12 @@ class Facts:
     notes: dict[Slot, Note] = field(default_factory=dict)
     unreadable: int = 0
 
-    def take(self, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
+    def take(self, key: bytes | None, value: bytes | None, place: Place, headers: Headers | None = None) -> None:
         """One record of the topic; the last of a partition comes last."""
         try:
             fact = decode_fact(key or b"", _ANY_VALUE if value is None else value)
+            if partition_of(fact.subject.encode(), place.partitions) != place.partition:
+                raise ValueError("it lies where its subject does not")
         except (ValueError, NeedsOperator):  # msgspec's errors are ValueErrors; the agent puts such aside
             self.unreadable += 1
             return
@@ -85,9 +95,10 @@ def read_facts(plan: Plan, cluster: Cluster) -> Facts:
     try:
         for batches in reader.read(reader.starts([TP(plan.links, p) for p in range(count)])):
             for batch in batches:
+                place = Place(batch.tp.partition, count)
                 for i, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
                     theirs = key is not None and key.endswith(said_by_operators)
-                    facts.take(key, value, batch.headers(i) if theirs else None)
+                    facts.take(key, value, place, batch.headers(i) if theirs else None)
     finally:
         reader.close()
     return facts

@@ -52,7 +52,8 @@ class Links:
             self.wrong.append(entry)
             return
         if partition_of(slot.subject.encode(), partitions) != entry.tp.partition:
-            self.wrong.append(entry)
+            self.wrong.append(entry)  # the agent puts it aside
+            return
         known = self.facts.get(slot)
         if known is None or known.claim < claim:
             self.facts[slot] = Found(claim, entry)
