@@ -158,13 +158,22 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
 
 
 def _say_again(cluster: Cluster, reader: Reader, ends: Mapping[TP, int]) -> None:
-    """What operators have said of who is who comes from no record: it is said again behind the ends."""
+    """What operators have said of who is who, and why, comes from no record: it is said again behind the ends."""
     producer = cluster.producer()
-    for tp, offset, key, value in records(reader, reader.starts(list(ends))):
-        if offset < ends[tp] and key is not None and value is not None and decode_fact(key, value).source == OPERATORS:
-            producer.produce(tp.topic, key, value, tp.partition)
+    for batches in reader.read(reader.starts(list(ends)), ends):
+        for batch in batches:
+            for i, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+                if key is not None and value is not None and _is_of_operators(key, value):
+                    producer.produce(batch.tp.topic, key, value, batch.tp.partition, batch.headers(i))
     producer.flush()
     producer.close()
+
+
+def _is_of_operators(key: bytes, value: bytes) -> bool:
+    try:
+        return decode_fact(key, value).source == OPERATORS
+    except ValueError:  # no fact: the agent has put it aside
+        return False
 
 
 def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:

@@ -11,7 +11,7 @@ from c360.agents.wire import Assignment, encode
 from c360.engine.partition import partition_of
 from c360.errors import UsageError
 from c360.identity.facts import Claim, cannot, encode_fact, link
-from c360.ops import profiles, why
+from c360.ops import profiles, reset, why
 from c360.ops.identity import ask, compare, say
 from c360.ops.identity.graph import Facts, Graph, chosen_rules, read_facts
 from examples.hello import app as hello
@@ -220,6 +220,23 @@ def test_a_join_is_two_links_to_one_value_and_undone_leaves_no_trace(world: Worl
     with pytest.raises(UsageError, match="nothing to undo"):
         plan_saying(world, "join", "crm:1", "cookie:c-1", undo=True)
     world.verify()
+
+
+def test_what_operators_have_said_and_why_outlives_a_reset_of_govern(world: World) -> None:
+    planned = execute(world, "join", "crm:1", "cookie:c-1")
+    producer = world.cluster.producer()
+    producer.produce(LINKS, b"crm:2|link", b"what", partition_of(b"crm:2", world.plan.partitions))
+    producer.flush()
+    before = {(f.subject, f.other): f for f in planned.facts}
+    world.settle()
+    world.stop()
+    for agent in world.plan.agents:
+        if agent.name != "govern":
+            world.cluster.admin().delete_group(agent.group)
+    reset.execute_reset(world.plan, world.cluster, reset.plan_reset(world.plan, world.cluster, "govern"))
+    facts = read_facts(world.plan, world.cluster)
+    assert {(f.subject, f.other): f for f in facts} == before
+    assert set(facts.notes.values()) == {("they said so", "kim")}
 
 
 def test_only_looking_writes_nothing_and_says_what_would_be(world: World) -> None:
