@@ -162,10 +162,10 @@ class Moves:
 
     def _place(self, key: bytes, news: News) -> None:
         state = self._state(key)
+        self.folding.expire(state.fragment, self.today)  # nobody else does while it lies elsewhere, or with others
         if (home := state.home) is None:
             return
         before = home.places.keys() if state.fragment else ()
-        self.folding.expire(state.fragment, self.today)  # nobody else does while it lies elsewhere
         self._send(
             homes.place(key.decode(), home, state.fragment, news, folding=self.folding, local=self._is_local),
             self.touched.get(key, -1),

@@ -589,9 +589,8 @@ class KafkaProducer:
 
     def _delivered(self, tell: Callable[[int], None], error: KafkaError | None, message: Message) -> None:
         if error is None:
-            offset = message.offset()
-            assert offset is not None
-            tell(offset)
+            if (offset := message.offset()) is not None:  # it is where a repeated send was found to be there already
+                tell(offset)
         elif not self._transactional:  # in a transaction the commit says so; after an abort it is expected
             self._reported(error, message)
 

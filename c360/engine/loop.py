@@ -86,8 +86,9 @@ class LoopSettings:
     commit_records: int = 150_000  # or after so many records: bounds memory between commits
     abandoned_s: float = 6.5  # so long no live worker has a transaction open: longer than behind_s
     committed_timeout_s: float = 60.0
-    # From task to task in one commit, what is more goes through the log; 0: all does (docs/decisions/0015).
+    # From task to task at a commit; what is more goes through the log, with 0 all of it (docs/decisions/0015).
     mail_records: int = 20_000
+    mail_bytes: int = 64 << 20  # that may wait
     record_bytes: int = 16_000_000  # of a value that is written; our topics take 16 MiB
     static: bool = True  # be a static member of the group, named as the slot, where that can be (docs/decisions/0008)
     standby: bool = False  # keep copies of the tasks that others run
@@ -110,6 +111,7 @@ class RunningTask:
     committed: set[TP] = field(default_factory=set)  # inputs the group has an offset for
     claimed: bool = True  # its changelog says that it is ours
     notes: dict[str, Any] = field(default_factory=dict)  # of the last commit
+    heard: bool = False  # mail since then: what it answered belongs to it, even where it changed nothing
     store_failures: int = 0
     store_failed: float = 0.0  # when, last
     # By input. Being bisected: (batch size, up to offset); to be put aside: (offset, why).
@@ -151,11 +153,11 @@ class _TooLarge(Exception):
 
 
 class _CommitFailed(Exception):
-    """What a task has folded since its last commit cannot be written."""
+    """What a task has folded since its last commit cannot be finished or written. Look closer."""
 
-    def __init__(self, task: RunningTask) -> None:
-        super().__init__()
-        self.task = task
+    def __init__(self, task: RunningTask, error: Exception) -> None:
+        super().__init__(str(error))
+        self.task, self.error = task, error
 
 
 class InlineExecutor(Executor):
@@ -197,6 +199,7 @@ class Loop:
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
         self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
         self.post = Post(agent.loops if self.settings.mail_records else ())
+        self.without_mail_since: float | None = None
         self.in_transaction = False
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
@@ -255,7 +258,8 @@ class Loop:
             if batches:
                 self.computing.take()
             done = sum(self._process(batch) for batch in batches)
-            self._deliver(at_least=self.settings.batch_records)
+            if done:
+                self.uncommitted += self._deliver(at_least=self.settings.batch_records)
             behind = done >= self.settings.batch_records
             # 5 to 7
             if self._commit_due(idle=not done, behind=behind):
@@ -265,7 +269,7 @@ class Loop:
         except _BatchFailed as failed:
             self._bisect(failed)
         except _CommitFailed as failed:
-            self._look_closer(failed.task)
+            self._look_closer(failed)
             self._recover(TransactionAborted("a record cannot be written"))
         except C360Error as error:
             self._recover(error)
@@ -324,10 +328,11 @@ class Loop:
         """Mail of those tasks that have so much; how many messages."""
         delivered = 0
         for batch in self.post.take(at_least) if self.post.mail else ():
-            processor = self.owners[batch.tp].processor
-            assert processor is not None
+            task = self.owners[batch.tp]
+            assert task.processor is not None
+            task.heard = True
             try:
-                processor.process(batch, self)
+                task.processor.process(batch, self)
             except C360Error:
                 raise
             except Exception as error:
@@ -339,8 +344,15 @@ class Loop:
 
     def _without_mail(self, why: str) -> None:
         """Through the log each message has an offset, so that the one that fails can be found and put aside."""
-        log.warning("%s: %s; what its tasks tell each other goes through the log from now on", self.agent.name, why)
-        self.post = Post(())
+        log.warning("%s: %s; for a while its tasks tell each other all through the log", self.agent.name, why)
+        self.post, self.without_mail_since = Post(()), time.monotonic()
+
+    def _again_with_mail(self) -> None:
+        """After a commit, when what failed is over."""
+        since = self.without_mail_since
+        if since is not None and time.monotonic() - since > CALM_S and not any(map(_careful, self.tasks.values())):
+            self.post, self.without_mail_since = Post(self.agent.loops), None
+            self.post.close(self.owners)
 
     def _process_carefully(self, task: RunningTask, batch: Batch) -> int:
         """After a failure: small pieces with a commit after each, and the one record that fails alone put aside."""
@@ -356,6 +368,7 @@ class Loop:
                 piece = rest.slice(0, 1)
                 task.processor.divert(piece, error, self)
                 task.next[batch.tp] = offset + 1
+                self.post.read(batch.tp, offset + 1)
                 self.uncommitted += 1
                 del task.condemned[batch.tp]
             else:
@@ -381,23 +394,28 @@ class Loop:
             task.limit[batch.tp] = (max(1, len(batch) // 2), batch.offsets[-1])
         self._recover(TransactionAborted("a batch failed"))
 
-    def _look_closer(self, task: RunningTask) -> None:
-        """As `_bisect`, for what only shows when it is to be written, such as a state that has grown too large."""
-        moved = task.moved()
+    def _look_closer(self, failed: _CommitFailed) -> None:
+        """As `_bisect`, for what only shows when it is to be finished or written, such as a state that has grown too large."""
+        task, error = failed.task, failed.error
         if self.post.topics:
-            self._without_mail("too large a record is to be written")
+            self._without_mail(f"a commit failed ({type(error).__name__})")
             return
+        moved = task.moved()
         if not moved:
-            raise EngineFatal(f"{self.agent.name}: a record of over {self.settings.record_bytes} bytes, of no input")
+            raise EngineFatal(f"{self.agent.name}: what is to be committed fails, of no input: {error}") from error
         for tp, position in moved.items():
             size, until = task.limit.get(tp, (min(position - task.base[tp], self.settings.batch_records), -1))
             if len(moved) == size == 1:
-                most = self.settings.record_bytes
-                why = f"{self.agent.name}: with this record it would have to write one of over {most} bytes"
-                log.warning("%s: record %s/%d@%d makes too large what is to be written; it is put aside",
-                            self.agent.name, *tp, position - 1)  # fmt: skip
-                task.condemned[tp] = (position - 1, Misfit("too-large", why))
+                log.warning("%s: with record %s/%d@%d a commit fails (%s); it is put aside",
+                            self.agent.name, *tp, position - 1, type(error).__name__)  # fmt: skip
+                task.condemned[tp] = (position - 1, error)
             task.limit[tp] = (max(1, size // 2), max(until, position - 1))
+
+    def _too_large(self) -> Misfit:
+        most = self.settings.record_bytes
+        return Misfit(
+            "too-large", f"{self.agent.name}: with this record it would have to write one of over {most} bytes"
+        )
 
     def send(
         self,
@@ -429,6 +447,7 @@ class Loop:
             return (
                 (idle and self._commit_rest() <= LULL_S)
                 or self.uncommitted >= self.settings.commit_records
+                or self.post.bytes > self.settings.mail_bytes
                 or any(t.state.outgrown() for t in self._running() if t.state is not None)
                 or time.monotonic() - self.first_uncommitted >= self._commit_interval(behind=behind)
             )
@@ -488,6 +507,7 @@ class Loop:
         )  # a slow one is remembered for a while
         self.metrics.committed(self.uncommitted, took_s)
         self.uncommitted = 0
+        self._again_with_mail()
 
     def _finish(self, everything: bool) -> list[_Made]:
         """5a: the last output, and the changelog of each task that has something to say."""
@@ -505,11 +525,18 @@ class Loop:
             try:
                 processor.finish(task.next, now, self)
             except _TooLarge:
-                raise _CommitFailed(task) from None
+                raise _CommitFailed(task, self._too_large()) from None
             said = silent and self.in_transaction
             changes = state.changes()
             notes = processor.notes()
-            news = moved or everything or said or notes != task.notes or any(entries for _, entries in changes)
+            news = (
+                moved
+                or task.heard
+                or everything
+                or said
+                or notes != task.notes
+                or any(entries for _, entries in changes)
+            )
             if not news and task.claimed:
                 continue
             # Every transaction carries an owned position, or a zombie's timer could write: without news, the old ones.
@@ -540,19 +567,25 @@ class Loop:
                 try:
                     task.processor.settle(self)
                 except _TooLarge:
-                    raise _CommitFailed(task) from None
-            if left <= 0:
-                assert self.producer is not None
-                self.post.spill(self.producer)
+                    raise _CommitFailed(task, self._too_large()) from None
+                except C360Error:
+                    raise
+                except Exception as error:  # what follows from a message is the message's
+                    raise _CommitFailed(task, error) from error
+            if self.post.waiting() > left or self.post.bytes > self.settings.mail_bytes:
+                break
             if not (delivered := self._deliver()):
-                return
+                break
             left -= delivered
+        assert self.producer is not None
+        self.post.spill(self.producer)
 
     def _write(self, made: _Made, now: float) -> None:
         """6 and 7 of a task, after the commit."""
         task = made.task
         assert task.state is not None
         task.base, task.notes, task.committed, task.claimed = dict(task.next), made.notes, made.known, True
+        task.heard = False
         try:
             task.state.written(made.changes, made.positions, made.logged[-1] + 1)
             if task.store_failures and now - task.store_failed > CALM_S:
@@ -570,7 +603,7 @@ class Loop:
         for _, entries in changes:
             for key, value in entries:
                 if value is not None and len(value) > most:
-                    raise _CommitFailed(task)
+                    raise _CommitFailed(task, self._too_large())
                 produce(topic, key, value, partition)
         at: list[int] = []
         produce(topic, b"\x00positions", positions, partition, None, at.append)
@@ -593,7 +626,7 @@ class Loop:
         except C360Error as error:
             self.trouble = error
         except _CommitFailed as failed:
-            self._look_closer(failed.task)
+            self._look_closer(failed)
             self.trouble = TransactionAborted("a record cannot be written")
         return False
 
@@ -950,8 +983,15 @@ class Loop:
     def _forget_transaction(self) -> None:
         self.in_transaction = False
         self.uncommitted = 0
-        self.post.mail.clear()
+        self.post.forget()
         self.post.close(self.owners)
+        for task in self.tasks.values():
+            task.heard = False
+
+
+def _careful(task: RunningTask) -> bool:
+    """Whether it is looking for a record that fails."""
+    return bool(task.limit or task.condemned)
 
 
 def _or_nothing(offset: int | None) -> str:
