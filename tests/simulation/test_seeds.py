@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 
 import pytest
@@ -15,7 +14,6 @@ from c360.agents.links import LinkWriter
 from c360.cli.common import load_app
 from c360.engine.agent import Outbox
 from c360.engine.state import TaskState
-from c360.engine.transport import TP
 from c360.errors import C360Error
 from c360.ops.simulate import run_seeds
 from c360.profile import home as homes
@@ -40,8 +38,8 @@ def test_no_seed_loses_or_doubles_anything(app: str, share: int) -> None:
 
 
 def test_a_seed_is_one_run_and_many_seeds_meet_every_fault() -> None:
-    runs = {seed: simulate(shop, seed) for seed in range(60, 100)}
-    assert simulate(shop, 63) == runs[63]
+    runs = {seed: simulate(shop, seed) for seed in range(700, 740)}
+    assert simulate(shop, 710) == runs[710]
     happened = Counter[str]()
     for run in runs.values():
         happened.update(run.happened)
@@ -92,13 +90,13 @@ def test_links_of_a_row_that_are_not_taken_back_are_found(monkeypatch: pytest.Mo
 
 
 def test_messages_of_nodes_that_a_commit_leaves_in_memory_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    finish = IdentityTask.finish
+    settle = IdentityTask.settle
 
-    def forgets(task: IdentityTask, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+    def forgets(task: IdentityTask, out: Outbox) -> None:
         task.inbox.clear()
-        finish(task, positions, now_ms, out)
+        settle(task, out)
 
-    monkeypatch.setattr(IdentityTask, "finish", forgets)
+    monkeypatch.setattr(IdentityTask, "settle", forgets)
     assert fails(app=people)
 
 
