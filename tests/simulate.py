@@ -6,14 +6,13 @@ Runs are shared out: a node's protocol by itself, the agent in its engine with c
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 
 from tests.identity import agent, permutations
 from tests.profile import moving
+from tests.seeds import diverging, options_of
 
 
 def _nothing_wrong(seed: int) -> None:
@@ -29,27 +28,16 @@ SUITES: tuple[tuple[str, Callable[[int], None]], ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=1_000, help="of all suites together (default: %(default)s)")
-    parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed of each")
-    options = parser.parse_args(arguments)
+    options = options_of(arguments, "tests.simulate", __doc__, 1_000)  # of all suites together
     runs = diverged = 0
     for i, (name, run) in enumerate(SUITES):
         share = options.runs // len(SUITES) + (i < options.runs % len(SUITES))
-        found = [seed for seed in range(options.first, options.first + share) if not _passes(name, run, seed)]
+        seeds = range(options.first, options.first + share)
+        found = diverging(run, seeds, Exception, share, f"{name}: seed")
         print(f"{name}: runs {share} divergences {len(found)}", flush=True)
         runs, diverged = runs + share, diverged + len(found)
     print(f"runs {runs} divergences {diverged}")
     return 1 if diverged else 0
-
-
-def _passes(name: str, run: Callable[[int], None], seed: int) -> bool:
-    try:
-        run(seed)
-    except Exception:
-        print(f"{name}: seed {seed}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ two nodes can be confused, whatever their keys are.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
-from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from c360.identity.messages import Told
 from c360.identity.node import LeadShelves, Neighbour, NeighbourShelves
 from c360.identity.resolve import Evidence
-from c360.tables.shelf import OWNER_BYTES, ShelfTable
+from c360.tables.shelf import OWNER_BYTES, ShelfTable, owner_of
 
 V = TypeVar("V")
 
@@ -23,7 +22,7 @@ NEIGHBOURS, WAITING, LENT, EVIDENCE, HOLDERS, TOLD = b"b", b"w", b"u", b"e", b"h
 
 
 def owner(node: str) -> bytes:
-    return blake2b(node.encode(), digest_size=OWNER_BYTES).digest()
+    return owner_of(node.encode())
 
 
 class _Items(ItemsView[str, V]):

@@ -121,6 +121,11 @@ class RunningTask:
     def moved(self) -> dict[TP, int]:
         return {tp: n for tp, n in self.next.items() if n != self.base[tp]}
 
+    @property
+    def careful(self) -> bool:
+        """Whether it is looking for a record that fails."""
+        return bool(self.limit or self.condemned)
+
     def close(self) -> None:
         """Let go of the store; what is on disk stays."""
         if self.state is not None:
@@ -350,7 +355,7 @@ class Loop:
     def _again_with_mail(self) -> None:
         """After a commit, when what failed is over."""
         since = self.without_mail_since
-        if since is not None and time.monotonic() - since > CALM_S and not any(map(_careful, self.tasks.values())):
+        if since is not None and time.monotonic() - since > CALM_S and not any(t.careful for t in self.tasks.values()):
             self.post, self.without_mail_since = Post(self.agent.loops), None
             self.post.close(self.owners)
 
@@ -987,11 +992,6 @@ class Loop:
         self.post.close(self.owners)
         for task in self.tasks.values():
             task.heard = False
-
-
-def _careful(task: RunningTask) -> bool:
-    """Whether it is looking for a record that fails."""
-    return bool(task.limit or task.condemned)
 
 
 def _or_nothing(offset: int | None) -> str:

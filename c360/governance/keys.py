@@ -276,6 +276,18 @@ class Recent(Generic[K, V]):
             self._kept[key] = found  # now the newest
         return found
 
+    def split(self, keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
+        """What is kept of these, and which are not; each once."""
+        found: dict[K, V] = {}
+        missing: list[K] = []
+        for key in dict.fromkeys(keys):
+            value = self.get(key)
+            if value is None:
+                missing.append(key)
+            else:
+                found[key] = value
+        return found, missing
+
     def put(self, key: K, value: V) -> None:
         self._kept.pop(key, None)
         self._kept[key] = value
@@ -308,14 +320,7 @@ class Sealer:
 
     def keys(self, subjects: Iterable[str]) -> tuple[dict[str, DataKey], list[KeyRecord]]:
         """The key of each subject of a batch, and the records of those made just now: to be written in its transaction."""
-        ready: dict[str, DataKey] = {}
-        missing: list[str] = []
-        for subject in dict.fromkeys(subjects):
-            key = self._ready.get(subject)
-            if key is None:
-                missing.append(subject)
-            else:
-                ready[subject] = key
+        ready, missing = self._ready.split(subjects)
         if not missing:
             return ready, []
         records = self._records(missing)
@@ -354,14 +359,7 @@ class Opener:
 
     def prepare(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], DataKey]:
         """Keys by (subject, key id), unwrapped in one call; without those that have no record."""
-        ready: dict[tuple[str, str], DataKey] = {}
-        missing = []
-        for pair in dict.fromkeys(wanted):
-            key = self._ready.get(pair)
-            if key is None:
-                missing.append(pair)
-            else:
-                ready[pair] = key
+        ready, missing = self._ready.split(wanted)
         if missing:
             records = self._records(missing)
             for key in unwrap_keys(self.app, [(*pair, value) for pair, value in records.items()], self.master):

@@ -6,9 +6,7 @@ not kept.
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
-from c360.tables.shelf import OWNER_BYTES, ShelfTable
+from c360.tables.shelf import OWNER_BYTES, ShelfTable, owner_of
 
 
 class Inverse(ShelfTable[bool]):
@@ -18,18 +16,14 @@ class Inverse(ShelfTable[bool]):
         super().__init__(prefix, lambda _: b"", lambda _: True)
 
     def add(self, key: bytes, member: bytes) -> None:
-        self.put(_digest(key) + member, True)
+        self.put(owner_of(key) + member, True)
 
     def remove(self, key: bytes, member: bytes) -> None:
-        self.delete(_digest(key) + member)
+        self.delete(owner_of(key) + member)
 
     def has(self, key: bytes, member: bytes) -> bool:
-        return self.get(_digest(key) + member) is not None
+        return self.get(owner_of(key) + member) is not None
 
     def members(self, key: bytes, limit: int, start: bytes = b"") -> list[bytes]:
         """Those of a key in order, from `start` on, at most so many. The next portion: from the last one + NUL on."""
-        return [row[OWNER_BYTES:] for row, _ in self.portion(_digest(key), start, limit)]
-
-
-def _digest(key: bytes) -> bytes:
-    return blake2b(key, digest_size=OWNER_BYTES).digest()
+        return [row[OWNER_BYTES:] for row, _ in self.portion(owner_of(key), start, limit)]

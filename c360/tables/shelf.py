@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
@@ -13,6 +14,11 @@ from c360.tables.table import Table, after
 V = TypeVar("V")
 
 OWNER_BYTES = 16
+
+
+def owner_of(key: bytes) -> bytes:
+    """A digest: the prefix of one owner's rows, of fixed length, so that no two owners can be confused."""
+    return blake2b(key, digest_size=OWNER_BYTES).digest()
 
 
 class ShelfTable(Table[V]):

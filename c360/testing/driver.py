@@ -188,7 +188,7 @@ class TestDriver:
 
 def _at_work(loop: Loop) -> bool:
     """Whether it has more to do by itself; also while it looks for a record that fails."""
-    return bool(loop.in_transaction or loop.uncommitted or any(t.limit or t.condemned for t in loop.tasks.values()))
+    return bool(loop.in_transaction or loop.uncommitted or any(t.careful for t in loop.tasks.values()))
 
 
 def _leave(loops: list[Loop]) -> None:

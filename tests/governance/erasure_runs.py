@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
-import traceback
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -16,6 +14,7 @@ from c360.governance import erasure as protocol
 from c360.governance.erasure import Stage
 from c360.governance.messages import Erase, Lift, Mark, Requested
 from tests.governance.world import Agent, Fact, Raw, Task, World, is_subject, outlived, together
+from tests.seeds import diverging, options_of
 
 
 def random_raw(dice: random.Random, people: int) -> Raw:
@@ -163,20 +162,8 @@ def profile_of(world: World, request: str) -> set[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.governance.erasure_runs", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
-    options = parser.parse_args(arguments)
-    diverged = 0
-    for seed in range(options.first, options.first + options.runs):
-        try:
-            run(seed)
-        except Exception:
-            diverged += 1
-            if diverged <= 3:
-                print(f"seed {seed}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+    options = options_of(arguments, "tests.governance.erasure_runs", __doc__, 1_000)
+    diverged = len(diverging(run, range(options.first, options.first + options.runs), Exception, 3))
     print(f"runs {options.runs} divergences {diverged}")
     return 1 if diverged else 0
 

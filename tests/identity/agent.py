@@ -15,9 +15,9 @@ from c360.errors import BrokerAway, OutcomeUnknown, TaskCorrupted, TransactionAb
 from c360.tables.store import MemoryStores
 from c360.testing.faults import Crash, FaultyCluster, FaultyStores
 from c360.testing.simulation import Simulation
-from tests.identity.long_form import run_seeds
 from tests.identity.permutations import random_facts, random_rules
 from tests.identity.stage import IdentityStage
+from tests.seeds import run_seeds
 
 FAULTS: Mapping[str, tuple[type[BaseException], ...]] = {
     "before begin": (BrokerAway,),

@@ -18,8 +18,8 @@ from c360.identity.node import Node
 from c360.identity.resolve import resolve
 from c360.identity.rules import Rules
 from c360.testing.oracle.identity import Answer, answer
-from tests.identity.long_form import run_seeds
 from tests.identity.world import World
+from tests.seeds import run_seeds
 
 
 def random_rules(dice: random.Random) -> Rules:
