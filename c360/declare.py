@@ -17,7 +17,6 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
-from c360.classes import FieldClass
 from c360.codecs.record import FieldInfo, FieldRef, Record, fields_of
 from c360.errors import DeclarationError
 from c360.governance.purposes import Purpose
@@ -322,17 +321,11 @@ class Declarations:
 
 # --------------------------------------------------------------------------------------------------- value types
 def without_none(annotation: Any) -> Any:
-    """The type T of `T | None`, `Optional[T]`, `Personal[T]` or `Sensitive[T]`; other annotations as they are."""
-    kind = _without_class(annotation)
-    if typing.get_origin(kind) in (typing.Union, UnionType):
-        kept = [a for a in typing.get_args(kind) if a is not type(None)]
-        return _without_class(kept[0]) if len(kept) == 1 else kind
-    return kind
-
-
-def _without_class(annotation: Any) -> Any:
-    marks = getattr(annotation, "__metadata__", ())  # of Annotated
-    return typing.get_args(annotation)[0] if any(isinstance(mark, FieldClass) for mark in marks) else annotation
+    """The type T of `T | None` or `Optional[T]`; other annotations as they are."""
+    if typing.get_origin(annotation) in (typing.Union, UnionType):
+        kept = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return kept[0] if len(kept) == 1 else annotation
+    return annotation
 
 
 def value_type(annotation: Any) -> ValueType:

@@ -744,7 +744,8 @@ def _reads_of(code: CodeType, argument: str) -> set[str]:
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and last == argument:
             found.add(step.argval)
-        last = step.argval if step.opname.startswith("LOAD_") else None
+        loaded = step.argval if step.opname.startswith("LOAD_") else None
+        last = loaded[-1] if isinstance(loaded, tuple) else loaded  # newer Pythons load two at once
     return found.union(*(_reads_of(inner, argument) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
