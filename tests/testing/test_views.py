@@ -1,0 +1,234 @@
+"""What purposes see of profiles, on the production engine: the oracle's bytes, whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from operator import attrgetter
+from random import Random
+from typing import Any
+
+import pytest
+
+from c360 import App, Personal, Projection, Record, count
+from tests.testing.views import PEOPLE, Bench, sealed, shop, some_records
+
+ANN, BOB, CID, DAN = PEOPLE
+APP = shop()
+
+
+@pytest.fixture
+def t() -> Iterator[Bench]:
+    with Bench(APP) as driver:
+        yield driver
+
+
+def name(subject: str, value: str) -> dict[str, str]:
+    return sealed(subject, "Click.name", value)
+
+
+def click(t: Bench, subject: str, page: str = "/", said: str | None = None, **more: Any) -> None:
+    t.govern("Click", subject, page=page, email=None, name=said and name(subject, said), **more)
+
+
+def test_where_a_purpose_sees_less_the_record_says_what_it_sees(t: Bench) -> None:
+    click(t, ANN, "/a", "Ann")
+    t.govern("Log", ANN, page="/secret", name=sealed(ANN, "Log.name", "Anna"), at=t.now_ms + 1000)
+    record = t.shown(ANN)
+    assert record["attributes"]["pages"] == ["/a", "/secret"]
+    assert list(record["views"]) == ["ads", "care", "stats"]
+    assert record["views"]["care"] is None  # no order: nothing of this profile may be used for it
+    seen = record["views"]["ads"]
+    assert (seen["subjects"], seen["subjects_total"], seen["identifiers"]) == ([ANN], 1, [ANN])
+    assert (seen["as_of"], record["as_of"]) == ("2026-11-02T09:00:00Z", "2026-11-02T09:00:01Z")
+    assert (seen["attributes"]["pages"], seen["attributes"]["name"]) == (["/a"], name(ANN, "Ann"))
+    assert not seen["attributes"].keys() & {
+        "logs",
+        "logged",
+        "greeting",
+        "share",
+    }  # what it may not see, what is derived
+    t.verify("customer@1")
+
+
+def test_where_all_see_the_whole_the_record_is_that_of_an_app_without_purposes(t: Bench) -> None:
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    record = t.shown(ANN)
+    assert "views" not in record
+    assert record["attributes"]["spend"] == "9.50"
+    t.verify("customer@1")
+
+
+def test_a_member_is_listed_for_those_who_may_know_of_it(t: Bench) -> None:
+    click(t, ANN)
+    t.govern("Log", BOB, page="/")
+    t.assign(ANN, 1, ANN, "email:~a")
+    t.assign(BOB, 1, ANN, "email:~b")
+    record = t.shown(ANN)
+    assert record["identifiers"] == sorted([ANN, BOB, "email:~a", "email:~b"])
+    assert record["views"]["ads"]["identifiers"] == sorted([ANN, "email:~a"])
+    assert record["views"]["ads"]["subjects"] == [ANN]
+    t.assign(BOB, 2, BOB)
+    assert "ads" not in t.shown(ANN)["views"]
+    assert t.shown(BOB)["views"] == {"ads": None, "care": None, "stats": None}
+    t.verify("customer@1")
+
+
+def test_a_profile_without_anything_live_is_gone_for_all(t: Bench) -> None:
+    row: dict[str, Any] = {"id": 1, "amount": "9.50", "note": None, "home": None, "day": None, "born": None}
+    t.govern("Order", ANN, **row)
+    assert ANN in t.profiles()
+    t.govern("Order", ANN, sign=-1, **row)
+    assert t.profiles() == {}
+    t.verify("customer@1")
+
+
+def test_windows_close_for_each_purpose(t: Bench) -> None:
+    click(t, ANN, said="Ann")
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    assert t.shown(ANN)["views"]["care"]["attributes"]["spend_3d"] == "9.50"
+    t.advance(timedelta(days=3))
+    record = t.shown(ANN)
+    assert (record["attributes"]["spend_3d"], record["attributes"]["often"]) == ("0.00", [])
+    assert record["views"]["care"]["attributes"]["spend_3d"] == "0.00"
+    t.verify("customer@1")
+
+
+def test_a_sealed_value_is_kept_and_compared_as_it_is(t: Bench) -> None:
+    click(t, ANN, "/a", "Ann")
+    click(t, ANN, "/a", "Ann")
+    click(t, ANN, "/", "Bob")
+    home = {"city": "Ghent", "street": sealed(ANN, "Order.home.street", "Kouter 1")}
+    born = sealed(ANN, "Order.born", '"1990-01-01"')
+    t.govern("Order", ANN, id=1, amount="1.00", note=None, home=home, day="2026-01-02", born=born, at=t.now_ms + 1)
+    attributes = t.shown(ANN)["attributes"]
+    assert attributes["often"] == [name(ANN, "Ann"), name(ANN, "Bob")]
+    assert attributes["kinds"] == 2
+    assert attributes["home"] == home
+    assert attributes["day"] == max(
+        ["2026-01-02", born], key=json.dumps
+    )  # of one time the greatest text, sealed or not
+    assert attributes["named"] == [name(ANN, "Ann")]
+    assert attributes["deep"] == 0
+    t.verify("customer@1")
+
+
+def test_what_is_derived_from_a_sealed_value_is_left_to_the_doors(t: Bench) -> None:
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    click(t, ANN, said="Ann")
+    attributes = t.shown(ANN)["attributes"]
+    assert "greeting" not in attributes
+    assert (attributes["share"], attributes["perhaps"]) == ("9.5", "few")
+    click(t, ANN)
+    click(t, ANN)
+    assert "perhaps" not in t.shown(ANN)["attributes"]  # now it would look at the name
+    assert t.topic("views.dlq") == []
+    t.verify("customer@1")
+
+
+def test_a_division_by_zero_is_still_told(t: Bench) -> None:
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    assert t.shown(ANN)["attributes"]["share"] is None
+    assert [letter["reason"] for letter in t.topic("views.dlq")] == ["derived-failed"]
+
+
+ACCIDENTS: dict[str, Callable[[Bench], None]] = {
+    "crash": Bench.crash,
+    "lose_disk": Bench.lose_disk,
+    "rebalance": Bench.rebalance,
+    "reset": lambda t: t.reset("customer@1"),
+    "midnight": lambda t: t.advance(timedelta(days=1)),
+    "settle": Bench.settle,
+}
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_in_the_end_the_records_are_what_they_mean(seed: int) -> None:
+    random = Random(seed)
+    with Bench(APP) as t:
+        for seq in range(1, random.choice((2, 4, 8))):
+            some_records(t, random, random.choice((1, 5, 20)))
+            for subject in random.sample(PEOPLE, random.randrange(3)):
+                profile = random.choice((*PEOPLE, subject, None))
+                t.assign(subject, seq, profile, *random.sample(("email:~a", "email:~b"), random.randrange(3)))
+            for loop in t.loops[: random.randrange(2)]:
+                loop.turn(0.0)
+            ACCIDENTS[random.choice(list(ACCIDENTS))](t)
+        live = t.profiles()
+        t.verify("customer@1")
+        t.reset("customer@1")
+        assert t.profiles() == live
+        assert t.topic("views.dlq") == [] or {m["reason"] for m in t.topic("views.dlq")} == {"derived-failed"}
+
+
+def test_seeds_are_about_views() -> None:
+    kinds: set[str] = set()
+    for seed in range(6):
+        with Bench(APP) as t:
+            some_records(t, Random(seed), 20)
+            for record in map(json.loads, t.profiles().values()):
+                views = record.get("views", {})
+                kinds |= {"null" if view is None else "part" for view in views.values()}
+                kinds |= {"whole"} if len(views) < 3 else set()
+    assert kinds == {"null", "part", "whole"}
+
+
+@pytest.mark.parametrize(("asking", "listed"), [(True, 130), (False, 100)])
+def test_where_people_are_asked_all_are_listed(asking: bool, listed: int) -> None:
+    with Bench(shop(asking=asking)) as t:
+        for n in range(130):
+            click(t, f"crm:m{n:03}")
+            t.assign(f"crm:m{n:03}", 1, "crm:m000")
+        record = t.shown("crm:m000")
+        assert (len(record["subjects"]), record["subjects_total"], len(record["identifiers"])) == (listed, 130, listed)
+        t.verify("customer@1")
+
+
+def test_a_function_that_looks_at_what_is_sealed_puts_its_record_aside() -> None:
+    """As far as it can be seen, the plan refuses it; this one hides it."""
+    app = App("views", partitions=3)
+
+    @app.identifier("crm", priority=1)
+    class CrmId(str): ...
+
+    @app.identifier("other")
+    class Other(str): ...
+
+    @app.source("clicks", subject="customer")
+    class Click(Record):
+        customer: CrmId
+        page: str
+        name: Personal[str] | None = None
+        other: Other | None = None
+
+    def is_named(click: Any) -> bool:
+        return click.page != "/" or bool(attrgetter("name")(click))
+
+    @app.projection("customer")
+    class Profile(Projection):
+        clicks: int = count(Click)
+        named: int = count(Click, where=is_named)
+
+    with Bench(app) as t:
+        t.govern("Click", ANN, page="/a", name=name(ANN, "Ann"))
+        t.govern("Click", ANN, page="/", name=None)
+        assert t.shown(ANN)["attributes"] == {"clicks": 1, "named": 1}
+        (letter,) = t.topic("views.dlq")
+        assert (letter["reason"], letter["error"]) == (
+            "sealed-field", "a function of where= looked at Click.name, which is sealed in a projection",
+        )  # fmt: skip
+        t.verify("customer@1")
+
+
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    program = "from tests.testing.views import shop; print(shop().plan().agent('customer@1').fingerprint)"
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout.strip()
+        for seed in "123"
+    ]
+    assert done == [APP.plan().agent("customer@1").fingerprint] * 3
