@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from c360 import App, Personal, Projection, Record, count
-from tests.testing.views import PEOPLE, Bench, sealed, shop, some_records
+from c360.agents import folding, projection, render
+from c360.agents.render import Renderer
+from tests.mutant import Mutant
+from tests.testing.views import PEOPLE, Bench, bare, sealed, shop, some_records
 
 ANN, BOB, CID, DAN = PEOPLE
-APP = shop()
+APP, BARE = shop(), bare()
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def test_what_is_derived_from_a_sealed_value_is_left_to_the_doors(t: Bench) -> N
     click(t, ANN, said="Ann")
     attributes = t.shown(ANN)["attributes"]
     assert "greeting" not in attributes
-    assert (attributes["share"], attributes["perhaps"]) == ("9.5", "few")
+    assert (attributes["share"], attributes["perhaps"]) == ("9.50", "few")
     click(t, ANN)
     click(t, ANN)
     assert "perhaps" not in t.shown(ANN)["attributes"]  # now it would look at the name
@@ -135,6 +138,81 @@ def test_a_division_by_zero_is_still_told(t: Bench) -> None:
     assert [letter["reason"] for letter in t.topic("views.dlq")] == ["derived-failed"]
 
 
+# ---------------------------------------------------------------------------------------- what differs in one thing only
+@pytest.fixture
+def b() -> Iterator[Bench]:
+    with Bench(BARE) as driver:
+        yield driver
+
+
+def view(b: Bench) -> Any:
+    """What a purpose sees, if it is other than all."""
+    b.verify("customer@1")
+    return b.shown(ANN).get("views", {}).get("ads", "the whole")
+
+
+def test_what_is_the_same_is_not_repeated(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", ANN, size=1)
+    assert view(b) == "the whole"
+
+
+def test_who_is_a_member_makes_a_difference(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", BOB, size=1, at=b.now_ms - 1)
+    b.assign(BOB, 1, ANN)
+    assert view(b)["subjects"] == [ANN]
+
+
+def test_the_newest_time_makes_a_difference(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", ANN, size=1, at=b.now_ms + 1)
+    assert view(b)["as_of"] == "2026-11-02T09:00:00Z"
+
+
+def test_how_a_number_is_written_makes_a_difference(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", ANN, size=1.0)
+    assert repr(view(b)["attributes"]["size"]) == "1"
+    assert repr(b.shown(ANN)["attributes"]["size"]) == "1.0"
+
+
+LESS = test_where_a_purpose_sees_less_the_record_says_what_it_sees
+MEMBERS = test_a_member_is_listed_for_those_who_may_know_of_it
+DERIVED = test_what_is_derived_from_a_sealed_value_is_left_to_the_doors
+SEALED = test_a_sealed_value_is_kept_and_compared_as_it_is
+SAME, WHO = test_what_is_the_same_is_not_repeated, test_who_is_a_member_makes_a_difference
+TIME, SPELT = test_the_newest_time_makes_a_difference, test_how_a_number_is_written_makes_a_difference
+MUTANTS = [
+    (Mutant("all records may be used for all", folding, "mask_of", "if purpose in source.purposes", ""), LESS),
+    (Mutant("a bit is another purpose's", folding, "mask_of", "1 << i", "1 << (i + 1) % 3"), LESS),
+    (Mutant("purposes see the whole", Renderer, "_views", "if len(masks) == len(fragment):", "if True:"), LESS),
+    (Mutant("nothing is something", Renderer, "_views", "if not listing.total:", "if False:"), LESS),
+    (Mutant("all members are listed for all", Renderer, "_views", "else listings[i]", "else listings[0]"), MEMBERS),
+    (Mutant("members do not differ", Renderer, "_views", "(listings is None or listing == listings[0])", "True"), WHO),
+    (Mutant("times do not differ", Renderer, "_views", "cells[AS_OF] == whole[AS_OF]", "True"), TIME),
+    (Mutant("what is equal is the same", Renderer, "_views", "same_values(seen, values)", "seen == values"), SPELT),
+    (Mutant("what is the same is repeated", Renderer, "_views", "if not (alike and", "if True or (alike and"), SAME),
+    (Mutant("all attributes are shown", render, "sights_of", "if a.name in seen", ""), LESS),
+    (Mutant("who looks is not noticed", render, "derived_values", ".pop(_TOUCHED, False)", '.pop("", False)'), DERIVED),
+    (
+        Mutant("who looked once has always", render, "derived_values", ".pop(_TOUCHED, False)", ".get(_TOUCHED)"),
+        DERIVED,
+    ),
+    (Mutant("sealed values are text", projection, "stored", 'type="json"', "type=attribute.type"), SEALED),
+]
+
+
+@pytest.mark.parametrize(("mutant", "story"), MUTANTS, ids=lambda x: x.what if isinstance(x, Mutant) else "")
+def test_a_guard_taken_away_is_noticed(mutant: Mutant, story: Callable[[Bench], None]) -> None:
+    app = BARE if story in (SAME, WHO, TIME, SPELT) else APP
+    with Bench(app) as t:
+        story(t)
+    with mutant.at_work(), pytest.raises((AssertionError, TypeError, KeyError)):
+        story(Bench(app))
+
+
+# ------------------------------------------------------------------------------------------------------------- seeds
 ACCIDENTS: dict[str, Callable[[Bench], None]] = {
     "crash": Bench.crash,
     "lose_disk": Bench.lose_disk,

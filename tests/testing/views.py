@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -119,6 +119,36 @@ def shop(*, asking: bool = True) -> App:
     return app
 
 
+def bare() -> App:
+    """One attribute over two sources, of which one may be used."""
+    app = App("bare", partitions=3)
+
+    @app.identifier("crm", priority=1)
+    class CrmId(str): ...
+
+    @app.identifier("other")
+    class Other(str): ...
+
+    ads = app.purpose("ads", basis="contract")
+
+    @app.source("seen", subject="customer", purposes=[ads])
+    class Seen(Record):
+        customer: CrmId
+        size: Any = None
+        other: Other | None = None
+
+    @app.source("unseen", subject="customer")
+    class Unseen(Record):
+        customer: CrmId
+        size: Any = None
+
+    @app.projection("customer", purposes=[ads])
+    class Profile(Projection):
+        size: Any = newest(Seen.size, Unseen.size)
+
+    return app
+
+
 def sealed(subject: str, field: str, value: str, key: int = 0) -> dict[str, str]:
     """What stands for a value; nobody opens it here."""
     return {"~sealed": f"k{key}:{field}:{b64encode(value.encode()).decode()}", "subject": subject}
@@ -156,14 +186,8 @@ class Bench(TestDriver):
         self.producer.flush()
 
     def assign(self, subject: str, seq: int, profile: str | None, *identifiers: str) -> None:
-        said = {
-            "seq": seq,
-            "profile": profile,
-            "identifiers": list(identifiers),
-            "deferred": [],
-            "change": "moved",
-            "cause": "",
-        }
+        who = {"profile": profile, "identifiers": list(identifiers), "deferred": []}
+        said = {"seq": seq, "change": "moved", "cause": "", **who}
         (identity,) = self.plan.identities
         value = None if profile is None else json.dumps(said).encode()
         self.producer.produce(self.plan.assignments(identity), subject.encode(), value)
@@ -218,7 +242,3 @@ def some_records(t: Bench, random: Random, n: int) -> None:
                 t.govern("Click", subject, at=at, page=page, email=email, name=written)
             case _:
                 t.govern("Log", subject, at=at, page=page, name=name and sealed(subject, "Log.name", name, key))
-
-
-def today() -> date:
-    return datetime.fromtimestamp(NOW_MS / 1000, UTC).date()
