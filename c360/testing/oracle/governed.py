@@ -160,7 +160,7 @@ class TypeOracle:
         if len(written(said).encode()) > LARGEST:
             raise NoFit
         content = digest(
-            self.declared.name, event_id, at, 0, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
+            self.declared.name, event_id, at, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
         )
         return Effect(1, append, Content(subject, content))
 
@@ -193,7 +193,6 @@ def read_governed(source: Source, key: bytes, value: bytes) -> tuple[tuple[int, 
         said["type"],
         said.get("id") if source.kind == "events" else None,
         said["at"],
-        said.get("mask", 0),
         said.get("life", 0),
         enriched_meaning(simple(said.get("enriched", {})), enrichments),
         meaning(record),
