@@ -95,12 +95,14 @@ class Rules:
     blocked: tuple[str, ...] = BLOCKED
     cap: int = 1000
     of: Callable[[Key], Nature] = field(init=False, repr=False)  # what these rules say of a key
+    blocks: Callable[[str], bool] = field(init=False, repr=False)  # whether a value in clear is one that links nobody
 
     def __post_init__(self) -> None:
         _check(self)
         said = "|".join(f"(?:{pattern})" for pattern in self.blocked)
         blank_or_said = re.compile(rf"\s*[\"'`]*\s*(?:{said})?\s*[\"'`]*\s*", re.IGNORECASE | re.DOTALL)
         namespaces = dict(self.namespaces)
+        object.__setattr__(self, "blocks", lambda value: blank_or_said.fullmatch(value) is not None)
 
         def nature(key: Key) -> Nature:
             name, _, value = key.partition(":")
