@@ -73,7 +73,7 @@ class Names:
     def written(self, namespace: Kind, clear: str, tenant: object = None) -> str:
         """The same from the label in clear, which is not to be written where the namespace is personal."""
         owned = clear if tenant is None else of_tenant(clear, tenant)
-        return self._token(owned) if namespace.personal else owned
+        return self.token(owned) if namespace.personal else owned
 
     def labels(self, namespace: Kind) -> Callable[[str], str]:
         """`label` of one namespace, without a tenant, for many: one that is not personal costs nothing here."""
@@ -82,7 +82,7 @@ class Names:
 
         @lru_cache(KEPT)
         def label(value: str) -> str:
-            return self._token(namespace.label(value))
+            return self.token(namespace.label(value))
 
         return label
 
@@ -95,9 +95,10 @@ class Names:
 
     def veil(self, label: str) -> str:
         """A label that says nothing: a token as it is, of everything else its token."""
-        return label if is_veiled(label) else self._token(label)
+        return label if is_veiled(label) else self.token(label)
 
-    def _token(self, label: str) -> str:
+    def token(self, label: str) -> str:
+        """The token of a label in clear. Raises UsageError without keys."""
         if self._tokens is None:
             raise UsageError(
                 f"{label.partition(':')[0]} identifiers are written as tokens, and nobody can make one without the master key:"

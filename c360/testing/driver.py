@@ -131,7 +131,7 @@ class TestDriver:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
-        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents])
+        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault)
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 
