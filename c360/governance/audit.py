@@ -6,8 +6,9 @@ it numbers its records, and each holds the hash of the one before. The number an
 task's state and commit with the record; a run of a command begins a chain of its own, under a name never used before.
 
 What ties chains together: a record may name the heads of others, as its writer has read them (`seen`). Runs of commands
-read the log anyway, and name all. So whoever takes away a whole chain, or its end, must change the others as well; and the
-heads that `verify` hands out can be kept where nobody who writes here can reach.
+read the log anyway, and name the tips: heads that nobody has named before. What a tip names, it answers for, as it is in its
+hash. So whoever takes away a whole chain, or its end, must change the others as well; and the heads that `examine` hands
+out can be kept where nobody who writes here can reach.
 
 All in one partition, so that "before" has one meaning. A hash is no signature: who can write all of the log, and the heads
 that were kept, can write another log.
@@ -23,12 +24,15 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from c360.errors import UsageError
+from c360.governance.tokens import TOKEN
 
 FORMAT = 1
-Problem = Literal["unreadable", "altered", "missing", "reordered", "doubled", "cut"]
+LEFT_OUT = "(left out: personal)"
+LISTED = 1000  # numbers left out in one place that are told one by one: a forged number must not fill the memory
+Problem = Literal["unreadable", "foreign", "altered", "missing", "reordered", "doubled", "cut"]
 
-TOKEN = re.compile(r"[0-9a-f]{32,}")  # how the value of a personal identifier may stand here
 ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
+IDENTIFIER = re.compile(r"(?<![a-z0-9_])([a-z][a-z0-9_]*):(?=(\S+))")
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -51,9 +55,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry in its chain. last: the hash of the one before, empty for the first. hash: of all but itself."""
+    """An entry in its chain. last: the hash of the one before, empty for the first. hash: of all but itself.
+
+    app: whose log it is of, so that what comes from another one is found, too.
+    """
 
     format: int = FORMAT
+    app: str
     writer: str
     number: int
     last: str
@@ -78,25 +86,50 @@ _decode = msgspec.json.Decoder(Record, strict=True).decode
 def check(entry: Entry, personal: Collection[str]) -> None:
     """Refuse what is personal: the log is kept. personal: namespaces whose identifiers are written as tokens.
 
-    Raises UsageError. What people write as a reason is only searched for mail addresses.
+    Raises UsageError. In what people write only mail addresses and identifiers (`phone:…`) can be found. Who did it is not
+    looked at: that is the name of an operator or of an agent, and the log is for it.
     """
-    for identifier in entry.about:
-        namespace, _, value = identifier.partition(":")
-        if namespace in personal and not TOKEN.fullmatch(value):
-            raise UsageError(
-                f"an identifier of '{namespace}' is personal and would stand in the audit log; write its token"
-            )
-    for text in (entry.what, entry.reason, *entry.about, *entry.before.values(), *entry.after.values()):
-        if ADDRESS.search(text):
-            raise UsageError(
-                "a text for the audit log has a mail address in it, and the log is kept; name the number of a ticket instead"
-            )
+    for text in (entry.what, entry.reason, *entry.about, *_texts(entry.before), *_texts(entry.after)):
+        if (wrong := _personal(text, personal)) is not None:
+            raise UsageError(wrong)
 
 
-def chained(entry: Entry, writer: str, last: Head | None, seen: Mapping[str, Head] | None = None) -> Record:
+def without_personal(entry: Entry, personal: Collection[str]) -> Entry:
+    """The entry, with a word in place of each text that `check` refuses: for who cannot refuse to go on."""
+
+    def told(text: str) -> str:
+        return text if _personal(text, personal) is None else LEFT_OUT
+
+    return msgspec.structs.replace(
+        entry,
+        what=told(entry.what),
+        reason=told(entry.reason),
+        about=tuple(map(told, entry.about)),
+        before={told(name): told(text) for name, text in entry.before.items()},
+        after={told(name): told(text) for name, text in entry.after.items()},
+    )
+
+
+def _personal(text: str, personal: Collection[str]) -> str | None:
+    """What is wrong with a text; None if nothing is."""
+    for namespace, value in IDENTIFIER.findall(text):
+        if namespace in personal and not TOKEN.match(value):
+            return f"an identifier of '{namespace}' is personal and would stand in the audit log; write its token"
+    if ADDRESS.search(text):
+        return "a text for the audit log has a mail address in it, and the log is kept; name the number of a ticket instead"
+    return None
+
+
+def _texts(told: Mapping[str, str]) -> Iterable[str]:
+    yield from told
+    yield from told.values()
+
+
+def chained(app: str, entry: Entry, writer: str, last: Head | None, seen: Mapping[str, Head] | None = None) -> Record:
     """The next record of a chain, `last` being its head so far. seen: heads of other chains, as far as they were read."""
     others = {name: head for name, head in (seen or {}).items() if name != writer}
     record = Record(
+        app=app,
         writer=writer,
         number=last.number + 1 if last else 0,
         last=last.hash if last else "",
@@ -123,29 +156,59 @@ def decode_record(data: bytes) -> Record:
     return _decode(data)
 
 
-def heads_of(records: Iterable[bytes]) -> dict[str, Head]:
-    """The last record of each chain: to be kept elsewhere, and for `seen`."""
+def tips_of(app: str, records: Iterable[bytes]) -> dict[str, Head]:
+    """The last record of each chain that no record of another chain names as such: for `seen`.
+
+    Few, however many chains there are: a run of a command names what it finds, and is itself found by the next.
+    """
     heads: dict[str, Head] = {}
+    named: dict[str, Head] = {}
     for data in records:
-        try:
-            record = _decode(data)
-        except msgspec.DecodeError:
+        if (record := _ours(app, data)) is None:
             continue
+        named |= record.seen
         known = heads.get(record.writer)
         if known is None or record.number > known.number:
             heads[record.writer] = head_of(record)
-    return heads
+    return {writer: head for writer, head in heads.items() if named.get(writer) != head}
 
 
-def verify(records: Iterable[bytes], *, heads: Mapping[str, Head] | None = None, whole: bool = True) -> list[Finding]:
-    """What does not hold, in the order of the log; then what of `heads` (known from before) is not there.
+def _ours(app: str, data: bytes) -> Record | None:
+    try:
+        record = _decode(data)
+    except msgspec.DecodeError:
+        return None
+    return record if record.app == app and record.format == FORMAT else None
+
+
+# ----------------------------------------------------------------------------------------------------------- verifying
+class Examined(NamedTuple):
+    """A log as it was found. heads: the last record of each chain, to be kept elsewhere if there are no findings."""
+
+    records: int
+    heads: Mapping[str, Head]
+    findings: list[Finding]
+
+
+def verify(
+    app: str, records: Iterable[bytes], *, heads: Mapping[str, Head] | None = None, whole: bool = True
+) -> list[Finding]:
+    """What does not hold; as `examine`."""
+    return examine(app, records, heads=heads, whole=whole).findings
+
+
+def examine(
+    app: str, records: Iterable[bytes], *, heads: Mapping[str, Head] | None = None, whole: bool = True
+) -> Examined:
+    """Findings in the order of the log; then what of `heads` (known from before) is not there.
 
     whole: the log begins with its first record. If retention has cut its beginning, chains may begin later, and what they
     or others name of what is older is not asked for.
 
-    unreadable: no record, or of another format (then the writer is empty). altered: the hash is not that of the content, or
-    not what another record or a known head says. missing: a number is left out. reordered: it comes after a later one.
-    doubled: its number was there. cut: a record that is known to have been there is beyond the end of its chain.
+    unreadable: no record, or of another format (then the writer is empty). foreign: of another app. altered: the hash is not
+    that of the content, or not what another record or a known head says. missing: a number is left out. reordered: it comes
+    after a later one. doubled: its number was there. cut: a record that is known to have been there is beyond the end of its
+    chain.
     """
     findings: list[Finding] = []
     chains: dict[str, dict[int, str]] = {}  # writer → number → hash
@@ -153,15 +216,18 @@ def verify(records: Iterable[bytes], *, heads: Mapping[str, Head] | None = None,
     places: dict[tuple[str, int], int] = {}
     gaps: dict[tuple[str, int], int] = {}  # left out so far: where that was seen
     named: list[tuple[str, Head, int]] = []  # heads that records name, and where
+    place = -1
     for place, data in enumerate(records):
         try:
             record = _decode(data)
         except msgspec.DecodeError:
+            record = None
+        if record is None or record.format != FORMAT or record.number < 0:
             findings.append(Finding("unreadable", "", -1, place))
             continue
         writer, number = record.writer, record.number
-        if record.format != FORMAT:
-            findings.append(Finding("unreadable", "", -1, place))
+        if record.app != app:
+            findings.append(Finding("foreign", writer, number, place))
             continue
         if record.hash != _hash(record):
             findings.append(Finding("altered", writer, number, place))
@@ -174,7 +240,7 @@ def verify(records: Iterable[bytes], *, heads: Mapping[str, Head] | None = None,
             findings.append(Finding("reordered", writer, number, place))
         else:
             start = end.number + 1 if end else 0 if whole else number
-            gaps.update({(writer, left_out): place for left_out in range(start, number)})
+            gaps.update({(writer, left_out): place for left_out in range(start, min(number, start + LISTED))})
             ends[writer] = head_of(record)
         chain[number] = record.hash
         places[writer, number] = place
@@ -183,12 +249,12 @@ def verify(records: Iterable[bytes], *, heads: Mapping[str, Head] | None = None,
         named += [(name, head, place) for name, head in record.seen.items()]
     findings += [Finding("missing", writer, number, place) for (writer, number), place in gaps.items()]
     found = set(findings)
-    for writer, head, place in [*named, *((name, head, -1) for name, head in (heads or {}).items())]:
-        for finding in _against(writer, head, place, chains.get(writer, {}), places, whole):
+    for writer, head, at in [*named, *((name, head, -1) for name, head in (heads or {}).items())]:
+        for finding in _against(writer, head, at, chains.get(writer, {}), places, whole):
             if finding not in found and finding._replace(problem="missing") not in found:
                 found.add(finding)
                 findings.append(finding)
-    return sorted(findings, key=lambda finding: (finding.place < 0, finding.place))
+    return Examined(place + 1, ends, sorted(findings, key=lambda finding: (finding.place < 0, finding.place)))
 
 
 def _against(
