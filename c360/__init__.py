@@ -4,6 +4,7 @@
 """
 
 from c360.app import App
+from c360.classes import Personal, Sensitive
 from c360.codecs.record import Record, field
 from c360.declare import (
     Projection,
@@ -21,12 +22,18 @@ from c360.declare import (
     top,
     total,
 )
+from c360.governance.inputs import FromTcf
 from c360.identity import normalize
+from c360.rights import AnyIdentifier
 
 __all__ = [
+    "AnyIdentifier",
     "App",
+    "FromTcf",
+    "Personal",
     "Projection",
     "Record",
+    "Sensitive",
     "average",
     "collect",
     "count",

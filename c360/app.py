@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from c360.codecs.record import Record
 from c360.declare import (
@@ -26,11 +26,21 @@ from c360.declare import (
     without_none,
 )
 from c360.errors import DeclarationError
+from c360.governance.inputs import Categories, FromTcf
+from c360.governance.purposes import Basis, Purpose, Purposes
 from c360.identity import normalize as normalizers
 from c360.identity.facts import OPERATORS
 from c360.identity.namespace import NAME, Namespace, Normalizer
 from c360.identity.rules import BLOCKED, DEFAULTS
 from c360.plan import Plan, make_plan
+from c360.rights import (
+    ErasureSource,
+    asked,
+    check_consent,
+    consent_source,
+    purposes_said,
+    sink_declaration,
+)
 
 R = TypeVar("R", bound=Record)
 P = TypeVar("P", bound=Projection)
@@ -38,6 +48,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound=type)
 APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}\Z")
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}\Z")
+SINK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
 WEEK = timedelta(days=7)
 
 
@@ -72,6 +83,7 @@ class App:
         shared_at: int | EllipsisType | None = ...,
         hub_at: int | EllipsisType | None = ...,
         links: bool = True,
+        personal: bool | None = None,
         normalize: Normalizer = normalizers.text,
     ) -> Callable[[C], C]:
         """Declare a kind of identifier. Decorates a class that derives from `str`, to be used as a field's type.
@@ -81,7 +93,8 @@ class App:
         `priority`: the smaller, the earlier its links decide, and the better a name for a profile. `unique`: two of these
         are never one customer. `limit`: so many values in one profile. `shared_at`: so many different values of one unique
         kind seen with a value, and it joins nobody; `hub_at`: more neighbours than this, and it joins nobody; None turns
-        either off. `links=False`: a value only forbids, such as a birth date with limit=1.
+        either off. `links=False`: a value only forbids, such as a birth date with limit=1. `personal`: values are written as
+        tokens, never in clear.
         What is left out is as the default namespace of that name has it (docs/identity.md), else as a custom one.
         """
         if not NAME.match(namespace):
@@ -91,6 +104,7 @@ class App:
 
         known = DEFAULTS.get(namespace) or (DEFAULTS["user_id"] if unique else Namespace(namespace))
         said = {"priority": priority, "unique": unique, "limit": limit, "shared_at": shared_at, "hub_at": hub_at}
+        said["personal"] = personal
         settings = {name: getattr(known, name) for name in said}
         settings |= {n: v for n, v in said.items() if v is not ... and (v is not None or n in ("shared_at", "hub_at"))}
 
@@ -121,6 +135,9 @@ class App:
         when: When | None = None,
         unmatched: Literal["dlq", "ignore"] = "dlq",
         window: timedelta = WEEK,
+        purposes: Iterable[Purpose] = (),
+        tenant: str | None = None,
+        region: str | None = None,
     ) -> Callable[[type[R]], type[R]]:
         """Declare a raw topic of events: things that happened, as JSON.
 
@@ -129,6 +146,8 @@ class App:
         fields, the first that is present) that says whom the event is about; without it the raw key, whose namespace
         `key` names. `when`: payload paths and the values that make a payload of this type; `unmatched`: what happens
         to payloads that no type claims. `name`: short name of the source in topic names (default: the raw topic).
+        `purposes`: what its records may be used for; none said, for none that asks. `tenant`: field that says whose customer it
+        is: tenants never meet. `region`: its records leave only where the same is said.
         """
         if format != "json":
             raise DeclarationError(
@@ -139,9 +158,8 @@ class App:
         def declare(record: type[R]) -> type[R]:
             said = f"@app.source({topic!r}) {record.__name__}"
             declared = self._source_type(said, record, when, subject, key, event_id, at)
-            self._add_source(
-                said, Source(name or topic, topic, "events", (declared,), self._namespace(said, key), unmatched, window)
-            )
+            source = Source(name or topic, topic, "events", (declared,), self._namespace(said, key), unmatched, window)
+            self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
 
         return declare
@@ -155,12 +173,15 @@ class App:
         at: str | None = None,
         name: str | None = None,
         format: Literal["debezium"] = "debezium",
+        purposes: Iterable[Purpose] = (),
+        tenant: str | None = None,
+        region: str | None = None,
     ) -> Callable[[type[R]], type[R]]:
         """Declare a raw topic of database changes (Debezium JSON envelopes, with or without schemas): rows that exist.
 
         `key`: the primary key's field or fields. `subject`: field (or fields, the first that is present) that says
         whom the row is about; without it the key, which then must be one field of an identifier type. `at`: field
-        with the row's own time; without it, the database's commit time.
+        with the row's own time; without it, the database's commit time. `purposes`, `tenant`, `region`: as for `source`.
         """
         if format != "debezium":
             raise DeclarationError(
@@ -176,10 +197,23 @@ class App:
             if about is None:
                 raise DeclarationError(f"{said}: the key has several fields, so say whom a row is about: subject=…")
             declared = replace(self._source_type(said, record, None, about, None, None, at), key=keys)
-            self._add_source(said, Source(name or topic, topic, "rows", (declared,), None, "dlq", WEEK))
+            source = Source(name or topic, topic, "rows", (declared,), None, "dlq", WEEK)
+            self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
 
         return declare
+
+    def _governed(
+        self, said: str, source: Source, purposes: Iterable[Purpose], tenant: str | None, region: str | None
+    ) -> Source:
+        (declared,) = source.types
+        if tenant is not None and value_type(field_named(declared.record, tenant, said).annotation) not in (
+            "text",
+            "int",
+        ):
+            raise DeclarationError(f"{said}: tenant {declared.record.__name__}.{tenant} must be a str or an int")
+        names = purposes_said(said, purposes, self._said.purposes)
+        return replace(source, purposes=names, tenant=tenant, region=region)
 
     def _source_type(
         self,
@@ -237,9 +271,10 @@ class App:
             return
         if "rows" in (old.kind, source.kind):
             raise DeclarationError(f"{said}: a CDC topic carries the rows of one table, so it has one record type")
-        if (old.name, old.key, old.unmatched, old.window) != (source.name, source.key, source.unmatched, source.window):
+        if replace(old, types=()) != replace(source, types=()):
             raise DeclarationError(
-                f"{said}: name, key, unmatched and window must be the same as for {old.types[0].name} on this topic"
+                f"{said}: name, key, unmatched, window, purposes, tenant and region must be the same as for"
+                f" {old.types[0].name} on this topic"
             )
         if any(t.name == record.__name__ for t in old.types):
             raise DeclarationError(f"{said}: two record types of one topic cannot both be named {record.__name__}")
@@ -316,12 +351,19 @@ class App:
 
     # ------------------------------------------------------------------------------------------------ projections
     def projection(
-        self, name: str, *, version: int = 1, identity: IdentityDeclaration | None = None
+        self,
+        name: str,
+        *,
+        version: int = 1,
+        identity: IdentityDeclaration | None = None,
+        purposes: Iterable[Purpose] = (),
+        region: str | None = None,
     ) -> Callable[[type[P]], type[P]]:
         """Declare a projection: one profile per customer in the topic `{app}.{name}.v{version}`.
 
         `identity`: the rule set that says who is one customer, default: the one named default. A change of its
-        attributes, or of what it follows, needs a new version number.
+        attributes, or of what it follows, needs a new version number. `purposes`: for each there is a view, the topic
+        `{app}.{name}.v{version}.{purpose}`, with the profiles and values that it may have now. `region`: where its topics are.
         """
         if not re.match(r"[a-z][a-z0-9_]{0,39}\Z", name) or name in (
             "govern",
@@ -333,13 +375,18 @@ class App:
             "links",
             "identity",
             "assignments",
+            "consent",
+            "erasure",
+            "activation",
         ):
             raise DeclarationError(
                 f"@app.projection({name!r}): a name is lower case letters, digits and _, not one of ours"
             )
 
         def declare(record: type[P]) -> type[P]:
-            declared = declare_projection(name, version, record, self._said.enrichments, identity)
+            said = f"@app.projection({name!r}) {getattr(record, '__name__', record)}"
+            looking = purposes_said(said, purposes, self._said.purposes)
+            declared = declare_projection(name, version, record, self._said.enrichments, identity, looking, region)
             for other in self._said.projections:
                 if other.name == name:
                     raise DeclarationError(
@@ -370,12 +417,103 @@ class App:
 
         return declare
 
-    # ------------------------------------------------------------------------------------------------- not yet
-    if not TYPE_CHECKING:  # a type checker says "no attribute"; at run time the refusal gives the reason
+    # ------------------------------------------------------------------------------------------ purposes and rights
+    def purpose(self, name: str, *, basis: Basis = "consent") -> Purpose:
+        """Declare a use of data and its legal basis; people's decisions count where it is `consent`.
 
-        def __getattr__(self, name: str) -> Any:
-            if name in ("purpose", "consent", "erasure", "sink"):
+        To be given as `purposes=[…]` to sources (what their records may be used for) and projections (who looks at them).
+        """
+        purpose = Purpose(name, basis)
+        Purposes([*self._said.purposes, purpose])  # refuses a name that is taken
+        self._said.purposes.append(purpose)
+        return purpose
+
+    def consent(
+        self,
+        topic: str,
+        *,
+        key: type[str] | None = None,
+        name: str | None = None,
+        when: When | None = None,
+        unmatched: Literal["dlq", "ignore"] = "dlq",
+        categories: Categories | None = None,
+        tcf: Mapping[str, FromTcf] | None = None,
+        tenant: str | None = None,
+    ) -> Callable[[type[R]], type[R]]:
+        """Declare a raw topic of decisions: who (fields of identifier types), `purpose`, `granted` or `status`, `at`, perhaps
+        `expires_at`.
+
+        `categories`: the record is a Segment call, `preferences` its `context.consent.categoryPreferences`, and these are
+        the purposes of its categories (None: none of ours). `tcf`: `tc_string` is a string of the IAB's framework, and these
+        say when it grants which purpose. `key`: what the raw key is, where no field says who. The topic may be a source, too.
+        """
+
+        def declare(record: type[R]) -> type[R]:
+            said = f"@app.consent({topic!r}) {getattr(record, '__name__', record)}"
+            about = asked(
+                said, topic, record, self._said.identifiers, name=name, key=self._namespace(said, key), when=when,
+                unmatched=unmatched, tenant=tenant,
+            )  # fmt: skip
+            source = consent_source(said, about, categories, tcf)
+            check_consent(source, Purposes(self._said.purposes), said)
+            if any(s.asked.topic == topic for s in self._said.consents):
+                raise DeclarationError(f"{said}: consent is already read from {topic!r}, as one record type")
+            self._said.consents.append(source)
+            return record
+
+        return declare
+
+    def erasure(
+        self,
+        topic: str,
+        *,
+        key: type[str] | None = None,
+        name: str | None = None,
+        when: When | None = None,
+        unmatched: Literal["dlq", "ignore"] = "dlq",
+        tenant: str | None = None,
+    ) -> Callable[[type[R]], type[R]]:
+        """Declare a raw topic of requests to be forgotten: each record names a customer by fields of identifier types."""
+
+        def declare(record: type[R]) -> type[R]:
+            said = f"@app.erasure({topic!r}) {getattr(record, '__name__', record)}"
+            about = asked(
+                said, topic, record, self._said.identifiers, name=name, key=self._namespace(said, key), when=when,
+                unmatched=unmatched, tenant=tenant,
+            )  # fmt: skip
+            if any(s.asked.topic == topic for s in self._said.erasures):
+                raise DeclarationError(f"{said}: requests are already read from {topic!r}, as one record type")
+            self._said.erasures.append(ErasureSource(about))
+            return record
+
+        return declare
+
+    def sink(
+        self,
+        name: str,
+        *,
+        projection: type[Projection],
+        purpose: Purpose,
+        sensitive: Sequence[str] = (),
+        region: str | None = None,
+    ) -> Callable[[Callable[[Any], T]], Callable[[Any], T]]:
+        """Declare what a far side is to hold of each profile: a function of the profile as the purpose may see it.
+
+        What it gives (JSON) is written to `{app}.activation.{name}` under the profile's id when it is another than before;
+        None is nothing: what was there is removed. `sensitive`: attributes that it takes although they are `Sensitive`.
+        """
+
+        def declare(function: Callable[[Any], T]) -> Callable[[Any], T]:
+            said = f"@app.sink({name!r}) {getattr(function, '__name__', '')}".rstrip()
+            if not SINK_NAME.match(name) or any(s.name == name for s in self._said.sinks):
                 raise DeclarationError(
-                    f"@app.{name} is not built in this version of c360: remove the declaration, it would not be honoured"
+                    f"{said}: a name is lower case letters, digits, - and _, at most 40, and not taken"
                 )
-            raise AttributeError(f"App has no {name!r}")
+            purposes_said(said, [purpose], self._said.purposes)
+            found = next((p for p in self._said.projections if p.record is projection), None)
+            if found is None:
+                raise DeclarationError(f"{said}: projection= is a class decorated by @app.projection, declared above")
+            self._said.sinks.append(sink_declaration(said, name, found, purpose, function, sensitive, region))
+            return function
+
+        return declare

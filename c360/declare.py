@@ -19,9 +19,13 @@ from uuid import UUID
 
 from c360.codecs.record import FieldInfo, FieldRef, Record, fields_of
 from c360.errors import DeclarationError
+from c360.governance.purposes import Purpose
 from c360.identity.namespace import Namespace
 from c360.identity.rules import BLOCKED
 from c360.profile.attribute import Attribute, Kind, ValueType
+
+if TYPE_CHECKING:
+    from c360.rights import ConsentSource, ErasureSource, SinkDeclaration
 
 T = TypeVar("T")
 When = Mapping[str, str | int | bool]
@@ -85,6 +89,9 @@ class Source:
     unmatched: Literal["dlq", "ignore"]
     window: timedelta
     enrichments: tuple[Enrichment, ...] = ()
+    purposes: frozenset[str] = frozenset()  # what its records may be used for
+    tenant: str | None = None  # field that says whose customer it is
+    region: str | None = None  # where its records must stay
 
 
 @dataclass(frozen=True)
@@ -279,6 +286,8 @@ class ProjectionDeclaration:
     declarations: tuple[AttributeDeclaration, ...]  # parallel to attributes
     derived: tuple[str, ...]
     identity: IdentityDeclaration | None = None  # the rule set it was declared with
+    purposes: tuple[str, ...] = ()  # who looks at it, by name: each has a view
+    region: str | None = None  # where its topics are
 
     @property
     def agent(self) -> str:
@@ -304,6 +313,10 @@ class Declarations:
     identities: list[IdentityDeclaration] = field(default_factory=list)
     projections: list[ProjectionDeclaration] = field(default_factory=list)
     agents: list[UserAgent] = field(default_factory=list)
+    purposes: list[Purpose] = field(default_factory=list)
+    consents: list[ConsentSource] = field(default_factory=list)
+    erasures: list[ErasureSource] = field(default_factory=list)
+    sinks: list[SinkDeclaration] = field(default_factory=list)
 
 
 # --------------------------------------------------------------------------------------------------- value types
@@ -364,6 +377,8 @@ def declare_projection(
     record: type[Projection],
     enrichments: Sequence[Enrichment],
     identity: IdentityDeclaration | None = None,
+    purposes: Iterable[str] = (),
+    region: str | None = None,
 ) -> ProjectionDeclaration:
     """Read the class body of a projection. Raises DeclarationError naming class and attribute."""
     if not (isinstance(record, type) and issubclass(record, Projection)):
@@ -409,7 +424,17 @@ def declare_projection(
     if not attributes:
         raise DeclarationError(f"{record.__name__} has no attributes: write for example `orders: int = count(Order)`")
     computed = tuple(n for n, v in vars(record).items() if isinstance(v, derived))
-    return ProjectionDeclaration(name, version, record, tuple(attributes), tuple(declarations), computed, identity)
+    return ProjectionDeclaration(
+        name,
+        version,
+        record,
+        tuple(attributes),
+        tuple(declarations),
+        computed,
+        identity,
+        tuple(sorted(purposes)),
+        region,
+    )
 
 
 def _annotations(record: type[Projection]) -> dict[str, Any]:

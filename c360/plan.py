@@ -12,24 +12,31 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
+from c360.classes import FieldClass, classified
 from c360.codecs.record import fields_of
 from c360.declare import (
+    AttributeDeclaration,
     Declarations,
+    Enrichment,
     IdentityDeclaration,
     LinkField,
     ProjectionDeclaration,
     Source,
     SourceType,
     UserAgent,
+    identifier_in,
     link_fields,
     with_enrichments,
     without_none,
 )
 from c360.errors import DeclarationError, UsageError
+from c360.governance.purposes import Purposes, Sets, check_view, states_of, view_of
 from c360.identity.namespace import TWIN, Namespace
 from c360.identity.rules import DEFAULTS, Rules
+from c360.rights import ConsentSource, Door, ErasureSource, SinkDeclaration
 
 Role = Literal[
     "raw",
@@ -45,12 +52,25 @@ Role = Literal[
     "loop",
     "assignments",
     "changes",
+    "consent",
+    "suppressed",
+    "keys",
+    "fence",
+    "asked",
+    "told",
+    "passed",
+    "erasures",
+    "audit",
+    "view",
+    "activation",
 ]
 
 DEFAULT = "default"  # the rule set that is there without being said
 OPERATOR = "merge"  # the namespace by which an operator joins two subjects
 LARGEST_RECORD_BYTES = 16 << 20  # of our own topics; the largest state that can be committed
 FOREVER: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
+DAY = 24 * 3_600_000
+WEEK: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": str(7 * DAY)}
 APPEND_TIME: Mapping[str, str] = {"message.timestamp.type": "LogAppendTime"}
 LARGE: Mapping[str, str] = {"max.message.bytes": str(LARGEST_RECORD_BYTES)}
 CONFIGS: Mapping[Role, Mapping[str, str]] = {
@@ -75,6 +95,17 @@ CONFIGS: Mapping[Role, Mapping[str, str]] = {
     "loop": {**FOREVER, **APPEND_TIME, **LARGE},
     "assignments": {"cleanup.policy": "compact", **APPEND_TIME, **LARGE},
     "changes": {**FOREVER, **APPEND_TIME, **LARGE},
+    "consent": {"cleanup.policy": "compact", **APPEND_TIME},
+    "suppressed": {"cleanup.policy": "compact", **APPEND_TIME},
+    "keys": {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY), **APPEND_TIME},
+    "fence": {"cleanup.policy": "compact", "segment.ms": str(DAY), **APPEND_TIME},
+    "asked": {**WEEK, **APPEND_TIME},  # by people at the command line, or by an agent of others
+    "told": {**WEEK, **APPEND_TIME},  # and what these answer
+    "passed": {"cleanup.policy": "compact", **APPEND_TIME},
+    "erasures": {**FOREVER, **APPEND_TIME},
+    "audit": {**FOREVER, **APPEND_TIME},
+    "view": {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY), **APPEND_TIME, **LARGE},
+    "activation": {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY), **APPEND_TIME, **LARGE},
 }
 
 
@@ -138,6 +169,10 @@ class Plan:
     agents: tuple[PlannedAgent, ...]
     links_of: Mapping[type, tuple[LinkField, ...]] = field(default_factory=dict)  # by record type; {} without identity
     identities: tuple[Identity, ...] = ()
+    purposes: Purposes = field(default_factory=lambda: Purposes(()))
+    consents: tuple[ConsentSource, ...] = ()
+    erasures_said: tuple[ErasureSource, ...] = ()
+    doors: tuple[Door, ...] = ()
 
     def agent(self, name: str) -> PlannedAgent:
         """The agent of that name. Raises UsageError, naming those there are."""
@@ -210,6 +245,97 @@ class Plan:
     def parts(self, projection: ProjectionDeclaration) -> str:
         return f"{self.projected(projection)}.parts"
 
+    # what people may, and who looks after it ----------------------------------------------------------------------
+    @property
+    def asks(self) -> bool:
+        """Whether some purpose rests on consent: then there is a `consent` agent."""
+        return any(purpose.asks for purpose in self.purposes.by_name.values())
+
+    @cached_property
+    def needs_keys(self) -> bool:
+        """Whether something is sealed or written as a token: then a worker needs the master key."""
+        return (
+            bool(self.erasures_said)
+            or any(namespace.personal for namespace in self.identifiers.values())
+            or any(sealed_of(self, source) for source in self.sources)
+        )
+
+    @property
+    def erases(self) -> bool:
+        """Whether customers can be forgotten: then there is an `erasure` agent."""
+        return self.needs_keys
+
+    @property
+    def governance(self) -> tuple[str, ...]:
+        """Topics that each process that governs, or has doors, keeps a full copy of."""
+        erasing = (self.suppressed, self.keys) if self.needs_keys else ()
+        asking = (self.consent,) if self.asks else ()
+        return (*erasing, *asking, *((self.fence,) if erasing or asking else ()))
+
+    def view(self, projection: ProjectionDeclaration, purpose: str) -> str:
+        return f"{self.projected(projection)}.{purpose}"
+
+    def activation(self, sink: SinkDeclaration) -> str:
+        return f"{self.app}.activation.{sink.name}"
+
+    def leaves(self, door: Door) -> str:
+        """The topic that a door writes; also the name of its group."""
+        return self.view(door.projection, door.purpose.name) if door.sink is None else self.activation(door.sink)
+
+    @property
+    def consent(self) -> str:
+        return f"{self.app}.consent"
+
+    @property
+    def consent_commands(self) -> str:
+        """What `c360 consent set` says: an input of the consent agent like the raw ones."""
+        return f"{self.app}.consent-commands"
+
+    @property
+    def suppressed(self) -> str:
+        return f"{self.app}.suppressed"
+
+    @property
+    def keys(self) -> str:
+        return f"{self.app}.keys"
+
+    @property
+    def fence(self) -> str:
+        """Statements of the consent and erasure agents; its one partition is also what their groups assign."""
+        return f"{self.app}.fence"
+
+    @property
+    def erasure_commands(self) -> str:
+        """What `c360 erase` asks for: an input of the erasure agent like the raw ones."""
+        return f"{self.app}.erasure-commands"
+
+    @property
+    def erase(self) -> str:
+        """What the erasure agent asks of all others."""
+        return f"{self.app}.erase"
+
+    @property
+    def found(self) -> str:
+        """What identity finds for the erasure agent."""
+        return f"{self.app}.found"
+
+    @property
+    def receipts(self) -> str:
+        return f"{self.app}.receipts"
+
+    @property
+    def passed(self) -> str:
+        return f"{self.app}.passed"
+
+    @property
+    def erasures(self) -> str:
+        """Certificates."""
+        return f"{self.app}.erasures"
+
+    @property
+    def audit(self) -> str:
+        return f"{self.app}.audit"
+
     @property
     def dlq(self) -> str:
         return f"{self.app}.dlq"
@@ -221,6 +347,61 @@ class Plan:
     @property
     def days(self) -> str:
         return f"{self.app}.days"
+
+
+def class_of_field(plan: Plan, record: type, name: str) -> FieldClass | None:
+    """The class of a field as it is stored: what it says, and of an identifier what its namespace says."""
+    found = [c.field_class for c in classified(record) if c.path[0] == name]
+    kind, _ = identifier_in({f.name: f for f in fields_of(record)}[name].annotation, plan.identifiers)
+    return max([*found, *([FieldClass.PERSONAL] if kind is not None and kind.personal else [])], default=None)
+
+
+def class_of_enrichment(plan: Plan, enrichment: Enrichment) -> FieldClass | None:
+    """The same of what an enrichment gives."""
+    kind, _ = identifier_in(enrichment.returns, plan.identifiers)
+    marks = [m for m in getattr(enrichment.returns, "__metadata__", ()) if isinstance(m, FieldClass)]
+    return max([*marks, *([FieldClass.PERSONAL] if kind is not None and kind.personal else [])], default=None)
+
+
+def sealed_of(plan: Plan, source: Source) -> list[str]:
+    """What govern seals of the records of a source: fields and enrichments, as `Type.name`."""
+    found = []
+    for declared in source.types:
+        names = [f.name for f in fields_of(declared.record) if class_of_field(plan, declared.record, f.name)]
+        names += [e.name for e in source.enrichments if e.record is declared.record and class_of_enrichment(plan, e)]
+        found += [f"{declared.name}.{name}" for name in names]
+    return found
+
+
+def class_of_attribute(plan: Plan, declaration: AttributeDeclaration) -> FieldClass | None:
+    """The class of an attribute: the closest of its inputs. What counts values only, has none."""
+    if declaration.kind in ("count", "flag", "distinct"):
+        return None
+    found = []
+    for item in declaration.inputs:
+        if item.enriched:
+            source = plan.source_of(item.record)
+            found += [class_of_enrichment(plan, e) for e in source.enrichments if e.name == item.name]
+        elif item.name is not None:
+            found.append(class_of_field(plan, item.record, item.name))
+    return max((c for c in found if c is not None), default=None)
+
+
+def classes_of(plan: Plan, projection: ProjectionDeclaration) -> dict[str, FieldClass]:
+    """The classified attributes of a projection."""
+    pairs = zip(projection.attributes, projection.declarations, strict=True)
+    found = {attribute.name: class_of_attribute(plan, declaration) for attribute, declaration in pairs}
+    return {name: said for name, said in found.items() if said is not None}
+
+
+def sets_of(plan: Plan, projection: ProjectionDeclaration) -> Sets:
+    """By attribute: the purpose sets of its sources, as far as this projection has views for them."""
+    seen = frozenset(projection.purposes)
+    sources = {
+        attribute.name: [plan.source_of(item.record).name for item in declaration.inputs]
+        for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True)
+    }
+    return states_of(sources, {source.name: source.purposes & seen for source in plan.sources})
 
 
 def windowed(projection: ProjectionDeclaration) -> bool:
@@ -287,6 +468,14 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
             f"app.identity({said.identities[0].name!r}): no record type has an identifier beside its subject, so nothing"
             " could ever be joined; type such a field with a class decorated by @app.identifier"
         )
+    bare = replace(
+        bare,
+        purposes=Purposes(said.purposes),
+        consents=tuple(said.consents),
+        erasures_said=tuple(said.erasures),
+        doors=_doors(said),
+    )
+    _check_rights(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
     plan = replace(bare, user_agents=user_agents, topics=_topics(bare), agents=_agents(bare))
@@ -309,6 +498,8 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
         topics.append(PlannedTopic(plan.governed(source), "governed", n))
     if plan.sources:
         topics.append(PlannedTopic(plan.dlq, "dlq", n))
+        topics.append(PlannedTopic(plan.audit, "audit", 1))
+    topics += _topics_of_rights(plan, {s.topic for s in plan.sources})
     if plan.identities:
         topics.append(PlannedTopic(plan.links, "links", n))
     for identity in plan.identities:
@@ -326,6 +517,32 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
     if any(map(windowed, plan.projections)):
         topics.append(PlannedTopic(plan.days, "days", n))
     return tuple(topics)
+
+
+def _topics_of_rights(plan: Plan, known: set[str]) -> Iterator[PlannedTopic]:
+    n = plan.partitions
+    for topic in dict.fromkeys([*(s.asked.topic for s in plan.consents), *(s.asked.topic for s in plan.erasures_said)]):
+        if topic not in known:
+            yield PlannedTopic(topic, "raw", None)
+    if plan.governance:
+        yield PlannedTopic(plan.fence, "fence", 1)
+    if plan.asks:
+        yield PlannedTopic(plan.consent_commands, "asked", 1)
+        yield PlannedTopic(f"{plan.consent}.changelog", "changelog", 1)
+        yield PlannedTopic(plan.consent, "consent", n)
+    if plan.erases:
+        yield PlannedTopic(plan.suppressed, "suppressed", n)
+        yield PlannedTopic(plan.keys, "keys", n)
+        yield PlannedTopic(plan.erasure_commands, "asked", 1)
+        yield PlannedTopic(f"{plan.app}.erasure.changelog", "changelog", 1)
+        yield PlannedTopic(plan.erase, "asked", n)
+        yield PlannedTopic(plan.found, "told", 1)
+        yield PlannedTopic(plan.receipts, "told", 1)
+        yield PlannedTopic(plan.passed, "passed", 1)
+        yield PlannedTopic(plan.erasures, "erasures", 1)
+    for door in plan.doors:
+        yield PlannedTopic(f"{plan.leaves(door)}.changelog", "changelog", n)
+        yield PlannedTopic(plan.leaves(door), "view" if door.sink is None else "activation", n)
 
 
 def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
@@ -382,13 +599,98 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                     "due",
                     *(("profiles", "slots", "parts") if followed is not None else ()),
                 ),
-                fingerprint=projection_fingerprint(projection, followed),
+                fingerprint=projection_fingerprint(projection, followed, plan),
             )
         )
-    return tuple(agents)
+    return (*agents, *_agents_of_rights(plan))
 
 
-def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity | None) -> str:
+def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
+    if plan.asks:
+        yield PlannedAgent(
+            name="consent",
+            group=f"{plan.app}.consent.v1",
+            lead=(plan.fence,),
+            reads=(*(s.asked.topic for s in plan.consents), plan.consent_commands),
+            writes=(plan.consent, plan.dlq),
+            changelogs=(f"{plan.consent}.changelog",),
+            tables=("consents",),
+            fingerprint="consent/1",
+        )
+    if plan.erases:
+        yield PlannedAgent(
+            name="erasure",
+            group=f"{plan.app}.erasure.v1",
+            lead=(plan.fence,),
+            reads=(
+                *(s.asked.topic for s in plan.erasures_said),
+                *(plan.erasure_commands, plan.suppressed, plan.found, plan.receipts, plan.passed),
+            ),
+            writes=(plan.suppressed, plan.keys, plan.erase, *map(plan.loop, plan.identities), plan.erasures, plan.dlq),
+            changelogs=(f"{plan.app}.erasure.changelog",),
+            tables=("erasures", "suppressed", "keys"),
+            fingerprint="erasure/1",
+        )
+    for door in plan.doors:
+        topic = plan.leaves(door)
+        yield PlannedAgent(
+            name=door.agent,
+            group=topic,
+            lead=(plan.tasks,),
+            reads=(plan.projected(door.projection), *((plan.erase,) if plan.erases else ())),
+            writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit),
+            changelogs=(f"{topic}.changelog",),
+            tables=("held", "holders", "timers"),
+            fingerprint=f"door/1 {door.purpose.name}",
+        )
+
+
+def _doors(said: Declarations) -> tuple[Door, ...]:
+    purposes = {purpose.name: purpose for purpose in said.purposes}
+    views = [Door(projection, purposes[name]) for projection in said.projections for name in projection.purposes]
+    return (*views, *(Door(sink.projection, purposes[sink.purpose], sink) for sink in said.sinks))
+
+
+def _check_rights(plan: Plan) -> None:
+    """Views that could never hold anything, sensitive values, regions. Raises DeclarationError."""
+    for projection in plan.projections:
+        said = f"{projection.record.__name__}"
+        for purpose in projection.purposes:
+            check_view(sets_of(plan, projection), purpose, said)
+        for source in plan.sources_of(projection):
+            if source.region not in (None, projection.region):
+                raise DeclarationError(
+                    f"{said} would carry records of {source.topic!r}, which must stay in region {source.region!r}, to"
+                    f" {_place(projection.region)}; say region={source.region!r} on the projection if its topics are there,"
+                    " or take the attributes out"
+                )
+    for door in plan.doors:
+        if (sink := door.sink) is None:
+            continue
+        said = f"@app.sink({sink.name!r})"
+        if sink.projection.region not in (None, sink.region):
+            raise DeclarationError(
+                f"{said} would carry profiles of {sink.projection.record.__name__}, which must stay in region"
+                f" {sink.projection.region!r}, to {_place(sink.region)}; say region={sink.projection.region!r} if the far side"
+                " is there"
+            )
+        seen = view_of(sets_of(plan, sink.projection), sink.purpose).states
+        closest = classes_of(plan, sink.projection)
+        refused = sorted(
+            name for name in seen if closest.get(name) == FieldClass.SENSITIVE and name not in sink.sensitive
+        )
+        if refused:
+            raise DeclarationError(
+                f"{said} would be given {', '.join(refused)}, which is Sensitive; say sensitive={refused!r} if it may have"
+                " that, or give it a projection without"
+            )
+
+
+def _place(region: str | None) -> str:
+    return "a place that says no region" if region is None else f"region {region!r}"
+
+
+def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity | None, plan: Plan) -> str:
     """16 hex digits over everything that decides what a profile of this projection holds."""
     parts = ["projection/2", *([] if identity is None else [identity.agent])]
     read = [attribute.of for attribute in projection.attributes]
@@ -397,6 +699,9 @@ def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity
         parts.append(repr(replace(attribute, of=read.index(attribute.of))))
         parts += [str(i) for i in declaration.inputs]
         parts.append("" if declaration.where is None else _text_of(declaration.where))
+    if projection.purposes:  # bits of stored masks are places in this list
+        parts.append(f"purposes {projection.purposes} {sorted(sets_of(plan, projection).items())!r}")
+        parts += [f"{s.name} {sorted(s.purposes)}" for s in plan.sources_of(projection)]
     for name in projection.derived:
         parts += [name, _text_of(vars(projection.record)[name].fget)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -34,7 +34,25 @@ BY_ROLE = {
 AHEAD = {  # of records that no agent writes yet; tests/governance/test_wire.py holds the code to them
     "audit", "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
 }  # fmt: skip
-NO_SCHEMA = {"raw", "changelog", "replay", "tasks", "links", "loop"}  # the user's, binary, or without records
+NO_SCHEMA = {
+    "raw",
+    "changelog",
+    "replay",
+    "tasks",
+    "links",
+    "loop",
+    "consent",
+    "suppressed",
+    "keys",
+    "fence",
+    "asked",
+    "told",
+    "passed",
+    "erasures",
+    "audit",
+    "view",
+    "activation",
+}  # the user's, binary, or without records in a demo
 END_MS = 1_767_225_600_000
 
 

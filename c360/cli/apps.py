@@ -13,7 +13,7 @@ from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.ops import doctor as doctoring
 from c360.ops import topics as topic_tools
-from c360.plan import Plan
+from c360.plan import Plan, classes_of, sealed_of
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -21,17 +21,24 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "app": plan.app,
         "partitions": plan.partitions,
+        "purposes": {name: purpose.basis for name, purpose in sorted(plan.purposes.by_name.items())},
         "sources": [
             {
                 "name": s.name, "topic": s.topic, "kind": s.kind, "types": [t.name for t in s.types],
-                "governed": plan.governed(s),
+                "governed": plan.governed(s), "purposes": sorted(s.purposes), "sealed": sealed_of(plan, s),
             }
             for s in plan.sources
         ],
         "projections": [
             {"name": p.name, "version": p.version, "topic": plan.projected(p),
-             "attributes": [a.name for a in p.attributes], "derived": list(p.derived)}
+             "attributes": [a.name for a in p.attributes], "derived": list(p.derived),
+             "purposes": list(p.purposes), "classified": {n: c.name.lower() for n, c in classes_of(plan, p).items()}}
             for p in plan.projections
+        ],
+        "doors": [
+            {"agent": d.agent, "projection": d.projection.agent, "purpose": d.purpose.name,
+             "sink": None if d.sink is None else d.sink.name, "topic": plan.leaves(d)}
+            for d in plan.doors
         ],
         "topics": [
             {"name": t.name, "role": t.role, "partitions": t.partitions, "like": t.like, "owned": t.owned,

@@ -36,6 +36,7 @@ class Namespace:
     with a value, and it links nobody. `hub_at`: more neighbours than this, and it links nobody. None turns either off.
     `subject`: facts are about these. `links=False`: an attribute that only forbids, such as a birth date: it joins nobody,
     and no profile holds more than `limit` values of it. Where nothing is merged, all of them hold by themselves.
+    `personal`: its values are written as tokens, not in clear.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Namespace:
     subject: bool = False
     hub_at: int | None = 20
     links: bool = True
+    personal: bool = False
 
     def twin(self) -> Namespace:
         """The identifier of a kind that names subjects, too (docs/decisions/0013): the same rules, `=` before its name."""

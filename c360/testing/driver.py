@@ -44,7 +44,8 @@ class TestDriver:
         self.plan = app.plan()
         self.now_ms = time.time_ns() // 1_000_000 if now is None else int(now.timestamp() * 1000)
         self.cluster = MemoryCluster(now_ms=self._now)
-        self.cluster.admin().create([TopicSpec(source.topic, partitions) for source in self.plan.sources])
+        raw = [TopicSpec(topic.name, partitions) for topic in self.plan.topics if not topic.owned]
+        self.cluster.admin().create(raw)
         self.stores = MemoryStores()
         self.producer = self.cluster.producer()
         self.slots = 0
