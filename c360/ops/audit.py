@@ -53,13 +53,9 @@ TRIES = 3
 HEADS_FORMAT = "c360 audit heads 1"
 
 
-def topic_of(plan: Plan) -> str:
-    return f"{plan.app}.audit"
-
-
 def personal_of(plan: Plan) -> frozenset[str]:
     """Namespaces whose identifiers are written as tokens only."""
-    return frozenset({"email", "phone"} & {namespace.name for namespace in plan.identifiers.values()})
+    return frozenset(namespace.name for namespace in plan.identifiers.values() if namespace.personal)
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -89,7 +85,7 @@ class Run:
         random: Callable[[int], bytes],
         clock: Clock = system,
     ) -> None:
-        self.app, self.topic, self.writer = plan.app, topic_of(plan), f"cli/{random(NAME_BYTES).hex()}"
+        self.app, self.topic, self.writer = plan.app, plan.audit, f"cli/{random(NAME_BYTES).hex()}"
         self._personal, self._who, self._reason, self._clock = personal_of(plan), who, reason, clock
         check(self._entry(Told("")), self._personal)
         self._seen = tips_of(self.app, _values(cluster, self.topic, back=READ_BACK))
@@ -211,7 +207,7 @@ def _lines(batches: Iterable[Batch]) -> Iterator[Line]:
 
 def tail(plan: Plan, cluster: Cluster, n: int) -> tuple[list[Line], int]:
     """The last `n` records, and the offset from which to follow."""
-    tp = partition_of(cluster, topic_of(plan))
+    tp = partition_of(cluster, plan.audit)
     reader = cluster.reader()
     try:
         start, end, look = reader.starts([tp])[tp], reader.ends([tp])[tp], 4 * n + 64
@@ -229,7 +225,7 @@ def follow(plan: Plan, cluster: Cluster, offset: int) -> Iterator[Line]:
     """Records from an offset on, for ever."""
     reader = cluster.reader()
     try:
-        for batches, _ in reader.follow({partition_of(cluster, topic_of(plan)): offset}):
+        for batches, _ in reader.follow({partition_of(cluster, plan.audit): offset}):
             yield from _lines(batches)
     finally:
         reader.close()
@@ -271,7 +267,7 @@ class Report:
 
 def verify(plan: Plan, cluster: Cluster, heads: Mapping[str, Head] | None = None) -> Report:
     """Read all of the log once and check it. heads: those that were kept. Raises NeedsOperator if there is no log."""
-    tp = partition_of(cluster, topic_of(plan))
+    tp = partition_of(cluster, plan.audit)
     reader = cluster.reader()
     offsets = array("q")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from c360.engine.transport import Admin, TopicSpec
-from c360.ops.audit import Run, Told, topic_of
+from c360.ops.audit import Run, Told
 from c360.plan import Plan, PlannedTopic
 
 
@@ -85,7 +85,7 @@ def apply_told(plan: Plan, admin: Admin, run: Callable[[], Run]) -> list[str]:
     if not specs:
         return []
     names = [s.name for s in specs]
-    admin.create([s for s in specs if s.name == topic_of(plan)])
+    admin.create([s for s in specs if s.name == plan.audit])
     with run() as running, running.acting(Told("topics apply", after={"topics": ", ".join(names)})):
         admin.create(specs)
     return names

@@ -23,7 +23,7 @@ from c360.errors import (
 from c360.governance.audit import Entry, Head, Record, decode_record
 from c360.identity.facts import OPERATORS
 from c360.ops import dlq, topics
-from c360.ops.audit import Report, Run, Told, follow, read_heads, tail, topic_of, verify, write_heads
+from c360.ops.audit import Report, Run, Told, follow, read_heads, tail, verify, write_heads
 from c360.ops.identity import say
 from c360.ops.identity.graph import read_facts
 from c360.ops.reset import reset_told
@@ -39,7 +39,6 @@ NAMES = count(1)
 def made(app: object = hello) -> World:
     """A world at rest, with an audit log."""
     world = World(app)  # type: ignore[arg-type]
-    world.cluster.admin().create([TopicSpec(topic_of(world.plan), 1)])
     if app is hello:
         for n in range(6):
             view = {"id": str(n), "user": f"u{n % 3}", "page": "/", "ts": f"2026-11-02T09:15:{n:02}Z"}
@@ -62,7 +61,7 @@ def time_out(world: World) -> None:
 
 
 def log_of(world: World) -> list[Record]:
-    return [decode_record(value or b"") for _, value in world.read(topic_of(world.plan))]
+    return [decode_record(value or b"") for _, value in world.read(world.plan.audit)]
 
 
 def entries(world: World) -> list[Entry]:
@@ -148,7 +147,7 @@ def test_a_failure_in_between_is_told_too() -> None:
 
 def test_topics_are_told_when_some_were_made_and_their_log_is_made_first() -> None:
     world, cluster = made(), MemoryCluster()
-    cluster.admin().create([TopicSpec("page.views", 2), TopicSpec(topic_of(world.plan), 1)])
+    cluster.admin().create([TopicSpec("page.views", 2)])
     running: list[Run] = []
 
     def begin() -> Run:
@@ -156,7 +155,7 @@ def test_topics_are_told_when_some_were_made_and_their_log_is_made_first() -> No
         return running[0]
 
     created = topics.apply_told(world.plan, cluster.admin(), begin)
-    assert "hello.person.v1" in created
+    assert {"hello.person.v1", "hello.audit"} <= {*created}
     lines, _ = tail(world.plan, cluster, 5)
     told = [line.record.entry for line in lines if line.record is not None]
     assert [entry.after["stage"] for entry in told] == ["intended", "done"]
@@ -234,7 +233,7 @@ def test_what_is_not_written_is_tried_again_or_refused_and_no_transaction_stays_
 # ------------------------------------------------------------------------------------------------------- fail closed
 def test_without_its_log_nothing_is_done() -> None:
     world = made()
-    world.cluster.admin().delete([topic_of(world.plan)])
+    world.cluster.admin().delete([world.plan.audit])
     with pytest.raises(NeedsOperator, match=r"there is no audit log hello\.audit: `c360 topics apply` makes it"):
         run(world)
 
@@ -267,7 +266,7 @@ def test_an_act_whose_end_cannot_be_told_says_so() -> None:
 
 def test_a_reason_with_a_mail_address_is_refused_before_anything_is_read() -> None:
     world = made()
-    world.cluster.admin().delete([topic_of(world.plan)])
+    world.cluster.admin().delete([world.plan.audit])
     with pytest.raises(UsageError, match="mail address"):
         run(world, reason="ann@mail.org asked for it")
 
@@ -330,8 +329,8 @@ def test_a_log_that_was_made_anew_is_empty_and_whole_and_found_by_the_heads_that
     heads = read_heads(kept, "hello")
     assert verify(world.plan, world.cluster, heads).findings == []
     admin = world.cluster.admin()
-    admin.delete([topic_of(world.plan)])
-    admin.create([TopicSpec(topic_of(world.plan), 1)])
+    admin.delete([world.plan.audit])
+    admin.create([TopicSpec(world.plan.audit, 1)])
     empty = verify(world.plan, world.cluster)
     assert (empty.records, empty.whole, empty.findings) == (0, True, []), "by itself nothing shows it"
     three(world)
@@ -345,8 +344,8 @@ def test_the_log_of_another_app_is_found() -> None:
     world, other = made(), made(people)
     three(other)
     producer = world.cluster.producer()
-    for _, value in other.read(topic_of(other.plan)):
-        producer.produce(topic_of(world.plan), b"cli", value, 0)
+    for _, value in other.read(other.plan.audit):
+        producer.produce(world.plan.audit, b"cli", value, 0)
     producer.flush()
     assert problems(verify(world.plan, world.cluster)) == {"foreign"}
     with run(world) as running:  # and nobody goes on from there
@@ -359,7 +358,7 @@ def test_a_beginning_that_is_gone_is_noticed_and_by_heads_also_whose_chains_went
     three(world)
     heads = verify(world.plan, world.cluster).heads
     lines, _ = tail(world.plan, world.cluster, 99)
-    world.cluster.admin().delete_records({TP(topic_of(world.plan), 0): lines[2].offset})
+    world.cluster.admin().delete_records({TP(world.plan.audit, 0): lines[2].offset})
     report = verify(world.plan, world.cluster)
     assert (report.whole, report.findings, report.records) == (False, [], 4)
     assert problems(verify(world.plan, world.cluster, heads)) == {"cut"}
@@ -369,7 +368,7 @@ def test_what_is_no_record_is_a_finding_and_does_not_stop_commands_or_readers() 
     world = made()
     producer = world.cluster.producer()
     for value in (b"", None, b"[]", b"\xff", b'{"format":1}'):
-        producer.produce(topic_of(world.plan), b"x", value, 0)
+        producer.produce(world.plan.audit, b"x", value, 0)
     producer.flush()
     three(world)
     report = verify(world.plan, world.cluster)
@@ -433,7 +432,7 @@ def test_the_file_of_heads_has_these_bytes_and_takes_the_place_of_the_one_before
 
 def test_errors_of_the_log_are_ours() -> None:
     world = made()
-    world.cluster.admin().delete([topic_of(world.plan)])
+    world.cluster.admin().delete([world.plan.audit])
     for ask in (lambda: tail(world.plan, world.cluster, 1), lambda: verify(world.plan, world.cluster)):
         with pytest.raises(C360Error, match="there is no audit log"):
             ask()
