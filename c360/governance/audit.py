@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -28,6 +30,8 @@ from c360.governance.tokens import TOKEN
 
 FORMAT = 1
 LEFT_OUT = "(left out: personal)"
+UNENCODABLE = re.compile(r"[\ud800-\udfff]")  # how Python takes bytes of a command line that are no text
+HASH_BYTES = 32
 LISTED = 1000  # numbers left out in one place that are told one by one: a forged number must not fill the memory
 Problem = Literal["unreadable", "foreign", "altered", "missing", "reordered", "doubled", "cut"]
 
@@ -90,7 +94,7 @@ def check(entry: Entry, personal: Collection[str]) -> None:
     looked at: that is the name of an operator or of an agent, and the log is for it.
     """
     for text in (entry.what, entry.reason, *entry.about, *_texts(entry.before), *_texts(entry.after)):
-        if (wrong := _personal(text, personal)) is not None:
+        if (wrong := _wrong(text, personal)) is not None:
             raise UsageError(wrong)
 
 
@@ -98,7 +102,7 @@ def without_personal(entry: Entry, personal: Collection[str]) -> Entry:
     """The entry, with a word in place of each text that `check` refuses: for who cannot refuse to go on."""
 
     def told(text: str) -> str:
-        return text if _personal(text, personal) is None else LEFT_OUT
+        return text if _wrong(text, personal) is None else LEFT_OUT
 
     return msgspec.structs.replace(
         entry,
@@ -110,8 +114,10 @@ def without_personal(entry: Entry, personal: Collection[str]) -> Entry:
     )
 
 
-def _personal(text: str, personal: Collection[str]) -> str | None:
+def _wrong(text: str, personal: Collection[str]) -> str | None:
     """What is wrong with a text; None if nothing is."""
+    if UNENCODABLE.search(text):
+        return "a text for the audit log is not UTF-8, as it came from the command line"
     for namespace, value in IDENTIFIER.findall(text):
         if namespace in personal and not TOKEN.match(value):
             return f"an identifier of '{namespace}' is personal and would stand in the audit log; write its token"
@@ -210,12 +216,11 @@ def examine(
     after a later one. doubled: its number was there. cut: a record that is known to have been there is beyond the end of its
     chain.
     """
-    findings: list[Finding] = []
-    chains: dict[str, dict[int, str]] = {}  # writer → number → hash
+    found: dict[Finding, None] = {}  # in order
+    chains: defaultdict[str, _Chain] = defaultdict(_Chain)
     ends: dict[str, Head] = {}
-    places: dict[tuple[str, int], int] = {}
     gaps: dict[tuple[str, int], int] = {}  # left out so far: where that was seen
-    named: list[tuple[str, Head, int]] = []  # heads that records name, and where
+    open_: list[tuple[str, Head, int]] = []  # heads that were named before they were met, and where
     place = -1
     for place, data in enumerate(records):
         try:
@@ -223,50 +228,83 @@ def examine(
         except msgspec.DecodeError:
             record = None
         if record is None or record.format != FORMAT or record.number < 0:
-            findings.append(Finding("unreadable", "", -1, place))
+            found[Finding("unreadable", "", -1, place)] = None
             continue
         writer, number = record.writer, record.number
         if record.app != app:
-            findings.append(Finding("foreign", writer, number, place))
+            found[Finding("foreign", writer, number, place)] = None
             continue
         if record.hash != _hash(record):
-            findings.append(Finding("altered", writer, number, place))
-        chain = chains.setdefault(writer, {})
-        if number in chain:
-            findings.append(Finding("doubled", writer, number, place))
+            found[Finding("altered", writer, number, place)] = None
+        chain = chains[writer]
+        if chain.get(number) is not None:
+            found[Finding("doubled", writer, number, place)] = None
             continue
         if (end := ends.get(writer)) is not None and number < end.number:
             gaps.pop((writer, number), None)
-            findings.append(Finding("reordered", writer, number, place))
+            found[Finding("reordered", writer, number, place)] = None
         else:
             start = end.number + 1 if end else 0 if whole else number
             gaps.update({(writer, left_out): place for left_out in range(start, min(number, start + LISTED))})
             ends[writer] = head_of(record)
-        chain[number] = record.hash
-        places[writer, number] = place
-        if number:
-            named.append((writer, Head(number - 1, record.last), place))
-        named += [(name, head, place) for name, head in record.seen.items()]
-    findings += [Finding("missing", writer, number, place) for (writer, number), place in gaps.items()]
-    found = set(findings)
-    for writer, head, at in [*named, *((name, head, -1) for name, head in (heads or {}).items())]:
-        for finding in _against(writer, head, at, chains.get(writer, {}), places, whole):
-            if finding not in found and finding._replace(problem="missing") not in found:
-                found.add(finding)
-                findings.append(finding)
-    return Examined(place + 1, ends, sorted(findings, key=lambda finding: (finding.place < 0, finding.place)))
+        chain.put(number, record.hash, place)
+        said = [(writer, Head(number - 1, record.last))] if number else []
+        for name, head in [*said, *record.seen.items()]:
+            if (known := chains[name].get(head.number)) is None:
+                open_.append((name, head, place))
+            elif known[0] != _bytes(head.hash):
+                found[Finding("altered", name, head.number, known[1])] = None
+    missing = {Finding("missing", writer, number, place): None for (writer, number), place in gaps.items()}
+    for writer, head, named_at in [*open_, *((name, head, -1) for name, head in (heads or {}).items())]:
+        finding = _against(writer, head, named_at, chains[writer], ends.get(writer), whole)
+        if finding is not None and finding._replace(problem="missing") not in missing:
+            found[finding] = None
+    findings = sorted([*found, *missing], key=lambda finding: (finding.place < 0, finding.place))
+    return Examined(place + 1, ends, findings)
 
 
-def _against(
-    writer: str, head: Head, place: int, chain: Mapping[int, str], places: Mapping[tuple[str, int], int], whole: bool
-) -> Iterable[Finding]:
+def _against(writer: str, head: Head, place: int, chain: _Chain, end: Head | None, whole: bool) -> Finding | None:
     """What is said of a record, from outside of it, against the record."""
-    known = chain.get(head.number)
-    if known is not None:
-        there = places[writer, head.number]
-        if known != head.hash:
-            yield Finding("altered", writer, head.number, there)
-        elif 0 <= place < there:
-            yield Finding("reordered", writer, head.number, there)
-    elif head.number > max(chain, default=-1) and (chain or whole or place < 0):
-        yield Finding("cut", writer, head.number, -1)
+    if (known := chain.get(head.number)) is not None:
+        hashed, there = known
+        if hashed != _bytes(head.hash):
+            return Finding("altered", writer, head.number, there)
+        return Finding("reordered", writer, head.number, there) if 0 <= place < there else None
+    if head.number > (-1 if end is None else end.number) and (end is not None or whole or place < 0):
+        return Finding("cut", writer, head.number, -1)
+    return None
+
+
+class _Chain:
+    """The hashes of a chain's records, and where these lie, by number: 40 bytes for each that follows the one before."""
+
+    __slots__ = ("_first", "_hashes", "_others", "_places")
+
+    def __init__(self) -> None:
+        self._first = 0
+        self._hashes, self._places = bytearray(), array("q")
+        self._others: dict[int, tuple[bytes, int]] = {}
+
+    def get(self, number: int) -> tuple[bytes, int] | None:
+        i = number - self._first
+        if 0 <= i < len(self._places):
+            return bytes(self._hashes[HASH_BYTES * i : HASH_BYTES * (i + 1)]), self._places[i]
+        return self._others.get(number)
+
+    def put(self, number: int, hashed: str, place: int) -> None:
+        if not self._places:
+            self._first = number
+        if number == self._first + len(self._places):
+            self._hashes += _bytes(hashed)
+            self._places.append(place)
+        else:
+            self._others[number] = _bytes(hashed), place
+
+
+def _bytes(hashed: str) -> bytes:
+    """A hash as it is kept; of what is none, some other bytes."""
+    try:
+        data = bytes.fromhex(hashed)
+    except ValueError:
+        data = b""
+    return data if len(data) == HASH_BYTES else hashlib.sha256(hashed.encode()).digest()

@@ -189,6 +189,13 @@ def test_what_is_personal_is_refused_and_not_shown(changed: dict[str, object]) -
     check(left, {"email", "phone"})
 
 
+def test_bytes_that_are_no_text_are_refused() -> None:
+    typed = b"ticket \xff".decode("utf-8", "surrogateescape")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        check(msgspec.structs.replace(ENTRY, reason=typed), ())
+    encode_record(chained(APP, without_personal(msgspec.structs.replace(ENTRY, reason=typed), ()), "cli", None))
+
+
 def test_tokens_and_numbers_of_customers_are_taken() -> None:
     told = msgspec.structs.replace(
         ENTRY,
