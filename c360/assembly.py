@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,9 @@ from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator
-from c360.ops import topics
+from c360.governance.keys import MasterKeys
+from c360.governance.names import Vault
+from c360.ops import keys, topics
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -37,11 +40,11 @@ MANY_HOPS_SHARE = 0.75
 TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 
 
-def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = ()) -> list[Agent]:
-    """The agents of a plan, or those named."""
+def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, vault: Vault | None = None) -> list[Agent]:
+    """The agents of a plan, or those named. `vault`: of an app that needs keys."""
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics))
+        chosen.append(Govern(plan, admin.topics, vault))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
     return chosen
@@ -65,6 +68,7 @@ class Worker:
     clock: Clock = system
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
+    master: MasterKeys | None = None  # of an app that needs keys
     loops: list[Loop] = field(default_factory=list)
     error: BaseException | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -74,6 +78,7 @@ class Worker:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
+        assert self.master is not None or not self.plan.needs_keys, "a worker of it needs the master keys"
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
@@ -90,11 +95,12 @@ class Worker:
                 self.stopping.wait(AWAY_S)
         else:
             return
+        vault = None if self.master is None else self._vault(self.master)
         turnstile = Turnstile()
         settings = self.settings
         if self.plan.identities and settings.commit_share:
             settings = replace(settings, commit_share=MANY_HOPS_SHARE)
-        for agent in agents_of(self.plan, admin, self.only):
+        for agent in agents_of(self.plan, admin, self.only, vault=vault):
             self.loops.append(
                 Loop(
                     agent,
@@ -107,6 +113,10 @@ class Worker:
                 )
             )
         self.admin = admin
+
+    def _vault(self, master: MasterKeys) -> Vault | None:
+        """What keys the app has, before anything is written. Raises NeedsOperator where they are not these."""
+        return keys.open_vault(self.plan, self.cluster, master, os.urandom) if self.plan.needs_keys else None
 
     def start(self) -> None:
         """Start a thread per loop, and one that creates what belongs to raw topics that appear later."""
@@ -190,14 +200,21 @@ def tune_process() -> None:
 
 
 def stepping_loops(
-    plan: Plan, cluster: Cluster, stores: Stores, *, slot: str, clock: Clock, settings: LoopSettings
+    plan: Plan,
+    cluster: Cluster,
+    stores: Stores,
+    *,
+    slot: str,
+    clock: Clock,
+    settings: LoopSettings,
+    vault: Vault | None = None,
 ) -> list[Loop]:
     """Loops for a caller that turns them itself, one after the other, in one thread: tests."""
     admin = cluster.admin()
     topics.apply(plan, admin)
     return [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin)
+        for a in agents_of(plan, admin, vault=vault)
     ]
 
 
