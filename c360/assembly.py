@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import platform
 import threading
 import time
@@ -23,7 +24,9 @@ from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator
-from c360.ops import topics
+from c360.governance.keys import MasterKeys
+from c360.governance.names import Vault
+from c360.ops import keys, topics
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -42,9 +45,13 @@ TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 
 @dataclass(frozen=True)
 class Shared:
-    """What the agents of one process have in common. `governance`: of an app that has something to ask it."""
+    """What the agents of one process have in common.
+
+    `governance`: of an app that has something to ask it; `vault`: of one that needs keys.
+    """
 
     governance: GlobalTable | None = None
+    vault: Vault | None = None
 
 
 def governance_of(
@@ -66,9 +73,10 @@ def governance_of(
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
+    vault = None if shared is None else shared.vault
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics))
+        chosen.append(Govern(plan, admin.topics, vault))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
     return chosen
@@ -108,6 +116,7 @@ class Worker:
     clock: Clock = system
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
+    master: MasterKeys | None = None  # of an app that needs keys
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -122,6 +131,7 @@ class Worker:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
+        assert self.master is not None or not self.plan.needs_keys, "a worker of it needs the master keys"
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
@@ -138,6 +148,7 @@ class Worker:
                 self.stopping.wait(AWAY_S)
         else:
             return
+        vault = None if self.master is None else self._vault(self.master)
         turnstile = Turnstile()
         settings = self.settings
         if self.plan.identities and settings.commit_share:
@@ -145,7 +156,7 @@ class Worker:
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
         if governance is not None:
             self.tables.append(governance)
-        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance)):
+        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance, vault)):
             self.loops.append(
                 Loop(
                     agent,
@@ -159,6 +170,10 @@ class Worker:
             )
         self.tellers += tellers_of(self.loops, self.cluster)
         self.admin = admin
+
+    def _vault(self, master: MasterKeys) -> Vault | None:
+        """What keys the app has, before anything is written. Raises NeedsOperator where they are not these."""
+        return keys.open_vault(self.plan, self.cluster, master, os.urandom) if self.plan.needs_keys else None
 
     def start(self) -> None:
         """Start a thread per table, teller and loop, and one that creates what belongs to raw topics that appear later."""
@@ -302,7 +317,14 @@ def _at_work(loop: Loop) -> bool:
 
 
 def stepping(
-    plan: Plan, cluster: Cluster, stores: Stores, *, slot: str, clock: Clock, settings: LoopSettings
+    plan: Plan,
+    cluster: Cluster,
+    stores: Stores,
+    *,
+    slot: str,
+    clock: Clock,
+    settings: LoopSettings,
+    vault: Vault | None = None,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
@@ -314,7 +336,7 @@ def stepping(
     table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin, shared=Shared(table))
+        for a in agents_of(plan, admin, shared=Shared(table, vault))
     ]
     tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
     return Stepping(loops, [] if table is None else [table], tellers)

@@ -16,7 +16,9 @@ from fastavro.validation import validate
 
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP
+from c360.ops.audit import Run, Told
 from c360.ops.demo import Demo
+from c360.ops.dlq import replay_told
 from c360.ops.load import RawRecord
 from c360.ops.records import records
 from c360.ops.traffic import traffic
@@ -29,10 +31,10 @@ SCHEMAS = ROOT / "schemas"
 PAGE = ROOT / "docs" / "formats" / "topics.md"
 BY_ROLE = {
     "projection": "profile", "governed": "governed", "dlq": "dead_letter", "truncates": "truncate", "days": "day",
-    "assignments": "assignment", "changes": "identity_change",
+    "assignments": "assignment", "changes": "identity_change", "audit": "audit",
 }  # fmt: skip
 AHEAD = {  # of records that no agent writes yet; tests/governance/test_wire.py holds the code to them
-    "audit", "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
+    "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
 }  # fmt: skip
 NO_SCHEMA = {
     "raw",
@@ -49,7 +51,6 @@ NO_SCHEMA = {
     "told",
     "passed",
     "erasures",
-    "audit",
     "view",
     "activation",
 }  # the user's, binary, or without records in a demo
@@ -62,16 +63,23 @@ def schema(name: str) -> Any:
 
 def as_avro(contract: Any, wire: Any) -> Any:
     """A value of the wire as the page on topics says that it stands for Avro."""
-    if contract["type"] != "record":
-        return wire
-    made = dict(wire)
-    for field in contract["fields"]:
-        name = field["name"]
-        if name not in made and "default" in field:
-            made[name] = field["default"]
-        elif field.get("json") and isinstance(made.get(name), dict):
-            made[name] = {key: json.dumps(value) for key, value in made[name].items()}
-    return made
+    match contract:
+        case list():
+            return wire if wire is None else as_avro(contract[-1], wire)
+        case {"type": "map", "values": inner} if isinstance(wire, dict):
+            return {key: as_avro(inner, value) for key, value in wire.items()}
+        case {"type": "record", "fields": fields} if isinstance(wire, dict):
+            made = dict(wire)
+            for field in fields:
+                name = field["name"]
+                if name not in made and "default" in field:
+                    made[name] = field["default"]
+                elif field.get("json") and isinstance(made.get(name), dict):
+                    made[name] = {key: json.dumps(value) for key, value in made[name].items()}
+                elif name in made:
+                    made[name] = as_avro(field["type"], made[name])
+            return made
+    return wire
 
 
 def holds(name: str, wire: Any) -> bool:
@@ -104,6 +112,10 @@ def written() -> Mapping[str, list[Any]]:
         RawRecord("web.clicks", None, b"\xff", END_MS, [("name", b"value")]),
     ]
     Demo(plan, cluster, MemoryStores(), slot="0").fold(iter(raw), lambda glance: None)
+    with Run(plan, cluster, who="kim", reason="ticket 7", random=random.randbytes) as run:
+        replay_told(plan, cluster, run, topic=None, reason=None)
+    with Run(plan, cluster, who="kim", random=random.randbytes) as run:
+        run.say("refused", Told("reset", about=("crm:7",), before={"positions": "web.clicks 7"}))
     reader, counts = cluster.reader(), cluster.admin().topics()
     found: dict[str, list[Any]] = {}
     for topic in plan.topics:
@@ -150,11 +162,20 @@ def test_every_record_of_a_demo_holds_to_its_schema(role: str, name: str) -> Non
     assert [value for value in found if not holds(name, value)] == []
 
 
+def test_what_purposes_see_is_in_the_contract_of_a_profile() -> None:
+    whole = written()["projection"][0]
+    view = {key: whole[key] for key in ("subjects", "subjects_total", "identifiers", "attributes", "as_of")}
+    assert holds("profile", {**whole, "views": {"marketing": view, "service": None}})
+    assert not holds("profile", {**whole, "views": {"marketing": {**view, "as_of": 1}}})
+    assert not holds("profile", {**whole, "views": {"marketing": "all"}})
+
+
 def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:
     assert {g.get("sign", 1) for g in written()["governed"]} == {1, -1}
     assert any(g.get("enriched") for g in written()["governed"])
     assert {d["reason"] for d in written()["dlq"]} >= {"not-json", "out-of-range", "wrong-type"}
     assert any(d.get("headers") for d in written()["dlq"])
+    assert [len(a["seen"]) for a in written()["audit"]] == [0, 0, 1]
     assert {a["change"] for a in written()["assignments"]} >= {"created", "merged", "detail"}
     assert {c["change"] for c in written()["changes"]} >= {"created", "merged", "detail", "conflict", "status"}
 

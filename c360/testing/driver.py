@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
+from random import Random
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,10 @@ from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
-from c360.ops import profiles, reset
+from c360.governance.keys import LocalMasterKeys
+from c360.governance.names import Names, Vault
+from c360.governance.sealing import KEY_BYTES
+from c360.ops import keys, profiles, reset, topics
 from c360.ops.records import records
 from c360.tables.store import MemoryStores
 
@@ -49,6 +53,8 @@ class TestDriver:
         self.stores = MemoryStores()
         self.producer = self.cluster.producer()
         self.slots = 0
+        self.random = Random(0).randbytes  # the same keys in every run: a driver's data is nobody's
+        self.vault = self._vault() if self.plan.needs_keys else None
         self.start()
 
     def __enter__(self) -> Self:
@@ -109,7 +115,7 @@ class TestDriver:
     def record(self, identifier: str, projection: str | None = None) -> dict[str, Any] | None:
         """The same as the JSON that the projection's topic has of it."""
         self.settle()
-        return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier)
+        return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier, self._names())
 
     def topic(self, name: str) -> list[Any]:
         """The JSON values of a topic's committed records, partition by partition; None for a tombstone."""
@@ -131,7 +137,7 @@ class TestDriver:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
-        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents])
+        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault)
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 
@@ -184,7 +190,19 @@ class TestDriver:
 
     def _process(self) -> Stepping:
         slot = f"driver-{self.slots}"
-        return stepping(self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE)
+        return stepping(
+            self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault
+        )
+
+    def _vault(self) -> Vault:
+        """Master keys in memory, and the secret in its topic, as `c360 keys init` puts it there."""
+        topics.apply(self.plan, self.cluster.admin())
+        master = LocalMasterKeys([self.random(KEY_BYTES)])
+        keys.make_secret_once(self.plan, self.cluster, master, self.random)
+        return keys.open_vault(self.plan, self.cluster, master, self.random)
+
+    def _names(self) -> Names:
+        return profiles.NO_NAMES if self.vault is None else self.vault.names
 
     def _now(self) -> int:
         return self.now_ms
