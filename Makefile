@@ -13,10 +13,10 @@ BIN := .venv/bin
 TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check simulate chaos soak bench clean lock
+.PHONY: help setup demo test lint types check simulate chaos soak bench bench-consent clean lock
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile
 
 setup: .venv/installed  ## make .venv and install exactly requirements.lock, when either has changed
 
@@ -57,6 +57,9 @@ soak: setup  ## a worker under traffic for SECONDS (3600 if not given): does mem
 
 bench: setup  ## c360 beside Kafka Streams and the null limit, checked: a table (BENCH_ARGS="--help" for more)
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+bench-consent: setup  ## how soon nothing leaves after a withdrawal, with a million changes waiting (BENCH_ARGS="--help" for more)
+	@$(BIN)/python -m benchmarks.consent --json $(BENCH_ARGS)
 
 lock: setup  ## renew requirements.lock from pyproject.toml (review the difference, then make setup)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

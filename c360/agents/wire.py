@@ -47,7 +47,6 @@ class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):
     cause: int
     origin: tuple[int, int]
     sign: int = 1
-    mask: int = 0  # permitted purposes, when there are any
     life: int = 0  # how often the subject had been erased
     enriched: dict[str, Any] = {}
 

@@ -165,7 +165,7 @@ class TypeOracle:
         if len(written(as_sealed(said, self.shut, subject)).encode()) > LARGEST:
             raise NoFit
         content = digest(
-            self.declared.name, event_id, at, 0, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
+            self.declared.name, event_id, at, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
         )
         return Effect(1, append, Content(subject, content))
 
@@ -212,7 +212,6 @@ def read_governed(
         said["type"],
         said.get("id") if source.kind == "events" else None,
         said["at"],
-        said.get("mask", 0),
         said.get("life", 0),
         enriched_meaning(simple(said.get("enriched", {})), enrichments),
         meaning(record),
