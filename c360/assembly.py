@@ -22,7 +22,7 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway, NeedsOperator
+from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
 from c360.ops import keys, topics
@@ -44,8 +44,10 @@ TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 
 @dataclass(frozen=True)
 class Shared:
-    """What the agents of one process have in common. `governance`: of an app that has something to ask it. `vault`: of one
-    that needs keys."""
+    """What the agents of one process have in common.
+
+    `governance`: of an app that has something to ask it; `vault`: of one that needs keys.
+    """
 
     governance: GlobalTable | None = None
     vault: Vault | None = None
@@ -72,7 +74,8 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, None if shared is None else shared.vault))
+        common = shared or Shared()
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
     return chosen
@@ -110,7 +113,6 @@ class Worker:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
-        assert self.master is not None or not self.plan.needs_keys, "a worker of it needs the master keys"
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
@@ -119,15 +121,15 @@ class Worker:
             try:
                 admin = self.cluster.admin()
                 topics.apply(self.plan, admin)
+                vault = self._vault()
                 break
-            except BrokerAway as error:
+            except BrokerAway as error:  # also a key service that is
                 if not said:
                     log.warning("%s; waiting for it", error)
                     said = True
                 self.stopping.wait(AWAY_S)
         else:
             return
-        vault = None if self.master is None else self._vault(self.master)
         turnstile = Turnstile()
         settings = self.settings
         if self.plan.identities and settings.commit_share:
@@ -149,9 +151,13 @@ class Worker:
             )
         self.admin = admin
 
-    def _vault(self, master: MasterKeys) -> Vault | None:
-        """What keys the app has, before anything is written. Raises NeedsOperator where they are not these."""
-        return keys.open_vault(self.plan, self.cluster, master, os.urandom) if self.plan.needs_keys else None
+    def _vault(self) -> Vault | None:
+        """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
+        if not self.plan.needs_keys:
+            return None
+        if self.master is None:
+            raise UsageError(keys.NO_KEYS)
+        return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
 
     def start(self) -> None:
         """Start a thread per table and loop, and one that creates what belongs to raw topics that appear later."""

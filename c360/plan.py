@@ -485,9 +485,9 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
         doors=_doors(said),
     )
     _check_rights(bare)
+    _check_sealed(bare)
     _check_clear(bare)
     _check_blocked(bare)
-    _check_sealed(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
     plan = replace(bare, user_agents=user_agents, topics=_topics(bare), agents=_agents(bare))

@@ -14,7 +14,6 @@ from base64 import b64decode, b64encode
 from binascii import Error
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster, Producer
@@ -36,8 +35,9 @@ from c360.governance.keys import (
     rewrapped,
 )
 from c360.governance.names import Names, Vault
-from c360.governance.sealing import KEY_BYTES, Destroyed, is_sealed, read_sealed
+from c360.governance.sealing import KEY_BYTES
 from c360.governance.tokens import Tokens
+from c360.ops import topics
 from c360.ops.records import follow
 from c360.ops.vault import SCHEMES, VaultMasterKeys
 from c360.plan import Plan
@@ -194,13 +194,16 @@ def _sync_directory(path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- at every start
+NO_KEYS = (
+    "this app seals personal values, so it needs its master key: set C360_KEYS to the file that has it, or to the URL of a"
+    " transit key. For a new app, `c360 keys init` makes one"
+)
+
+
 def open_master(said: str | None, token: Callable[[], str]) -> MasterKeys:
     """The master keys that C360_KEYS names: a file, or the URL of a transit key. Raises UsageError, ServiceAway."""
     if said is None:
-        raise UsageError(
-            "this app seals personal values, so it needs its master key: set C360_KEYS to the file that has it (or to the URL"
-            " of a transit key). For a new app, `c360 keys init` makes one"
-        )
+        raise UsageError(NO_KEYS)
     return VaultMasterKeys(said, token) if said.partition("://")[0] in SCHEMES else FileMasterKeys(Path(said))
 
 
@@ -228,6 +231,16 @@ def open_vault(plan: Plan, cluster: Cluster, master: MasterKeys, random: Random)
     """What an app that needs keys starts with. Raises NeedsOperator where it has no secret, or another master key."""
     secret = open_secret(plan.app, secret_of(plan, cluster), master)
     return Vault(plan.app, master, Names(Tokens(secret)), random)
+
+
+def vault_in_memory(plan: Plan, cluster: Cluster, random: Random) -> Vault | None:
+    """Keys for an app that ends with this process, and its topics; None for an app that needs none."""
+    if not plan.needs_keys:
+        return None
+    topics.apply(plan, cluster.admin())
+    master = LocalMasterKeys([random(KEY_BYTES)])
+    make_secret_once(plan, cluster, master, random)
+    return open_vault(plan, cluster, master, random)
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -278,19 +291,6 @@ def _say(plan: Plan, cluster: Cluster, producer: Producer, records: Sequence[Key
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
-def open_all(value: Any, opener: Opener) -> Any:
-    """A JSON value with every sealed value in it opened, as far as its key is there; None in place of those destroyed."""
-    if is_sealed(value):
-        sealed = read_sealed(value)
-        try:
-            return json.loads(opener.open(value, subjects=(sealed.subject,), fields=(sealed.field,), complete=True))
-        except Destroyed:
-            return None
-    if isinstance(value, dict):
-        return {name: open_all(each, opener) for name, each in value.items()}
-    return [open_all(each, opener) for each in value] if isinstance(value, list) else value
-
-
 def opener_of(plan: Plan, cluster: Cluster, vault: Vault) -> Opener:
     """Opens with the keys that there are now: for commands, which look once."""
     records = read_records(plan, cluster)
