@@ -23,7 +23,7 @@ from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway, NeedsOperator
+from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
 from c360.ops import keys, topics
@@ -73,10 +73,10 @@ def governance_of(
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
-    vault = None if shared is None else shared.vault
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, vault))
+        common = shared or Shared()
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
     return chosen
@@ -131,7 +131,6 @@ class Worker:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
-        assert self.master is not None or not self.plan.needs_keys, "a worker of it needs the master keys"
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
@@ -140,15 +139,15 @@ class Worker:
             try:
                 admin = self.cluster.admin()
                 topics.apply(self.plan, admin)
+                vault = self._vault()
                 break
-            except BrokerAway as error:
+            except BrokerAway as error:  # also a key service that is
                 if not said:
                     log.warning("%s; waiting for it", error)
                     said = True
                 self.stopping.wait(AWAY_S)
         else:
             return
-        vault = None if self.master is None else self._vault(self.master)
         turnstile = Turnstile()
         settings = self.settings
         if self.plan.identities and settings.commit_share:
@@ -171,9 +170,13 @@ class Worker:
         self.tellers += tellers_of(self.loops, self.cluster)
         self.admin = admin
 
-    def _vault(self, master: MasterKeys) -> Vault | None:
-        """What keys the app has, before anything is written. Raises NeedsOperator where they are not these."""
-        return keys.open_vault(self.plan, self.cluster, master, os.urandom) if self.plan.needs_keys else None
+    def _vault(self) -> Vault | None:
+        """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
+        if not self.plan.needs_keys:
+            return None
+        if self.master is None:
+            raise UsageError(keys.NO_KEYS)
+        return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
 
     def start(self) -> None:
         """Start a thread per table, teller and loop, and one that creates what belongs to raw topics that appear later."""
