@@ -194,11 +194,9 @@ MUTANTS = [
     (Mutant("what is equal is the same", Renderer, "_views", "same_values(seen, values)", "seen == values"), SPELT),
     (Mutant("what is the same is repeated", Renderer, "_views", "if not (alike and", "if True or (alike and"), SAME),
     (Mutant("all attributes are shown", render, "sights_of", "if a.name in seen", ""), LESS),
-    (Mutant("who looks is not noticed", render, "derived_values", ".pop(_TOUCHED, False)", '.pop("", False)'), DERIVED),
-    (
-        Mutant("who looked once has always", render, "derived_values", ".pop(_TOUCHED, False)", ".get(_TOUCHED)"),
-        DERIVED,
-    ),
+    (Mutant("who looks is not noticed", render, "derived_values", "if _TOUCHED in values:", "if False:"), DERIVED),
+    (Mutant("who looked once has always", render, "derived_values", "del values[_TOUCHED]", "pass"), DERIVED),
+    (Mutant("to look is to fail", render, "derived_values", "if _TOUCHED not in values:", "if True:"), DERIVED),
     (Mutant("sealed values are text", projection, "stored", 'type="json"', "type=attribute.type"), SEALED),
 ]
 
