@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec.structs import astuple
+from msgspec.structs import asdict
 
 from c360.profile.value import time_text
 
@@ -99,4 +99,4 @@ class ProfileWriter:
             self.attributes(*values),
             None if as_of_ms is None else time_text(as_of_ms),
         )
-        return _encode(_RecordWithViews(*astuple(record), views) if views else record)
+        return _encode(_RecordWithViews(**asdict(record), views=views) if views else record)
