@@ -659,7 +659,7 @@ class Loop:
                     raise _CommitFailed(task, self._too_large())
                 produce(topic, key, value, partition)
         at: list[int] = []
-        produce(topic, b"\x00positions", positions, partition, None, at.append)
+        produce(topic, b"\x00positions", positions, partition, None, lambda offset, _: at.append(offset))
         return at
 
     # ================================================================================================= a shut gate

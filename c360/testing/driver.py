@@ -14,7 +14,7 @@ import orjson
 
 from c360.agents.render import lazily_typed
 from c360.app import App
-from c360.assembly import stepping_loops
+from c360.assembly import Stepping, stepping
 from c360.declare import ProjectionDeclaration
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
@@ -25,7 +25,7 @@ from c360.ops.records import records
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
-_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0)
+_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, shut_s=0.0, shut_most_s=0.0)
 _TURNS = 10_000
 
 
@@ -43,7 +43,7 @@ class TestDriver:
         """Raises DeclarationError where the app is wrong."""
         self.plan = app.plan()
         self.now_ms = time.time_ns() // 1_000_000 if now is None else int(now.timestamp() * 1000)
-        self.cluster = MemoryCluster(now_ms=self._now)
+        self.cluster = MemoryCluster(now_ms=self._now, quiet_s=0.0)
         raw = [TopicSpec(topic.name, partitions) for topic in self.plan.topics if not topic.owned]
         self.cluster.admin().create(raw)
         self.stores = MemoryStores()
@@ -59,12 +59,18 @@ class TestDriver:
 
     def start(self) -> None:
         """Start a worker; the driver begins with one."""
-        self.loops = self._loops()
+        self.processes = [self._process()]
 
     def stop(self) -> None:
         """SIGTERM: the worker commits what it has done and leaves."""
-        _leave(self.loops)
-        self.loops = []
+        for process in self.processes:
+            process.leave()
+        self.processes = []
+
+    @property
+    def loops(self) -> list[Loop]:
+        """Of the worker; while a second one joins, of both."""
+        return [loop for process in self.processes for loop in process.loops]
 
     # -------------------------------------------------------------------------------------------------------- sending
     def send(
@@ -149,12 +155,11 @@ class TestDriver:
 
     def rebalance(self) -> None:
         """A second worker joins, with a disk of its own, and takes its share; then the first leaves."""
-        first, self.stores = self.loops, MemoryStores()
+        self.stores = MemoryStores()
         self.slots += 1
-        self.loops = [*first, *self._loops()]
+        self.processes.append(self._process())
         self.settle()
-        _leave(first)
-        self.loops = [loop for loop in self.loops if loop not in first]
+        self.processes.pop(0).leave()
         self.settle()
 
     def reset(self, agent: str) -> None:
@@ -171,31 +176,19 @@ class TestDriver:
         for _ in range(_TURNS):
             if quiet == 4:  # rounds: a rebalance takes that many
                 return
-            done = sum(loop.turn(0.0) for loop in self.loops)
-            busy = done or any(map(_at_work, self.loops))
-            quiet = 0 if busy else quiet + 1
+            busy = [process.turn() for process in self.processes]
+            quiet = 0 if any(busy) else quiet + 1
         raise AssertionError(f"the agents did not come to rest in {_TURNS} turns")
 
-    def _loops(self) -> list[Loop]:
+    def _process(self) -> Stepping:
         slot = f"driver-{self.slots}"
-        return stepping_loops(self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE)
+        return stepping(self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE)
 
     def _now(self) -> int:
         return self.now_ms
 
     def _projection(self, name: str | None) -> ProjectionDeclaration:
         return profiles.chosen_projection(self.plan, name)
-
-
-def _at_work(loop: Loop) -> bool:
-    """Whether it has more to do by itself; also while it looks for a record that fails."""
-    return bool(loop.in_transaction or loop.uncommitted or any(t.careful for t in loop.tasks.values()))
-
-
-def _leave(loops: list[Loop]) -> None:
-    for loop in loops:
-        loop.commit_or_abort()
-        loop.close()
 
 
 def _plain(value: Any) -> str:

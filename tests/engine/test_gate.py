@@ -324,7 +324,6 @@ class DoorStage:
         return found
 
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
-        settings = replace(settings, shut_s=0.0, shut_most_s=0.0)
         return [self.world.loop(stores, slot=slot, cluster=cluster, settings=settings, executor=Later())]
 
     def feed(self, dice: random.Random) -> None:
