@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import platform
 import threading
 import time
@@ -21,8 +22,10 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway, NeedsOperator
-from c360.ops import topics
+from c360.errors import BrokerAway, NeedsOperator, UsageError
+from c360.governance.keys import MasterKeys
+from c360.governance.names import Vault
+from c360.ops import keys, topics
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -41,9 +44,13 @@ TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 
 @dataclass(frozen=True)
 class Shared:
-    """What the agents of one process have in common. `governance`: of an app that has something to ask it."""
+    """What the agents of one process have in common.
+
+    `governance`: of an app that has something to ask it; `vault`: of one that needs keys.
+    """
 
     governance: GlobalTable | None = None
+    vault: Vault | None = None
 
 
 def governance_of(
@@ -67,7 +74,8 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics))
+        common = shared or Shared()
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
     return chosen
@@ -91,6 +99,7 @@ class Worker:
     clock: Clock = system
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
+    master: MasterKeys | None = None  # of an app that needs keys
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     error: BaseException | None = None
@@ -112,8 +121,9 @@ class Worker:
             try:
                 admin = self.cluster.admin()
                 topics.apply(self.plan, admin)
+                vault = self._vault()
                 break
-            except BrokerAway as error:
+            except BrokerAway as error:  # also a key service that is
                 if not said:
                     log.warning("%s; waiting for it", error)
                     said = True
@@ -127,7 +137,7 @@ class Worker:
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
         if governance is not None:
             self.tables.append(governance)
-        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance)):
+        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance, vault)):
             self.loops.append(
                 Loop(
                     agent,
@@ -140,6 +150,14 @@ class Worker:
                 )
             )
         self.admin = admin
+
+    def _vault(self) -> Vault | None:
+        """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
+        if not self.plan.needs_keys:
+            return None
+        if self.master is None:
+            raise UsageError(keys.NO_KEYS)
+        return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
 
     def start(self) -> None:
         """Start a thread per table and loop, and one that creates what belongs to raw topics that appear later."""
@@ -268,7 +286,14 @@ def _at_work(loop: Loop) -> bool:
 
 
 def stepping(
-    plan: Plan, cluster: Cluster, stores: Stores, *, slot: str, clock: Clock, settings: LoopSettings
+    plan: Plan,
+    cluster: Cluster,
+    stores: Stores,
+    *,
+    slot: str,
+    clock: Clock,
+    settings: LoopSettings,
+    vault: Vault | None = None,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
@@ -276,7 +301,7 @@ def stepping(
     table = governance_of(plan, cluster, stores, clock, monotonic=lambda: clock() / 1000, look_s=0.0)
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin, shared=Shared(table))
+        for a in agents_of(plan, admin, shared=Shared(table, vault))
     ]
     return Stepping(loops, [] if table is None else [table])
 

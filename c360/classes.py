@@ -48,8 +48,9 @@ Kinds = Collection[type]
 def classified(record: type[Record], implied: Kinds = ()) -> tuple[Classified, ...]:
     """The classified fields of a record type, in the order of its fields, also those inside of records, lists and dicts.
 
-    `implied`: types whose values are personal wherever they stand. A classified field is one value: what is inside of it is not listed, but lends it its class. Raises DeclarationError for
-    what cannot be sealed: the keys of a dict, a part of a tuple or of a choice of several types.
+    `implied`: types whose values are personal wherever they stand. A classified field is one value: what is inside of it is
+    not listed, but lends it its class. Raises DeclarationError for what cannot be sealed: the keys of a dict, a part of a
+    tuple or of a choice of several types.
     """
     return tuple(_in_fields(record, record.__name__, (), implied))
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from types import CodeType
 from typing import Any, Literal
 
-from c360.classes import FieldClass, classified
+from c360.classes import FieldClass, classified, classified_in
 from c360.codecs.record import Condition, fields_of
 from c360.declare import (
     AttributeDeclaration,
@@ -30,7 +30,6 @@ from c360.declare import (
     Source,
     SourceType,
     UserAgent,
-    identifier_in,
     link_fields,
     with_enrichments,
     without_none,
@@ -263,6 +262,11 @@ class Plan:
             or any(sealed_of(self, source) for source in self.sources)
         )
 
+    @cached_property
+    def personal_kinds(self) -> frozenset[type]:
+        """Identifier classes of personal namespaces: their values are sealed wherever they stand in a record."""
+        return frozenset(kind for kind, namespace in self.identifiers.items() if namespace.personal)
+
     @property
     def erases(self) -> bool:
         """Whether customers can be forgotten: then there is an `erasure` agent."""
@@ -354,16 +358,13 @@ class Plan:
 
 def class_of_field(plan: Plan, record: type, name: str) -> FieldClass | None:
     """The class of a field as it is stored: what it says, and of an identifier what its namespace says."""
-    found = [c.field_class for c in classified(record) if c.path[0] == name]
-    kind, _ = identifier_in({f.name: f for f in fields_of(record)}[name].annotation, plan.identifiers)
-    return max([*found, *([FieldClass.PERSONAL] if kind is not None and kind.personal else [])], default=None)
+    return max((c.field_class for c in classified(record, plan.personal_kinds) if c.path[0] == name), default=None)
 
 
 def class_of_enrichment(plan: Plan, enrichment: Enrichment) -> FieldClass | None:
     """The same of what an enrichment gives."""
-    kind, _ = identifier_in(enrichment.returns, plan.identifiers)
-    marks = [m for m in getattr(enrichment.returns, "__metadata__", ()) if isinstance(m, FieldClass)]
-    return max([*marks, *([FieldClass.PERSONAL] if kind is not None and kind.personal else [])], default=None)
+    found = classified_in(enrichment.returns, enrichment.name, plan.personal_kinds)
+    return max((c.field_class for c in found), default=None)
 
 
 def sealed_of(plan: Plan, source: Source) -> list[str]:
@@ -485,6 +486,8 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
     )
     _check_rights(bare)
     _check_sealed(bare)
+    _check_clear(bare)
+    _check_blocked(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
     plan = replace(bare, user_agents=user_agents, topics=_topics(bare), agents=_agents(bare))
@@ -658,6 +661,32 @@ def _doors(said: Declarations) -> tuple[Door, ...]:
     purposes = {purpose.name: purpose for purpose in said.purposes}
     views = [Door(projection, purposes[name]) for projection in said.projections for name in projection.purposes]
     return (*views, *(Door(sink.projection, purposes[sink.purpose], sink) for sink in said.sinks))
+
+
+def _check_clear(plan: Plan) -> None:
+    """What is written beside records, in clear, must not be classified. Raises DeclarationError."""
+    for source in plan.sources:
+        for declared in source.types:
+            named = {"event_id": declared.event_id, "tenant": source.tenant, **{f"key ({k})": k for k in declared.key}}
+            for what, name in named.items():
+                if name is not None and class_of_field(plan, declared.record, name):
+                    raise DeclarationError(
+                        f"{declared.name}.{name} is personal and {what.split()[0]} of {source.topic!r}, which is written in"
+                        " clear beside every record: use a field that is not, or personal=False on its identifier"
+                    )
+
+
+def _check_blocked(plan: Plan) -> None:
+    """Values that rule sets block are looked at before they are hidden, once for all. Raises DeclarationError."""
+    hidden = sorted({n.name for n in plan.identifiers.values() if n.personal})
+    if any(source.tenant for source in plan.sources):
+        hidden = sorted(n.name for n in plan.identifiers.values())
+    different = [i for i in plan.identities if i.rules.blocked != plan.identities[0].rules.blocked]
+    if hidden and different:
+        raise DeclarationError(
+            f"app.identity({different[0].name!r}): blocked= is other than that of {plan.identities[0].name!r}, and values of"
+            f" {', '.join(hidden)} can no longer be seen where rules look: give all rule sets the same blocked="
+        )
 
 
 def _check_rights(plan: Plan) -> None:

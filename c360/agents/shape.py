@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from c360.agents.render import derived_values, lazily_typed
-from c360.classes import FieldClass, classified
+from c360.classes import FieldClass, classified, classified_in
 from c360.declare import Input, Projection, ProjectionDeclaration
 from c360.governance.purposes import view_of
 from c360.governance.sealing import Destroyed, is_sealed, read_sealed
@@ -79,7 +79,7 @@ class Shape:
         """By attribute that may hold sealed values, the fields of which they may be."""
         for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
             if attribute.name in classes and attribute.name not in self.hidden:
-                fields = (sealed_as(item) for item in declaration.inputs)
+                fields = (sealed_as(plan, item) for item in declaration.inputs)
                 self.sealed[attribute.name] = frozenset[str]().union(*fields)
         self._instance = lazily_typed(projection, self.hidden)
 
@@ -153,13 +153,18 @@ class Shape:
         return opened
 
 
-def sealed_as(item: Input) -> frozenset[str]:
+def sealed_as(plan: Plan, item: Input) -> frozenset[str]:
     """The fields of which sealed values of this input may be, as they say it themselves: `Customer.address.street`."""
     if item.name is None:
         return frozenset()
-    said = str(item)  # an identifier, a list of them or an enrichment is sealed as a whole, or one by one
-    inside = [] if item.enriched else [c.said(item.record) for c in classified(item.record) if c.path[0] == item.name]
-    return frozenset((said, f"{said}[]", *inside))
+    personal = [kind for kind, namespace in plan.identifiers.items() if namespace.personal]
+    if not item.enriched:
+        return frozenset(c.said(item.record) for c in classified(item.record, personal) if c.path[0] == item.name)
+    (enrichment,) = (
+        e for e in plan.source_of(item.record).enrichments if (e.record, e.name) == (item.record, item.name)
+    )
+    inside = classified_in(enrichment.returns, str(item), personal)
+    return frozenset(str(item) + c.said(item.record).removeprefix(item.record.__name__) for c in inside)
 
 
 def is_listed(record: Mapping[str, Any]) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
+from random import Random
 from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
-from c360.agents.render import lazily_typed
+from c360.agents.shape import Shape
 from c360.app import App
 from c360.assembly import Stepping, stepping
 from c360.declare import ProjectionDeclaration
@@ -20,7 +21,8 @@ from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
-from c360.ops import profiles, reset
+from c360.governance.names import Names
+from c360.ops import keys, profiles, reset
 from c360.ops.records import records
 from c360.tables.store import MemoryStores
 
@@ -49,6 +51,8 @@ class TestDriver:
         self.stores = MemoryStores()
         self.producer = self.cluster.producer()
         self.slots = 0
+        self.random = Random(0).randbytes  # the same keys in every run: a driver's data is nobody's
+        self.vault = keys.vault_in_memory(self.plan, self.cluster, self.random)
         self.start()
 
     def __enter__(self) -> Self:
@@ -100,16 +104,26 @@ class TestDriver:
     def profile(self, identifier: str, projection: str | None = None) -> Any:
         """The profile that has this identifier ("crm:7"), as an instance of the app's class; None if there is none.
 
-        `projection` ("customer" or "customer@1") is needed only if there are several.
+        All of it, for every purpose, and in clear: a test sees through what is sealed. `projection` ("customer" or
+        "customer@1") is needed only if there are several.
         """
         declared = self._projection(projection)
         found = self.record(identifier, projection)
-        return None if found is None else lazily_typed(declared)(**found["attributes"])
+        if found is None:
+            return None
+        shape = Shape(self.plan, declared, None, sensitive=[a.name for a in declared.attributes])
+        seen = shape.look(found)
+        return None if seen is None else shape.instance(seen, self._open)
+
+    def _open(self, value: Any, subjects: Container[str], fields: Container[str]) -> bytes:
+        assert self.vault is not None
+        opener = keys.opener_of(self.plan, self.cluster, self.vault)
+        return opener.open(value, subjects=subjects, fields=fields, complete=True)
 
     def record(self, identifier: str, projection: str | None = None) -> dict[str, Any] | None:
-        """The same as the JSON that the projection's topic has of it."""
+        """The same as the JSON that the projection's topic has of it, sealed values as they are."""
         self.settle()
-        return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier)
+        return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier, self._names())
 
     def topic(self, name: str) -> list[Any]:
         """The JSON values of a topic's committed records, partition by partition; None for a tombstone."""
@@ -131,7 +145,7 @@ class TestDriver:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
-        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents])
+        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault)
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 
@@ -182,7 +196,12 @@ class TestDriver:
 
     def _process(self) -> Stepping:
         slot = f"driver-{self.slots}"
-        return stepping(self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE)
+        return stepping(
+            self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault
+        )
+
+    def _names(self) -> Names:
+        return profiles.NO_NAMES if self.vault is None else self.vault.names
 
     def _now(self) -> int:
         return self.now_ms

@@ -14,10 +14,14 @@ from c360.agents.wire import ACTOR, REASON
 from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
+from c360.governance.names import Names
 from c360.identity.facts import CANNOT, OPERATORS, Claim, Fact, cannot, encode_fact, link
 from c360.identity.namespace import shown_reason
 from c360.identity.rules import Key, namespace_of
+from c360.ops.audit import Told
 from c360.ops.identity.graph import Facts, Graph, label_of
+from c360.ops.profiles import NO_NAMES
+from c360.ops.records import Message
 from c360.plan import OPERATOR, Identity, Plan
 
 What = Literal["separate", "join"]
@@ -46,12 +50,20 @@ class Saying:
 
 
 def plan_saying(
-    plan: Plan, identity: Identity, facts: Facts, what: What, typed: tuple[str, str], *, undo: bool, now_ms: int
+    plan: Plan,
+    identity: Identity,
+    facts: Facts,
+    what: What,
+    typed: tuple[str, str],
+    *,
+    undo: bool,
+    now_ms: int,
+    names: Names = NO_NAMES,
 ) -> Saying:
     """What is to be written, and what profiles there are then. Raises UsageError where the two are not two subjects, or
     there is nothing to undo."""
     graph = Graph(facts, identity.rules)
-    one, two = sorted(subject_of(plan, graph, name) for name in typed)
+    one, two = sorted(subject_of(plan, graph, name, names) for name in typed)
     if one == two:
         raise UsageError(f"{typed[0]} and {typed[1]} are both {one}, so there is nothing to {what}")
     said = separating(facts, one, two) if what == "separate" else joining(one, two)
@@ -83,9 +95,9 @@ def joining(one: Key, two: Key) -> list[Fact]:
     return [link(one, value, OPERATORS, Claim(0)), link(two, value, OPERATORS, Claim(0))]
 
 
-def subject_of(plan: Plan, graph: Graph, typed: str) -> Key:
+def subject_of(plan: Plan, graph: Graph, typed: str, names: Names = NO_NAMES) -> Key:
     """The subject that is typed, or the only one that has the identifier. Raises UsageError, naming those who have it."""
-    label = label_of(plan, typed)
+    label = label_of(plan, typed, names)
     if namespace_of(label) in plan.subject_kinds:
         return label
     holders = graph.holders.get(label, [])
@@ -144,12 +156,35 @@ def _together(graph: Graph, one: Key, two: Key) -> bool:
     return graph.profile_of.get(one, one) == graph.profile_of.get(two, two)
 
 
-def write(plan: Plan, cluster: Cluster, facts: Sequence[Fact], *, reason: str, actor: str) -> None:
-    """Write the facts, with why and by whom. May be repeated."""
-    producer = cluster.producer()
+def told(planned: Saying) -> Told:
+    """What the audit log says of it."""
+    return Told(
+        planned.what,
+        about=planned.subjects,
+        before={"profiles": _named(planned.before)},
+        after={"profiles": _named(planned.after), **({"undo": "yes"} if planned.undo else {})},
+    )
+
+
+def _named(profiles: Sequence[Profile]) -> str:
+    named = ", ".join(profile.profile for profile in profiles[:SEVERAL])
+    return named + (f" and {len(profiles) - SEVERAL} more" if len(profiles) > SEVERAL else "")
+
+
+def messages(plan: Plan, facts: Sequence[Fact], *, reason: str, actor: str) -> list[Message]:
+    """The facts as they are written, with why and by whom. May be repeated."""
     headers = [(REASON, reason.encode()), (ACTOR, actor.encode())]
-    for fact in facts:
-        key, value = encode_fact(fact)
-        producer.produce(plan.links, key, value, partition_of(fact.subject.encode(), plan.partitions), headers)
+    return [
+        Message(plan.links, key, value, partition_of(fact.subject.encode(), plan.partitions), headers)
+        for fact in facts
+        for key, value in [encode_fact(fact)]
+    ]
+
+
+def write(plan: Plan, cluster: Cluster, facts: Sequence[Fact], *, reason: str, actor: str) -> None:
+    """Write the facts without a word in the audit log: for tests of an app."""
+    producer = cluster.producer()
+    for message in messages(plan, facts, reason=reason, actor=actor):
+        producer.produce(*message)
     producer.flush()
     producer.close()
