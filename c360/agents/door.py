@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 
 from c360.agents.fencing import INPUTS_S, Fence, shut_by, staters_of
-from c360.agents.judging import Judge, Names, labels_of
+from c360.agents.judging import Judge, labels_of
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in
 from c360.clock import Clock
 from c360.engine.agent import Outbox, Processor, Task
@@ -38,8 +38,8 @@ from c360.engine.loop import LoopSettings
 from c360.engine.transport import TP, Batch, Headers
 from c360.errors import Shut, Stale
 from c360.governance.fence import Answer, Taken, recheck
-from c360.governance.keys import MasterKeys
 from c360.governance.messages import Erase, Receipt, decode_erase, encode_receipt
+from c360.governance.names import Vault
 from c360.governance.suppressed import decode_suppressed
 from c360.plan import Plan
 from c360.profile.format import digest_of
@@ -423,24 +423,22 @@ class DoorAgent:
         plan: Plan,
         door: Door,
         governance: GlobalTable | None,
+        vault: Vault | None = None,
         *,
         clock: Clock,
         partitions: Callable[[], Mapping[str, int]],
-        ends: Callable[[Collection[TP]], Mapping[TP, int]] = lambda _: {},
-        master: MasterKeys | None = None,
-        veil: Names | None = None,
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
     ) -> None:
         """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
-        at the broker; `ends`: where partitions end now. `master`, `veil`: of an app that needs keys.
+        at the broker. `vault`: of an app that needs keys.
         """
         planned = plan.agent(door.agent)
         self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.input, self.output = plan.projected(door.projection), plan.leaves(door)
         self.erase, self.receipts, self.dlq = plan.erase, plan.receipts, plan.dlq
-        self.judge = Judge(plan, door, governance, master=master, veil=veil, ends=ends)
+        self.judge = Judge(plan, door, governance, vault)
         self.fence: Fence | None = None
         if staters_of(plan, door.purpose):
             assert governance is not None, "a door that asks needs the copies to ask"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +21,8 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP
 from c360.errors import Misfit, Shut
 from c360.governance.consent import REASONS, decode_state, verdict
-from c360.governance.keys import MasterKeys, Opener, record_key
+from c360.governance.keys import Opener, record_key
+from c360.governance.names import Vault
 from c360.governance.suppressed import decode_suppressed
 from c360.plan import LARGEST_RECORD_BYTES, Plan, text_of
 from c360.rights import Door
@@ -44,8 +45,6 @@ NOT_LEAVING: Mapping[str, str] = {
     "too-large": f"what would leave of it is larger than {LARGEST_BYTES} bytes",
 }
 """Why nothing leaves of a profile, in a sentence that says what to do. `derived-failed` does not hold anything back."""
-
-Names = Callable[[str], str]
 
 
 class Listed(msgspec.Struct, gc=False):
@@ -103,24 +102,19 @@ class Judge:
         plan: Plan,
         door: Door,
         governance: GlobalTable | None,
-        *,
-        master: MasterKeys | None = None,
-        veil: Names | None = None,
-        ends: Callable[[Collection[TP]], Mapping[TP, int]] = lambda _: {},
+        vault: Vault | None = None,
     ) -> None:
-        """`governance` None: of an app that asks nobody and seals nothing. `veil`: what suppressed identifiers are written as.
-
-        `ends`: where partitions end now, asked when a key is not known.
-        """
-        self.plan, self.door, self.governance, self.ends = plan, door, governance, ends
+        """`governance` None: of an app that asks nobody and seals nothing. `vault`: of one that needs keys."""
+        self.plan, self.door, self.governance = plan, door, governance
         self.shape = Shape(
             plan, door.projection, door.purpose.name, sensitive=() if door.sink is None else door.sink.sensitive
         )
         self.asks = door.purpose.asks
         self.suppresses = plan.erases
-        assert veil is not None or not plan.erases, "who was erased is written by tokens"
-        self.named: Names = veil if veil is not None and plan.erases else _itself
-        self.opener = None if master is None else Opener(plan.app, master, self._key_records)
+        assert vault is not None or not plan.needs_keys, "sealed values and names of those who were erased take keys"
+        self.named = _itself if vault is None else vault.names.veil
+        """An identifier as the suppressed are written, and as doors look for whom news are about."""
+        self.opener = None if vault is None else Opener(plan.app, vault.master, self._key_records)
         self._unknown: dict[tuple[str, str], Mapping[TP, int]] = {}
         self.fingerprint = fingerprint_of(self.shape, door)
 
@@ -244,6 +238,14 @@ class Judge:
         values = self.governance.get_many([record_key(*pair) for pair in pairs], self.plan.keys)
         return {pair: value for pair, value in zip(pairs, values, strict=True) if value is not None}
 
+    def _ends(self, partitions: list[TP]) -> dict[TP, int]:
+        assert self.governance is not None
+        reader = self.governance.cluster.reader()
+        try:
+            return reader.ends(partitions)
+        finally:
+            reader.close()
+
     def _have_keys(self, wanted: Collection[tuple[str, str]]) -> None:
         """All keys that there are; those that are missing were destroyed. Raises Shut until that is known for sure.
 
@@ -261,7 +263,7 @@ class Judge:
             if len(self._unknown) > UNKNOWN_KEYS:
                 self._unknown.clear()
             partitions = [tp for tp in self.governance.reached() if tp.topic == self.plan.keys]
-            self._unknown.update(dict.fromkeys(new, self.ends(partitions)))
+            self._unknown.update(dict.fromkeys(new, self._ends(partitions)))
         if not missing:
             return
         reached = self.governance.reached()
