@@ -304,7 +304,7 @@ class Stepping:
 
     loops: Sequence[Loop]
     tables: Sequence[GlobalTable]
-    tellers: Sequence[Teller]
+    tellers: Sequence[Teller] = ()
 
     def ask(self) -> None:
         """Have it told how far everything is, with all that was sent before now."""
