@@ -109,6 +109,17 @@ def test_coming_back_it_may_be_used_as_before(t: Bench) -> None:
     t.verify("customer@1")
 
 
+def test_records_of_an_erased_life_may_be_used_for_nothing(t: Bench) -> None:
+    click(t, ANN, "/a", "Ann")
+    t.govern("Log", ANN, page="/b", name=None)
+    click(t, ANN, "/", life=1)
+    click(t, ANN, "/about", life=0)
+    record = t.shown(ANN)
+    assert (record["attributes"]["pages"], record["attributes"]["name"]) == (["/"], None)
+    assert record["views"] == {"care": None}
+    t.verify("customer@1")
+
+
 def test_a_profile_without_anything_live_is_gone_for_all(t: Bench) -> None:
     row: dict[str, Any] = {"id": 1, "amount": "9.50", "note": None, "home": None, "day": None, "born": None}
     t.govern("Order", ANN, **row)

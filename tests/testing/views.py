@@ -163,11 +163,19 @@ class Bench(TestDriver):
         process, (projection,) = super()._process(), self.plan.projections
         return replace(process, loops=[loop for loop in process.loops if loop.agent.name == projection.agent])
 
-    def govern(self, type: str, subject: str, *, at: int = NOW_MS, sign: int = 1, **record: Any) -> None:
+    def govern(self, type: str, subject: str, *, at: int = NOW_MS, sign: int = 1, life: int = 0, **record: Any) -> None:
         """A governed record."""
         self.offsets += 1
         source, record = source_of(self.plan, type), {"customer": subject.removeprefix("crm:")} | record
-        said = {"type": type, "at": at, "cause": NOW_MS, "origin": [0, self.offsets], "sign": sign, "record": record}
+        said = {
+            "type": type,
+            "at": at,
+            "cause": NOW_MS,
+            "origin": [0, self.offsets],
+            "sign": sign,
+            "life": life,
+            "record": record,
+        }
         self.producer.produce(self.plan.governed(source), subject.encode(), json.dumps(said).encode())
         self.producer.flush()
 
