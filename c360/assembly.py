@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from c360.agents.door import DoorAgent
+from c360.agents.fencing import INPUTS_S
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
@@ -47,11 +49,15 @@ TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 class Shared:
     """What the agents of one process have in common.
 
-    `governance`: of an app that has something to ask it; `vault`: of one that needs keys.
+    `governance`: of an app that has something to ask it; `vault`: of one that needs keys. `fence_max_age_ms`: how old what a
+    door knows of people's decisions may be; `inputs_s`: between its looks at which partitions these come in.
     """
 
     governance: GlobalTable | None = None
     vault: Vault | None = None
+    clock: Clock = system
+    fence_max_age_ms: int = 1000
+    inputs_s: float = INPUTS_S
 
 
 def governance_of(
@@ -74,11 +80,25 @@ def governance_of(
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
     chosen: list[Agent] = []
+    common = shared or Shared()
     if plan.sources and (not only or "govern" in only):
-        common = shared or Shared()
         chosen.append(Govern(plan, admin.topics, common.vault, common.governance))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
+    chosen += [
+        DoorAgent(
+            plan,
+            door,
+            common.governance,
+            common.vault,
+            clock=common.clock,
+            partitions=admin.topics,
+            fence_max_age_ms=common.fence_max_age_ms,
+            inputs_s=common.inputs_s,
+        )
+        for door in plan.doors
+        if not only or door.agent in only
+    ]
     return chosen
 
 
@@ -117,6 +137,7 @@ class Worker:
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
+    fence_max_age_ms: int = 1000
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -155,7 +176,8 @@ class Worker:
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
         if governance is not None:
             self.tables.append(governance)
-        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance, vault)):
+        shared = Shared(governance, vault, self.clock, self.fence_max_age_ms)
+        for agent in agents_of(self.plan, admin, self.only, shared=shared):
             self.loops.append(
                 Loop(
                     agent,
@@ -328,6 +350,7 @@ def stepping(
     clock: Clock,
     settings: LoopSettings,
     vault: Vault | None = None,
+    fence_max_age_ms: int = 1000,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
@@ -339,7 +362,7 @@ def stepping(
     table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin, shared=Shared(table, vault))
+        for a in agents_of(plan, admin, shared=Shared(table, vault, clock, fence_max_age_ms, inputs_s=0.0))
     ]
     tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
     return Stepping(loops, [] if table is None else [table], tellers)

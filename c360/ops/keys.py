@@ -12,7 +12,8 @@ import os
 import stat
 from base64 import b64decode, b64encode
 from binascii import Error
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from c360.engine.partition import partition_of
@@ -28,6 +29,7 @@ from c360.governance.keys import (
     Opener,
     Random,
     generation,
+    generation_of,
     make_secret,
     master_id,
     open_secret,
@@ -39,10 +41,11 @@ from c360.governance.sealing import KEY_BYTES
 from c360.governance.tokens import Tokens
 from c360.ops import topics
 from c360.ops.records import follow
-from c360.ops.vault import SCHEMES, VaultMasterKeys
+from c360.ops.vault import VaultMasterKeys, is_service
 from c360.plan import Plan
 
 FORMAT = "c360 master keys 1"
+AT_ONCE = 1_000  # records of one transaction
 
 
 class FileMasterKeys:
@@ -204,7 +207,7 @@ def open_master(said: str | None, token: Callable[[], str]) -> MasterKeys:
     """The master keys that C360_KEYS names: a file, or the URL of a transit key. Raises UsageError, ServiceAway."""
     if said is None:
         raise UsageError(NO_KEYS)
-    return VaultMasterKeys(said, token) if said.partition("://")[0] in SCHEMES else FileMasterKeys(Path(said))
+    return VaultMasterKeys(said, token) if is_service(said) else FileMasterKeys(Path(said))
 
 
 def read_records(plan: Plan, cluster: Cluster, subjects: Collection[str] | None = None) -> dict[bytes, bytes]:
@@ -272,16 +275,25 @@ def make_secret_once(plan: Plan, cluster: Cluster, master: MasterKeys, random: R
 
 
 def rewrap(plan: Plan, cluster: Cluster, master: MasterKeys) -> int:
-    """Wrap all keys under the newest generation; how many were not yet. May be repeated, also after a crash."""
+    """Wrap all keys under the newest generation; how many were not yet. May be repeated, also after a crash.
+
+    Whoever destroys keys meanwhile takes the transactional id over: then this is fenced, and to be said again.
+    """
     producer = cluster.producer(writer_of(plan))
     try:
-        producer.begin()
         renewed = rewrapped(read_records(plan, cluster).items(), master)
-        _say(plan, cluster, producer, renewed)
-        producer.commit()
+        for start in range(0, len(renewed), AT_ONCE):
+            producer.begin()
+            _say(plan, cluster, producer, renewed[start : start + AT_ONCE])
+            producer.commit()
         return len(renewed)
     finally:
         producer.close()
+
+
+def generations(records: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
+    """How many records each generation wraps."""
+    return dict(sorted(Counter(generation_of(value) for _, value in records).items()))
 
 
 def _say(plan: Plan, cluster: Cluster, producer: Producer, records: Sequence[KeyRecord]) -> None:
