@@ -256,7 +256,7 @@ MUTANTS = [
     (Mutant("all members are listed for all", Renderer, "_views", "else listings[i]", "else listings[0]"), MEMBERS),
     (Mutant("members do not differ", Renderer, "_views", "(listings is None or listing == listings[0])", "True"), WHO),
     (Mutant("times do not differ", Renderer, "_views", "cells[AS_OF] == whole[AS_OF]", "True"), TIME),
-    (Mutant("what is equal is the same", Renderer, "_views", "same_values(seen, values)", "seen == values"), SPELT),
+    (Mutant("what is equal is the same", Renderer, "_views", " and same_values(seen, values)", ""), SPELT),
     (Mutant("what is the same is repeated", Renderer, "_views", "if not (alike and", "if True or (alike and"), SAME),
     (Mutant("all attributes are shown", render, "sights_of", "if a.name in seen", ""), LESS),
     (Mutant("who looks is not noticed", render, "derived_values", "if _TOUCHED in values:", "if False:"), DERIVED),
