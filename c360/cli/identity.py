@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from c360.cli.audit import run_of, user, who_option, why_of
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json, stderr
 from c360.declare import Source
 from c360.errors import UsageError
@@ -41,8 +41,8 @@ def execute_options(command: C) -> C:
     for option in (
         click.option("--execute", is_flag=True, help="Do it. Without this, only show what it would change."),
         click.option("--undo", is_flag=True, help="Take back what was said of these two."),
-        click.option("--actor", help="Who says so. Default: the name of the user."),
-        click.option("--reason", help="Why; kept with the fact."),
+        who_option,
+        click.option("--reason", help="Why; kept with the fact, and in the audit log."),
     ):
         command = option(command)
     return command
@@ -289,21 +289,27 @@ def _say(
     typed: tuple[str, str],
     *,
     reason: str | None,
-    actor: str | None,
+    who: str | None,
     undo: bool,
     execute: bool,
     rules: str,
     as_json: bool,
     broker: str | None,
 ) -> None:
-    if execute and not reason and not undo:
-        raise UsageError("say why, for those who will ask: --reason TEXT")
+    why = why_of(reason) if execute and not undo else reason or ""
     plan, chosen = context.plan, chosen_rules(context.plan, rules)
-    facts = facts_of(context, broker, quiet=as_json)
-    names, now_ms = names_of(context, broker, *typed), time.time_ns() // 1_000_000
-    planned = say.plan_saying(plan, chosen, facts, what, typed, undo=undo, now_ms=now_ms, names=names)
+
+    def planned_now() -> say.Saying:
+        facts = facts_of(context, broker, quiet=as_json)
+        names, now_ms = names_of(context, broker, *typed), time.time_ns() // 1_000_000
+        return say.plan_saying(plan, chosen, facts, what, typed, undo=undo, now_ms=now_ms, names=names)
+
     if execute:
-        say.write(plan, context.cluster(broker), planned.facts, reason=reason or "", actor=actor or _user())
+        with run_of(context, context.cluster(broker), who, why) as run:
+            planned = planned_now()
+            run.say("done", say.told(planned), say.messages(plan, planned.facts, reason=why, actor=who or user()))
+    else:
+        planned = planned_now()
     if as_json:
         print_json(saying_json(planned, chosen, executed=execute))
         return
@@ -328,13 +334,6 @@ def saying_json(planned: say.Saying, chosen: Identity, *, executed: bool) -> dic
         "after": [{"profile": p.profile, "subjects": list(p.subjects)} for p in planned.after],
         "notes": list(planned.notes),
     }
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container knows no name for its user
-        return "unknown"
 
 
 # -------------------------------------------------------------------------------------------------------------- trying

@@ -24,6 +24,7 @@ from c360.errors import UsageError
 from c360.governance.names import Names
 from c360.ops import keys, profiles, reset
 from c360.ops.records import records
+from c360.rights import Door
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
@@ -115,6 +116,28 @@ class TestDriver:
         seen = shape.look(found)
         return None if seen is None else shape.instance(seen, self._open)
 
+    def sink(self, name: str) -> dict[str, Any]:
+        """What the far side of a sink holds by now: by profile id, the JSON that the sink's function gave."""
+        for door in self.plan.doors:
+            if door.sink is not None and door.sink.name == name:
+                return self._leaves(door)
+        raise UsageError(f"{self.plan.app!r} has no sink {name!r}")
+
+    def view(self, purpose: str, projection: str | None = None) -> dict[str, Any]:
+        """What the view for a purpose holds by now: by profile id, its record."""
+        declared = self._projection(projection)
+        for door in self.plan.doors:
+            if (door.projection, door.purpose.name, door.sink) == (declared, purpose, None):
+                return self._leaves(door)
+        raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
+
+    def _leaves(self, door: Door) -> dict[str, Any]:
+        self.settle()
+        held: dict[bytes | None, bytes | None] = dict(self.read(self.plan.leaves(door)))
+        return {
+            key.decode(): orjson.loads(value) for key, value in held.items() if key is not None and value is not None
+        }
+
     def _open(self, value: Any, subjects: Container[str], fields: Container[str]) -> bytes:
         assert self.vault is not None
         opener = keys.opener_of(self.plan, self.cluster, self.vault)
@@ -187,6 +210,8 @@ class TestDriver:
     def settle(self) -> None:
         """Turn until nothing moves. Everything that reads does this first."""
         quiet = 0
+        for process in self.processes:
+            process.ask()
         for _ in range(_TURNS):
             if quiet == 4:  # rounds: a rebalance takes that many
                 return
