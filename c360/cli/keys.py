@@ -8,11 +8,14 @@ from typing import Any
 
 import click
 
+from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
+from c360.governance.keys import MasterKeys
 from c360.ops import keys as keeping
 from c360.ops import topics
+from c360.ops.audit import Told
 from c360.ops.vault import VaultMasterKeys, is_service
 
 
@@ -42,11 +45,12 @@ def _sealing_plan(context: Context, cluster: Cluster) -> None:
 
 
 @keys.command("init")
+@who_option
 @json_option
 @broker_option
 @pass_context
 @handled
-def keys_init(context: Context, as_json: bool, broker: str | None) -> None:
+def keys_init(context: Context, who: str | None, as_json: bool, broker: str | None) -> None:
     """Make the master key file of C360_KEYS, and with a broker the app's secret. What is there already stays."""
     where = _where(context)
     cluster = context.cluster(broker) if broker or context.settings.broker else None
@@ -57,8 +61,15 @@ def keys_init(context: Context, as_json: bool, broker: str | None) -> None:
     secret = None
     if cluster is not None:
         _sealing_plan(context, cluster)
-        now = keeping.make_secret_once(context.plan, cluster, master, os.urandom)
-        secret = "made" if now else "there"
+        told = Told("keys.init", after={"generation": master.current})
+        with run_of(context, cluster, who) as run, run.refusing(told):
+            there = keeping.secret_of(context.plan, cluster) is not None
+            if not there:
+                with run.acting(told):
+                    there = not keeping.make_secret_once(context.plan, cluster, master, os.urandom)
+            else:
+                keeping.open_vault(context.plan, cluster, master, os.urandom)
+        secret = "there" if there else "made"
     said: dict[str, Any] = {"keys": where, "made": made, "generation": master.current, "secret": secret}
     if as_json:
         print_json(said)
@@ -80,26 +91,34 @@ SECRETS = {
     "--new-only", is_flag=True, help="Only add the new key: to be brought to all machines before the next step."
 )
 @click.option("--wrap-only", is_flag=True, help="Add none; only wrap under the newest what older ones still wrap.")
+@who_option
 @json_option
 @broker_option
 @pass_context
 @handled
-def keys_rotate(context: Context, new_only: bool, wrap_only: bool, as_json: bool, broker: str | None) -> None:
+def keys_rotate(
+    context: Context, new_only: bool, wrap_only: bool, who: str | None, as_json: bool, broker: str | None
+) -> None:
     """Add a new master key, and wrap all data keys with it. What is sealed is not touched."""
     if new_only and wrap_only:
         raise UsageError("--new-only and --wrap-only are the two halves of it; for both, say neither")
     where = _where(context)
-    cluster = None if new_only else context.cluster(broker)
-    if cluster is not None:
-        context.vault(cluster)  # the right keys, before a new one is among them
-    before = context.master()
-    if not wrap_only:
-        if isinstance(before, VaultMasterKeys):
-            before.rotate()
-        else:
-            keeping.rotate_keys(Path(where), os.urandom)
-    master = context.master()
-    count = None if cluster is None else keeping.rewrap(context.plan, cluster, master)
+    if new_only:
+        master, count = _added(context, where), None
+    else:
+        cluster = context.cluster(broker)
+        with run_of(context, cluster, who) as run:
+            told = Told("keys.rotate", before={"generation": context.master().current})
+            with run.refusing(told):
+                if context.vault(cluster) is None:  # also: the right keys, before a new one is among them
+                    raise UsageError(
+                        f"{context.plan.app!r} seals nothing and has no personal identifiers, so it has no keys"
+                    )
+            with run.acting(told) as more:
+                master = context.master() if wrap_only else _added(context, where)
+                more["generation"] = master.current
+                count = keeping.rewrap(context.plan, cluster, master)
+                more["wrapped"] = str(count)
     said: dict[str, Any] = {"generation": master.current, "added": not wrap_only, "wrapped": count}
     if as_json:
         print_json(said)
@@ -110,6 +129,16 @@ def keys_rotate(context: Context, new_only: bool, wrap_only: bool, as_json: bool
         if count is None
         else f"{count} data keys were wrapped anew"
     )
+
+
+def _added(context: Context, where: str) -> MasterKeys:
+    """The master keys with a new one among them."""
+    before = context.master()
+    if isinstance(before, VaultMasterKeys):
+        before.rotate()
+    else:
+        keeping.rotate_keys(Path(where), os.urandom)
+    return context.master()
 
 
 @keys.command("status")
