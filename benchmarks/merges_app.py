@@ -17,11 +17,11 @@ class Customer(str): ...
 class CrmId(str): ...
 
 
-@app.identifier("email")
+@app.identifier("email", personal=False)
 class Email(str): ...
 
 
-@app.identifier("phone")
+@app.identifier("phone", personal=False)
 class Phone(str): ...
 
 

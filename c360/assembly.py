@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,11 +18,14 @@ from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
 from c360.clock import Clock, system
 from c360.engine.agent import Agent
+from c360.engine.global_table import GlobalTable
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator
-from c360.ops import topics
+from c360.governance.keys import MasterKeys
+from c360.governance.names import Vault
+from c360.ops import keys, topics
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -37,11 +42,40 @@ MANY_HOPS_SHARE = 0.75
 TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 
 
-def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = ()) -> list[Agent]:
-    """The agents of a plan, or those named."""
+@dataclass(frozen=True)
+class Shared:
+    """What the agents of one process have in common.
+
+    `governance`: of an app that has something to ask it; `vault`: of one that needs keys.
+    """
+
+    governance: GlobalTable | None = None
+    vault: Vault | None = None
+
+
+def governance_of(
+    plan: Plan,
+    cluster: Cluster,
+    stores: Stores,
+    clock: Clock,
+    only: Sequence[str] = (),
+    *,
+    monotonic: Callable[[], float] = time.monotonic,
+    look_s: float = 0.1,
+) -> GlobalTable | None:
+    """The process's copy of `plan.governance`; None where no agent of it asks. The topics exist when it is turned."""
+    asking = {"govern", *(door.agent for door in plan.doors)}
+    if not plan.governance or (only and asking.isdisjoint(only)):
+        return None
+    return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
+
+
+def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
+    """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
+    vault = None if shared is None else shared.vault
     chosen: list[Agent] = []
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics))
+        chosen.append(Govern(plan, admin.topics, vault))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
     return chosen
@@ -65,15 +99,21 @@ class Worker:
     clock: Clock = system
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
+    master: MasterKeys | None = None  # of an app that needs keys
     loops: list[Loop] = field(default_factory=list)
+    tables: list[GlobalTable] = field(default_factory=list)
     error: BaseException | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
+    # What serves the loops outlives them: their last commits ask it.
+    serving: list[threading.Thread] = field(default_factory=list)
+    served: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
+        assert self.master is not None or not self.plan.needs_keys, "a worker of it needs the master keys"
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
@@ -90,11 +130,15 @@ class Worker:
                 self.stopping.wait(AWAY_S)
         else:
             return
+        vault = None if self.master is None else self._vault(self.master)
         turnstile = Turnstile()
         settings = self.settings
         if self.plan.identities and settings.commit_share:
             settings = replace(settings, commit_share=MANY_HOPS_SHARE)
-        for agent in agents_of(self.plan, admin, self.only):
+        governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
+        if governance is not None:
+            self.tables.append(governance)
+        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance, vault)):
             self.loops.append(
                 Loop(
                     agent,
@@ -108,8 +152,16 @@ class Worker:
             )
         self.admin = admin
 
+    def _vault(self, master: MasterKeys) -> Vault | None:
+        """What keys the app has, before anything is written. Raises NeedsOperator where they are not these."""
+        return keys.open_vault(self.plan, self.cluster, master, os.urandom) if self.plan.needs_keys else None
+
     def start(self) -> None:
-        """Start a thread per loop, and one that creates what belongs to raw topics that appear later."""
+        """Start a thread per table and loop, and one that creates what belongs to raw topics that appear later."""
+        for table in self.tables:
+            serving = threading.Thread(target=self._follow, args=(table,), name=table.name)
+            serving.start()
+            self.serving.append(serving)
         for loop in self.loops:
             thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
             thread.start()
@@ -130,6 +182,7 @@ class Worker:
             self.join()
         finally:
             self.stopping.set()
+            self.served.set()
             if beside is not None:
                 beside.stop()
 
@@ -145,6 +198,9 @@ class Worker:
         """After `stop`: wait until all loops have committed and left. Raises what ended one of them."""
         for thread in self.threads:
             thread.join()
+        self.served.set()
+        for thread in self.serving:
+            thread.join()
         if self.error is not None:
             raise self.error
 
@@ -153,6 +209,13 @@ class Worker:
             loop.run(self.stopping.is_set)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
+            self.fail(error)
+
+    def _follow(self, table: GlobalTable) -> None:
+        try:
+            table.run(self.served)
+        except BaseException as error:
+            log.error("%s stopped: %s", table.name, error)
             self.fail(error)
 
     def _watch_topics(self) -> None:
@@ -189,16 +252,55 @@ def tune_process() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def stepping_loops(
-    plan: Plan, cluster: Cluster, stores: Stores, *, slot: str, clock: Clock, settings: LoopSettings
-) -> list[Loop]:
-    """Loops for a caller that turns them itself, one after the other, in one thread: tests."""
+@dataclass(frozen=True)
+class Stepping:
+    """A process for a caller that turns it itself, in one thread: tests."""
+
+    loops: Sequence[Loop]
+    tables: Sequence[GlobalTable]
+
+    def turn(self) -> bool:
+        """One round of everything. Whether something has moved, or is under way."""
+        before = [table.version for table in self.tables]
+        for table in self.tables:
+            table.turn()
+        moved = before != [table.version for table in self.tables] or any(table.age() > 0 for table in self.tables)
+        done = [loop.turn(0.0) for loop in self.loops]
+        return moved or any(done) or any(map(_at_work, self.loops))
+
+    def leave(self) -> None:
+        """Commit what is done, and go."""
+        for loop in self.loops:
+            loop.commit_or_abort()
+            loop.close()
+        for table in self.tables:
+            table.close()
+
+
+def _at_work(loop: Loop) -> bool:
+    """Whether it has more to do by itself; also while it looks for a record that fails."""
+    return bool(loop.in_transaction or loop.uncommitted or any(t.careful for t in loop.tasks.values()))
+
+
+def stepping(
+    plan: Plan,
+    cluster: Cluster,
+    stores: Stores,
+    *,
+    slot: str,
+    clock: Clock,
+    settings: LoopSettings,
+    vault: Vault | None = None,
+) -> Stepping:
+    """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
     topics.apply(plan, admin)
-    return [
+    table = governance_of(plan, cluster, stores, clock, monotonic=lambda: clock() / 1000, look_s=0.0)
+    loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin)
+        for a in agents_of(plan, admin, shared=Shared(table, vault))
     ]
+    return Stepping(loops, [] if table is None else [table])
 
 
 def drain(loops: Iterable[Loop], idle: Callable[[], bool], *, turns: int = 100_000) -> None:

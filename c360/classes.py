@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import IntEnum
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -41,18 +41,28 @@ class Classified(NamedTuple):
         return record.__name__ + "".join(part if part in ("[]", "{}") else f".{part}" for part in self.path)
 
 
-def classified(record: type[Record]) -> tuple[Classified, ...]:
+Kinds = Collection[type]
+"""Types that are personal by themselves: identifiers of personal namespaces."""
+
+
+def classified(record: type[Record], implied: Kinds = ()) -> tuple[Classified, ...]:
     """The classified fields of a record type, in the order of its fields, also those inside of records, lists and dicts.
 
-    A classified field is one value: what is inside of it is not listed, but lends it its class. Raises DeclarationError for
-    what cannot be sealed: the keys of a dict, a part of a tuple or of a choice of several types.
+    `implied`: types whose values are personal wherever they stand. A classified field is one value: what is inside of it is
+    not listed, but lends it its class. Raises DeclarationError for what cannot be sealed: the keys of a dict, a part of a
+    tuple or of a choice of several types.
     """
-    return tuple(_in_fields(record, record.__name__, ()))
+    return tuple(_in_fields(record, record.__name__, (), implied))
 
 
-def _in_fields(kind: type, said: str, path: tuple[str, ...]) -> Iterator[Classified]:
+def classified_in(annotation: Any, said: str, implied: Kinds = ()) -> tuple[Classified, ...]:
+    """The same of one value, such as an enrichment gives; paths begin at it."""
+    return tuple(_in(annotation, said, (), implied))
+
+
+def _in_fields(kind: type, said: str, path: tuple[str, ...], implied: Kinds) -> Iterator[Classified]:
     for name, annotation in _annotations(kind).items():
-        yield from _in(annotation, f"{said}.{name}", (*path, name))
+        yield from _in(annotation, f"{said}.{name}", (*path, name), implied)
 
 
 def _annotations(kind: type) -> dict[str, Any]:
@@ -62,33 +72,35 @@ def _annotations(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _in(annotation: Any, said: str, path: tuple[str, ...]) -> Iterator[Classified]:
+def _in(annotation: Any, said: str, path: tuple[str, ...], implied: Kinds) -> Iterator[Classified]:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         marks = [mark for mark in annotation.__metadata__ if isinstance(mark, FieldClass)]
-        inside = list(_in(args[0], said, path))
+        inside = list(_in(args[0], said, path, implied))
         if marks:
             yield Classified(path, max([*marks, *(found.field_class for found in inside)]))
         else:
             yield from inside
     elif is_union(annotation):
-        yield from _in_union([a for a in args if a is not type(None)], said, path)
+        yield from _in_union([a for a in args if a is not type(None)], said, path, implied)
+    elif inspect.isclass(annotation) and annotation in implied:
+        yield Classified(path, FieldClass.PERSONAL)
     elif inspect.isclass(annotation) and issubclass(annotation, msgspec.Struct):
-        yield from _in_fields(annotation, said, path)
+        yield from _in_fields(annotation, said, path, implied)
     elif origin is list:
-        yield from _in(args[0], f"{said}[]", (*path, "[]"))
+        yield from _in(args[0], f"{said}[]", (*path, "[]"), implied)
     elif origin is dict:
-        if any(_in(args[0], said, path)):
+        if any(_in(args[0], said, path, implied)):
             raise DeclarationError(
                 f"{said}: keys of a dict cannot be sealed; write Personal[dict[…]], or a list of records"
             )
-        yield from _in(args[1], f"{said}{{}}", (*path, "{}"))
-    elif origin is tuple and any(found for a in args if a is not Ellipsis for found in _in(a, said, path)):
+        yield from _in(args[1], f"{said}{{}}", (*path, "{}"), implied)
+    elif origin is tuple and any(found for a in args if a is not Ellipsis for found in _in(a, said, path, implied)):
         raise DeclarationError(f"{said}: a part of a tuple cannot be sealed; write Personal[tuple[…]], or a list")
 
 
-def _in_union(kinds: list[Any], said: str, path: tuple[str, ...]) -> Iterator[Classified]:
-    found = [list(_in(kind, said, path)) for kind in kinds]
+def _in_union(kinds: list[Any], said: str, path: tuple[str, ...], implied: Kinds) -> Iterator[Classified]:
+    found = [list(_in(kind, said, path, implied)) for kind in kinds]
     if len(kinds) > 1 and any(found):
         raise DeclarationError(f"{said}: one of several types cannot be sealed; write Personal[…] around all of them")
     yield from (one for each in found for one in each)

@@ -17,7 +17,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
-from c360.codecs.record import FieldInfo, FieldRef, Record, fields_of
+from c360.codecs.record import FieldInfo, FieldRef, Record, fields_of, unmarked
 from c360.errors import DeclarationError
 from c360.governance.purposes import Purpose
 from c360.identity.namespace import Namespace
@@ -321,10 +321,11 @@ class Declarations:
 
 # --------------------------------------------------------------------------------------------------- value types
 def without_none(annotation: Any) -> Any:
-    """The type T of `T | None` or `Optional[T]`; other annotations as they are."""
+    """The type T of `T | None`, `Optional[T]` or `Personal[T]`; other annotations as they are."""
+    annotation = unmarked(annotation)
     if typing.get_origin(annotation) in (typing.Union, UnionType):
         kept = [a for a in typing.get_args(annotation) if a is not type(None)]
-        return kept[0] if len(kept) == 1 else annotation
+        return without_none(kept[0]) if len(kept) == 1 else annotation
     return annotation
 
 

@@ -44,6 +44,17 @@ class Stale(BrokerAway):
     """Hold back, and try again: what is known here is older than was asked for. Nothing may leave on the strength of it."""
 
 
+class Shut(C360Error):
+    """Abort, rewind, and try again in a moment: what was made may not leave now. Nothing is wrong with the broker.
+
+    `reason` is a stable word; the sentence says for people what is waited for.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class TransactionAborted(C360Error):
     """Abort and rewind: the transaction cannot commit, the producer lives; owned partitions go back to their positions."""
 

@@ -7,27 +7,29 @@ can check and apply it.
 from __future__ import annotations
 
 import ast
+import dis
 import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import CodeType
 from typing import Any, Literal
 
-from c360.classes import FieldClass, classified
-from c360.codecs.record import fields_of
+from c360.classes import FieldClass, classified, classified_in
+from c360.codecs.record import Condition, fields_of
 from c360.declare import (
     AttributeDeclaration,
     Declarations,
     Enrichment,
     IdentityDeclaration,
+    Input,
     LinkField,
     ProjectionDeclaration,
     Source,
     SourceType,
     UserAgent,
-    identifier_in,
     link_fields,
     with_enrichments,
     without_none,
@@ -260,6 +262,11 @@ class Plan:
             or any(sealed_of(self, source) for source in self.sources)
         )
 
+    @cached_property
+    def personal_kinds(self) -> frozenset[type]:
+        """Identifier classes of personal namespaces: their values are sealed wherever they stand in a record."""
+        return frozenset(kind for kind, namespace in self.identifiers.items() if namespace.personal)
+
     @property
     def erases(self) -> bool:
         """Whether customers can be forgotten: then there is an `erasure` agent."""
@@ -351,16 +358,13 @@ class Plan:
 
 def class_of_field(plan: Plan, record: type, name: str) -> FieldClass | None:
     """The class of a field as it is stored: what it says, and of an identifier what its namespace says."""
-    found = [c.field_class for c in classified(record) if c.path[0] == name]
-    kind, _ = identifier_in({f.name: f for f in fields_of(record)}[name].annotation, plan.identifiers)
-    return max([*found, *([FieldClass.PERSONAL] if kind is not None and kind.personal else [])], default=None)
+    return max((c.field_class for c in classified(record, plan.personal_kinds) if c.path[0] == name), default=None)
 
 
 def class_of_enrichment(plan: Plan, enrichment: Enrichment) -> FieldClass | None:
     """The same of what an enrichment gives."""
-    kind, _ = identifier_in(enrichment.returns, plan.identifiers)
-    marks = [m for m in getattr(enrichment.returns, "__metadata__", ()) if isinstance(m, FieldClass)]
-    return max([*marks, *([FieldClass.PERSONAL] if kind is not None and kind.personal else [])], default=None)
+    found = classified_in(enrichment.returns, enrichment.name, plan.personal_kinds)
+    return max((c.field_class for c in found), default=None)
 
 
 def sealed_of(plan: Plan, source: Source) -> list[str]:
@@ -377,14 +381,19 @@ def class_of_attribute(plan: Plan, declaration: AttributeDeclaration) -> FieldCl
     """The class of an attribute: the closest of its inputs. What counts values only, has none."""
     if declaration.kind in ("count", "flag", "distinct"):
         return None
-    found = []
-    for item in declaration.inputs:
-        if item.enriched:
-            source = plan.source_of(item.record)
-            found += [class_of_enrichment(plan, e) for e in source.enrichments if e.name == item.name]
-        elif item.name is not None:
-            found.append(class_of_field(plan, item.record, item.name))
-    return max((c for c in found if c is not None), default=None)
+    return max((c for item in declaration.inputs if (c := class_of_input(plan, item)) is not None), default=None)
+
+
+def class_of_input(plan: Plan, item: Input) -> FieldClass | None:
+    """The class of what an attribute reads: None where it is never sealed, nor a part of it."""
+    if item.name is None:
+        return None
+    if not item.enriched:
+        return class_of_field(plan, item.record, item.name)
+    (enrichment,) = (
+        e for e in plan.source_of(item.record).enrichments if (e.record, e.name) == (item.record, item.name)
+    )
+    return class_of_enrichment(plan, enrichment)
 
 
 def classes_of(plan: Plan, projection: ProjectionDeclaration) -> dict[str, FieldClass]:
@@ -476,6 +485,9 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
         doors=_doors(said),
     )
     _check_rights(bare)
+    _check_sealed(bare)
+    _check_clear(bare)
+    _check_blocked(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
     plan = replace(bare, user_agents=user_agents, topics=_topics(bare), agents=_agents(bare))
@@ -651,6 +663,32 @@ def _doors(said: Declarations) -> tuple[Door, ...]:
     return (*views, *(Door(sink.projection, purposes[sink.purpose], sink) for sink in said.sinks))
 
 
+def _check_clear(plan: Plan) -> None:
+    """What is written beside records, in clear, must not be classified. Raises DeclarationError."""
+    for source in plan.sources:
+        for declared in source.types:
+            named = {"event_id": declared.event_id, "tenant": source.tenant, **{f"key ({k})": k for k in declared.key}}
+            for what, name in named.items():
+                if name is not None and class_of_field(plan, declared.record, name):
+                    raise DeclarationError(
+                        f"{declared.name}.{name} is personal and {what.split()[0]} of {source.topic!r}, which is written in"
+                        " clear beside every record: use a field that is not, or personal=False on its identifier"
+                    )
+
+
+def _check_blocked(plan: Plan) -> None:
+    """Values that rule sets block are looked at before they are hidden, once for all. Raises DeclarationError."""
+    hidden = sorted({n.name for n in plan.identifiers.values() if n.personal})
+    if any(source.tenant for source in plan.sources):
+        hidden = sorted(n.name for n in plan.identifiers.values())
+    different = [i for i in plan.identities if i.rules.blocked != plan.identities[0].rules.blocked]
+    if hidden and different:
+        raise DeclarationError(
+            f"app.identity({different[0].name!r}): blocked= is other than that of {plan.identities[0].name!r}, and values of"
+            f" {', '.join(hidden)} can no longer be seen where rules look: give all rule sets the same blocked="
+        )
+
+
 def _check_rights(plan: Plan) -> None:
     """Views that could never hold anything, sensitive values, regions. Raises DeclarationError."""
     for projection in plan.projections:
@@ -686,6 +724,60 @@ def _check_rights(plan: Plan) -> None:
             )
 
 
+NEED_CLEAR = ("total", "average", "minimum", "maximum")  # attributes that calculate with values, or put them in order
+
+
+def _check_sealed(plan: Plan) -> None:
+    """Attributes that would have to know what is sealed. Raises DeclarationError with what to do instead."""
+    for projection in plan.projections:
+        for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
+            said, kind = f"{projection.record.__name__}.{attribute.name}", declaration.kind
+            for item in declaration.inputs:
+                if class_of_input(plan, item) is None:
+                    pass
+                elif kind in NEED_CLEAR:
+                    raise DeclarationError(
+                        f"{said}: {kind}({item}) needs values that it can read, and {item} is sealed before it comes here."
+                        f" Take newest({item}) or collect({item}) and compute it where they are opened, with @derived; or in"
+                        f" govern, which sees them in clear: @app.enrich({item.record.__name__})"
+                    )
+                elif kind == "flag" and attribute.type == "bool":
+                    raise DeclarationError(
+                        f"{said}: flag({item}) asks whether it is true, and it is sealed before it comes here. Take"
+                        f" newest({item}) and a @derived value of it, or @app.enrich({item.record.__name__})"
+                    )
+                looked = sorted(
+                    name for name in _looked_at(declaration.where) & {f.name for f in fields_of(item.record)}
+                    if class_of_field(plan, item.record, name) is not None
+                )  # fmt: skip
+                if looked:
+                    raise DeclarationError(
+                        f"{said}: where= looks at {item.record.__name__}.{looked[0]}, which is sealed before it comes here. Say"
+                        f" in govern what the condition is to know, with @app.enrich({item.record.__name__}), and take"
+                        f" {kind}(…) of that"
+                    )
+
+
+def _looked_at(where: Any) -> set[str]:
+    """The fields of a record that a condition looks at, as far as it can be seen."""
+    if isinstance(where, Condition):
+        return set(where.fields or ())
+    if not inspect.isfunction(where) or not where.__code__.co_varnames:
+        return set()
+    return _reads_of(where.__code__, where.__code__.co_varnames[0])
+
+
+def _reads_of(code: CodeType, argument: str) -> set[str]:
+    """Attributes that a function reads of one of its arguments, also in functions inside of it."""
+    found, last = set(), None
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and last == argument:
+            found.add(step.argval)
+        loaded = step.argval if step.opname.startswith("LOAD_") else None
+        last = loaded[-1] if isinstance(loaded, tuple) else loaded  # newer Pythons load two at once
+    return found.union(*(_reads_of(inner, argument) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
 def _place(region: str | None) -> str:
     return "a place that says no region" if region is None else f"region {region!r}"
 
@@ -700,8 +792,12 @@ def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity
         parts += [str(i) for i in declaration.inputs]
         parts.append("" if declaration.where is None else _text_of(declaration.where))
     if projection.purposes:  # bits of stored masks are places in this list
-        parts.append(f"purposes {projection.purposes} {sorted(sets_of(plan, projection).items())!r}")
+        asking = [purpose for purpose in projection.purposes if plan.purposes.by_name[purpose].asks]
+        parts.append(f"purposes {projection.purposes}, of which ask {asking}")
         parts += [f"{s.name} {sorted(s.purposes)}" for s in plan.sources_of(projection)]
+    sealed = {i for d in projection.declarations for i in d.inputs if class_of_input(plan, i) is not None}
+    if sealed:  # their values are kept in another form
+        parts.append(f"sealed {sorted(map(str, sealed))}")
     for name in projection.derived:
         parts += [name, _text_of(vars(projection.record)[name].fget)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -63,16 +63,23 @@ def schema(name: str) -> Any:
 
 def as_avro(contract: Any, wire: Any) -> Any:
     """A value of the wire as the page on topics says that it stands for Avro."""
-    if contract["type"] != "record":
-        return wire
-    made = dict(wire)
-    for field in contract["fields"]:
-        name = field["name"]
-        if name not in made and "default" in field:
-            made[name] = field["default"]
-        elif field.get("json") and isinstance(made.get(name), dict):
-            made[name] = {key: json.dumps(value) for key, value in made[name].items()}
-    return made
+    match contract:
+        case list():
+            return wire if wire is None else as_avro(contract[-1], wire)
+        case {"type": "map", "values": inner} if isinstance(wire, dict):
+            return {key: as_avro(inner, value) for key, value in wire.items()}
+        case {"type": "record", "fields": fields} if isinstance(wire, dict):
+            made = dict(wire)
+            for field in fields:
+                name = field["name"]
+                if name not in made and "default" in field:
+                    made[name] = field["default"]
+                elif field.get("json") and isinstance(made.get(name), dict):
+                    made[name] = {key: json.dumps(value) for key, value in made[name].items()}
+                elif name in made:
+                    made[name] = as_avro(field["type"], made[name])
+            return made
+    return wire
 
 
 def holds(name: str, wire: Any) -> bool:
@@ -153,6 +160,14 @@ def test_every_record_of_a_demo_holds_to_its_schema(role: str, name: str) -> Non
     found = written()[role]
     assert found
     assert [value for value in found if not holds(name, value)] == []
+
+
+def test_what_purposes_see_is_in_the_contract_of_a_profile() -> None:
+    whole = written()["projection"][0]
+    view = {key: whole[key] for key in ("subjects", "subjects_total", "identifiers", "attributes", "as_of")}
+    assert holds("profile", {**whole, "views": {"marketing": view, "service": None}})
+    assert not holds("profile", {**whole, "views": {"marketing": {**view, "as_of": 1}}})
+    assert not holds("profile", {**whole, "views": {"marketing": "all"}})
 
 
 def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:

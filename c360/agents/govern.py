@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import attrgetter
@@ -21,30 +22,39 @@ from typing import Any
 
 import msgspec
 
-from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words
+from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
+from c360.agents.sealing import RecordSeal, SealedValue, TaskKeys, opened, sealed_types
 from c360.agents.wire import (
     GOVERNED_BYTES,
     MISFIT_BYTES,
     ORIGIN,
+    SEALED,
     TIME,
     Governed,
+    Original,
     Truncate,
+    decode_enclosed,
+    decode_json,
     decode_truncate,
     encode,
     governed_decoder,
     governed_type,
+    is_unread,
     misfit_record,
+    original_of,
 )
 from c360.codecs.debezium import Change, DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
-from c360.declare import Enrichment, Source, SourceType, without_none
-from c360.engine.agent import Outbox, Processor, Task
+from c360.declare import Source, SourceType, without_none
+from c360.engine.agent import AnyTable, Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
 from c360.errors import C360Error, Misfit, NeedsOperator
+from c360.governance.names import Names, Vault
+from c360.governance.sealing import DataKey
 from c360.identity.namespace import Namespace
-from c360.plan import Plan
+from c360.plan import Plan, sealed_of
 from c360.tables.ids import IdTable, id_key
 from c360.tables.table import Table
 
@@ -92,34 +102,50 @@ Said = tuple[str, bytes, int, Mapping[str, Any]]
 class RecordReader:
     """Compiled for one record type: subject, id, time, enrichments and links of its records."""
 
-    def __init__(
-        self, plan: Plan, declared: SourceType, key: Namespace | None, enrichments: Sequence[Enrichment]
-    ) -> None:
-        identifiers = plan.identifiers
+    def __init__(self, plan: Plan, source: Source, declared: SourceType, names: Names) -> None:
+        def labels(namespace: Namespace) -> Callable[..., str]:
+            return subject_labels(plan, namespace, names, tenants=source.tenant is not None)
+
+        enrichments = source.enrichments
         self.name = declared.name
-        self.links = LinkReader(plan, declared) if plan.links_of.get(declared.record) else None
+        self.links = LinkReader(plan, source, declared, names) if plan.links_of.get(declared.record) else None
+        self.seal = RecordSeal(plan, declared.record, enrichments) or None
         self.governed: Any = governed_type(declared.record)
         fields = {f.name: f for f in fields_of(declared.record)}
         self.subjects = [
-            (attrgetter(name), identifiers[without_none(fields[name].annotation)].label) for name in declared.subject
+            (attrgetter(name), labels(plan.identifiers[without_none(fields[name].annotation)]))
+            for name in declared.subject
         ]
         self.subject_names = declared.subject
-        self.key = key
+        self.key = None if source.key is None else labels(source.key)
+        self.tenant = None if source.tenant is None else attrgetter(source.tenant)
         self.id = attrgetter(declared.event_id) if declared.event_id else None
         self.at = attrgetter(declared.at) if declared.at else None
         self.enrichments = [(e.name, e.function) for e in enrichments if e.record is declared.record]
 
     def govern(
-        self, record: Record, raw_key: bytes | None, said_id: str | None, at: int, append: int, origin: tuple[int, int]
+        self,
+        record: Record,
+        raw_key: bytes | None,
+        said_id: str | None,
+        at: int,
+        append: int,
+        origin: tuple[int, int],
+        keys: Callable[[str], DataKey] | None = None,
     ) -> Said:
-        """The record as it is to be written. `at`: its time where none is declared. Raises Misfit."""
+        """The record as it is to be written, sealed where something of it is. `at`: its time where none is declared.
+
+        `keys`: of subjects; None: nothing is sealed, as what comes of it is not written. Raises Misfit."""
         if self.at is not None and (time := self.at(record)) is not None:
             at = (time - EPOCH) // MS  # rounded down
         if at > append + AHEAD_MS and append >= 0:
             at = append + AHEAD_MS  # so that no wrong clock wins for ever
-        subject = self._subject(record, raw_key)
+        subject = self.subject(record, raw_key)
         enriched = self._enriched(record) if self.enrichments else NOTHING
-        value = encode(self.governed(id=said_id, at=at, cause=append, origin=origin, enriched=enriched, record=record))
+        written: Mapping[str, Any] = enriched
+        if self.seal is not None and keys is not None and self.seal.wanted(record):
+            record, written = self.seal.seal(record, enriched, keys(subject))
+        value = encode(self.governed(id=said_id, at=at, cause=append, origin=origin, enriched=written, record=record))
         if len(value) > GOVERNED_BYTES:
             raise Misfit("too-large", f"{self.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
         return subject, value, at, enriched
@@ -130,19 +156,21 @@ class RecordReader:
             return []
         return self.links.labels(subject, self.links.values(record, enriched), refused)
 
-    def _subject(self, record: Record, raw_key: bytes | None) -> str:
-        """The subject `namespace:value`. Raises Misfit when there is none."""
+    def subject(self, record: Record, raw_key: bytes | None) -> str:
+        """The label of the subject. Raises Misfit when there is none."""
+        tenant = self.tenant
         for read, label in self.subjects:
             value = read(record)
             if value is not None:
-                return label(value)
+                return label(value) if tenant is None else label(value, tenant(record) or "")
         if self.key is None:
             names = " and ".join(f"{self.name}.{n}" for n in self.subject_names)
             raise Misfit("no-subject", f"{names} has no value, so the record is about nobody")
         if raw_key is None:
             raise Misfit("no-subject", f"the record has no key, and {self.name} takes its subject from the key")
         try:
-            return self.key.label(raw_key.decode())
+            key = raw_key.decode()
+            return self.key(key) if tenant is None else self.key(key, tenant(record) or "")
         except UnicodeDecodeError:
             raise Misfit(
                 "no-subject", f"the key is not UTF-8, and {self.name} takes its subject from the key"
@@ -164,6 +192,18 @@ class RecordReader:
         return values
 
 
+class _Held(msgspec.Struct):
+    """A governed record that is kept, its record as JSON."""
+
+    record: Any
+
+
+def _of_tenant(reader: RecordReader, record: Record, event_id: str) -> str:
+    """What an id is known by where tenants may use the same ones."""
+    assert reader.tenant is not None
+    return f"{reader.name}\0{reader.tenant(record)}\0{event_id}"
+
+
 @dataclass(frozen=True)
 class SourceParts:
     """What is compiled once per source and shared by its tasks."""
@@ -173,8 +213,8 @@ class SourceParts:
     decoder: JsonDecoder | DebeziumDecoder
 
 
-def compile_source(plan: Plan, source: Source) -> SourceParts:
-    readers = {t.record: RecordReader(plan, t, source.key, source.enrichments) for t in source.types}
+def compile_source(plan: Plan, source: Source, names: Names) -> SourceParts:
+    readers = {t.record: RecordReader(plan, source, t, names) for t in source.types}
     if source.kind == "rows":
         (declared,) = source.types
         return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key))
@@ -186,7 +226,13 @@ class GovernTask:
     """One raw partition: its ids or rows, and the misfits that may be replayed."""
 
     def __init__(
-        self, plan: Plan, parts: SourceParts, task: Task, raw_partitions: Callable[[], int], counters: GovernCounters
+        self,
+        plan: Plan,
+        parts: SourceParts,
+        task: Task,
+        raw_partitions: Callable[[], int],
+        counters: GovernCounters,
+        vault: Vault | None,
     ) -> None:
         source = parts.source
         self.raw = task.lead
@@ -200,14 +246,23 @@ class GovernTask:
         )
         self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
         self.links = LinkWriter(plan, source.name)
-        self.tables = (self.ids, self.rows, self.misfits, self.links.table)
+        self.keys = None if vault is None else TaskKeys(plan, vault, self.raw)
+        self.seals = self.keys is not None and any(reader.seal for reader in self.readers.values())
+        self.at_hand: dict[str, DataKey] = {}  # keys of the subjects of this batch
+        self.key_of: Callable[[str], DataKey] | None = None
+        self.personal = (source.key is not None and source.key.personal) or bool(sealed_of(plan, source))
+        self.tables: Sequence[AnyTable] = (self.ids, self.rows, self.misfits, self.links.table)
+        if self.keys is not None:
+            self.tables = (*self.tables, self.keys.table)
         self.counters = counters
         self.truncated = ""
         self.process_raw: Callable[[_Arrivals, Outbox], None]
         if isinstance(parts.decoder, DebeziumDecoder):
             (self.reader,) = self.readers.values()
             self.changes = parts.decoder
-            self.decode_governed = governed_decoder([self.reader.governed])
+            self.decode_governed = governed_decoder([governed_type(t) for t in sealed_types(plan, source)])
+            self.held_record = msgspec.json.Decoder(_Held).decode
+            self.read_record = msgspec.json.Decoder(source.types[0].record).decode
             self.process_raw = self._rows
         else:
             self.decoder = parts.decoder
@@ -218,6 +273,8 @@ class GovernTask:
         self.ids.resume(notes.get("stream_time"), notes.get("sequence", 0))
         self.truncated = notes.get("truncated", "")
         self.links.forget()
+        if self.keys is not None:
+            self.keys.forget()
 
     def notes(self) -> dict[str, Any]:
         notes: dict[str, Any] = {"sequence": self.ids.sequence}
@@ -259,7 +316,9 @@ class GovernTask:
         id_times: list[int] = []
         readers, raw, heard = self.readers, self.raw.partition, self.links.heard
         keys, times, offsets = batch.keys, arrivals.times, arrivals.offsets
-        for i, record in enumerate(self.decoder.decode(batch.values)):
+        records = self.decoder.decode(batch.values)
+        key_of = self._keys_for(zip(records, keys, strict=True), out) if self.seals else None
+        for i, record in enumerate(records):
             if record is None:
                 self.counters.ignored += 1
                 continue
@@ -269,14 +328,16 @@ class GovernTask:
                 reader = readers[type(record)]
                 time = times[i]
                 event_id = None if reader.id is None or (named := reader.id(record)) is None else str(named)
-                subject, value, at, enriched = reader.govern(record, keys[i], event_id, time, time, (raw, offsets[i]))
+                origin = raw, offsets[i]
+                subject, value, at, enriched = reader.govern(record, keys[i], event_id, time, time, origin, key_of)
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
             if event_id is None:
                 anonymous.add(i)
             else:
-                ids.append(id_key(f"{reader.name}\0{event_id}"))
+                name = f"{reader.name}\0{event_id}" if reader.tenant is None else _of_tenant(reader, record, event_id)
+                ids.append(id_key(name))
                 id_times.append(time)
             fresh.append((i, subject.encode(), value))
             links = reader.links
@@ -301,6 +362,25 @@ class GovernTask:
         if news:
             self._listen(news.values(), out)
 
+    def _keys_for(self, records: Iterable[tuple[Any, bytes | None]], out: Outbox) -> Callable[[str], DataKey]:
+        """Data keys of the subjects of records that have something to seal, all at once: a service may have to be asked."""
+        assert self.keys is not None
+        subjects: dict[str, None] = {}
+        for record, raw_key in records:
+            reader = self.readers.get(type(record))
+            if reader is not None and reader.seal is not None and reader.seal.wanted(record):
+                with suppress(Misfit):  # it is said again when its turn comes
+                    subjects[str(reader.subject(record, raw_key))] = None
+        self.at_hand = self.keys.keys(subjects, out) if subjects else {}
+        return lambda subject: self._key_of(subject, out)
+
+    def _key_of(self, subject: str, out: Outbox) -> DataKey:
+        key = self.at_hand.get(subject)
+        if key is None:  # of a row whose columns were not all sent, or of a letter
+            assert self.keys is not None
+            key = self.at_hand[subject] = self.keys.keys((str(subject),), out)[subject]
+        return key
+
     def _listen(self, news: Iterable[tuple[LinkReader, Words, int]], out: Outbox) -> None:
         """Say what events say of links that no earlier one has said."""
         sayings: list[Saying] = []
@@ -319,6 +399,8 @@ class GovernTask:
         batch = arrivals.batch
         changes = self.changes.decode(batch.values, batch.keys)
         rows = self.rows.load({c.row_id.encode() for c in changes if type(c) is Change})
+        sent = ((c.record, k) for c, k in zip(changes, batch.keys, strict=True) if type(c) is Change)
+        self.key_of = self._keys_for(sent, out) if self.seals else None
         for i, change in enumerate(changes):
             if change is None:
                 self.counters.ignored += 1
@@ -356,13 +438,15 @@ class GovernTask:
             return
         record: Any = change.record
         if change.unchanged:
-            record = self.changes.complete(change, self.decode_governed(old).record if old is not None else None)
+            record = self.changes.complete(
+                change, None if held is None or old is None else self._clear(held.subject, old)
+            )
         reader = self.reader
         subject, value, at, enriched = reader.govern(
-            record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin
+            record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin, self.key_of
         )
         if held is not None and old is not None:
-            if change.snapshot and held.subject == subject and self.decode_governed(old).record == record:
+            if change.snapshot and held.subject == subject and self._same(old, value, record):
                 # A row read again, not changed: only its position is news, and no profile is written.
                 self.rows.put(row_id, RowState(position, held.subject, old, held.revision, held.links))
                 self.counters.stale += 1
@@ -371,7 +455,22 @@ class GovernTask:
         out.send(self.output, subject.encode(), value)
         self.counters.governed += 1
         labels = reader.labels(subject, record, enriched, self.counters.blocked)
-        self._keep(change.row_id, held, RowState(position, subject, value, revision, tuple(labels)), at, out)
+        self._keep(change.row_id, held, RowState(position, str(subject), value, revision, tuple(labels)), at, out)
+
+    def _same(self, old: bytes, new: bytes, record: Record) -> bool:
+        """Whether two states of a row say the same; sealed values do if their bytes are equal."""
+        mine = record if self.reader.seal is None else self.decode_governed(new).record
+        return bool(self.decode_governed(old).record == mine)
+
+    def _clear(self, subject: str, governed: bytes) -> Record:
+        """The record of a state that is kept, opened with the keys of this task. Raises Misfit where they are gone."""
+        seal, keys = self.reader.seal, self.keys
+        if seal is None or keys is None:
+            record: Record = self.decode_governed(governed).record
+            return record
+        said = opened(self.held_record(governed).record, seal.tree, lambda value, name: keys.open(value, subject, name))
+        found: Record = self.read_record(encode(said))
+        return found
 
     def _keep(self, row_id: str, held: RowState | None, now: RowState, at: int, out: Outbox) -> None:
         """Keep a row's new state, and say what links it brought and took."""
@@ -403,42 +502,54 @@ class GovernTask:
 
     # ----------------------------------------------------------------------------------------------------- misfits
     def _misfit(self, arrivals: _Arrivals, i: int, error: BaseException, out: Outbox) -> None:
-        batch, offset = arrivals.batch, arrivals.offsets[i]
-        value = misfit_record(
-            "govern", self.raw, offset, arrivals.times[i], batch.keys[i], batch.values[i], batch.headers(i), error
-        )
-        key = batch.keys[i]
-        out.send(self.dlq, None if key is None or len(key) > MISFIT_BYTES else key, value)
+        batch, offset, time = arrivals.batch, arrivals.offsets[i], arrivals.times[i]
+        key, keys = batch.keys[i], self.keys
+        seal: Callable[[bytes], SealedValue] | None = None
+        if keys is not None and (self.personal or is_unread(error)):
+            task_keys = keys
+
+            def seal(content: bytes) -> SealedValue:
+                return task_keys.seal_letter(time, content, out)
+
+        value = misfit_record("govern", self.raw, offset, time, key, batch.values[i], batch.headers(i), error, seal)
+        out.send(self.dlq, None if key is None or seal is not None or len(key) > MISFIT_BYTES else key, value)
         self.misfits.put(_OFFSET.pack(offset), True)
         self.counters.misfits[error.reason if isinstance(error, Misfit) else "failed"] += 1
 
     def _replayed(self, batch: Batch, out: Outbox) -> None:
         """Misfits sent back after a fix. Only what is a misfit now counts, so neither a second replay nor a rebuild
         that already took the raw record doubles it."""
-        taken, offsets, times = [], [], []
+        taken: list[Original] = []
+        at, offsets, times = [], [], []
         for i in range(len(batch)):
             headers = dict(batch.headers(i))
             try:
                 offset, time = int(headers[ORIGIN]), int(headers[TIME])
-            except (KeyError, ValueError):
+                original = self._original(batch, i)
+            except (KeyError, ValueError, Misfit):
                 self.counters.ignored += 1
                 continue
             if self.misfits.get(_OFFSET.pack(offset)) and offset not in offsets:
-                taken.append(i)
+                taken.append(original)
+                at.append(batch.offsets[i])
                 offsets.append(offset)
                 times.append(time)
             else:
                 self.counters.duplicates += 1
         if taken:
-            chosen = Batch(
-                batch.tp,
-                [batch.offsets[i] for i in taken],
-                [batch.keys[i] for i in taken],
-                [batch.values[i] for i in taken],
-                times,
-                lambda i: [h for h in batch.headers(taken[i]) if h[0] not in (ORIGIN, TIME)],
-            )
+            keys, values = [o.key for o in taken], [o.value for o in taken]
+            chosen = Batch(batch.tp, at, keys, values, times, lambda i: taken[i].headers)
             self.process_raw(_Arrivals(chosen, self.raw, offsets, times, replayed=True), out)
+
+    def _original(self, batch: Batch, i: int) -> Original:
+        """The raw record that a replay brings back. Raises Misfit where it is sealed and cannot be opened."""
+        said = batch.headers(i)
+        value = batch.values[i]
+        if not any(name == SEALED for name, _ in said):
+            return Original(batch.keys[i], value, [h for h in said if h[0] not in (ORIGIN, TIME)])
+        if self.keys is None or value is None:
+            raise Misfit("not-sealed", "a replayed record says that it is sealed, and has nothing in it")
+        return original_of(decode_enclosed(self.keys.open_letter(decode_json(value))))
 
 
 @dataclass(frozen=True)
@@ -457,14 +568,16 @@ class Govern:
 
     loops: Sequence[str] = ()
 
-    def __init__(self, plan: Plan, topics: Callable[[], Mapping[str, int]]) -> None:
-        """`topics` gives the names and partition counts of what exists now."""
-        self.plan = plan
+    def __init__(self, plan: Plan, topics: Callable[[], Mapping[str, int]], vault: Vault | None = None) -> None:
+        """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys."""
+        assert vault is not None or not plan.needs_keys, "nothing of it may be written in clear"
+        self.plan, self.vault = plan, vault
+        names = Names() if vault is None else vault.names
         self.topics = topics
         planned = plan.agent("govern")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
-        self.parts = {s.topic: compile_source(plan, s) for s in plan.sources}
+        self.parts = {s.topic: compile_source(plan, s, names) for s in plan.sources}
         self.counters = {s.name: GovernCounters() for s in plan.sources}
 
     def lead_topics(self) -> Sequence[str]:
@@ -505,4 +618,5 @@ class Govern:
         parts = self.parts[task.lead.topic]
         source = parts.source
         # Asked for only when a table was truncated: it is a request to the broker, and a worker has many tasks.
-        return GovernTask(self.plan, parts, task, lambda: self.topics()[source.topic], self.counters[source.name])
+        counters = self.counters[source.name]
+        return GovernTask(self.plan, parts, task, lambda: self.topics()[source.topic], counters, self.vault)

@@ -15,12 +15,13 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from c360.codecs.record import Record
-from c360.declare import LinkField, SourceType
+from c360.declare import LinkField, Source, SourceType
 from c360.engine.agent import Outbox
 from c360.engine.partition import partition_of
 from c360.errors import Misfit
+from c360.governance.names import Names
 from c360.identity.facts import Claim, Fact, encode_fact, link
-from c360.identity.namespace import TWIN
+from c360.identity.namespace import TWIN, Namespace
 from c360.plan import Plan
 from c360.tables.table import Table
 
@@ -37,30 +38,39 @@ Values = tuple[Any, ...]
 """What the link fields of a record hold, as it is: to be hashed."""
 
 
+class Mute(str):
+    """The label of a subject whose value says nothing, which the label does not show (of others identity sees it)."""
+
+
 class LinkReader:
     """Compiled for one record type: the labels of the identifiers that a record has beside its subject."""
 
-    def __init__(self, plan: Plan, declared: SourceType) -> None:
+    def __init__(self, plan: Plan, source: Source, declared: SourceType, names: Names) -> None:
         links = plan.links_of.get(declared.record, ())
         self.name = declared.name
-        self.fields = [_reading(plan, link) for link in links]
+        self.fields = [_reading(plan, link, names) for link in links]
+        self.tenant = None if source.tenant is None else attrgetter(source.tenant)
         self.plain: Callable[[Any], Values] | None = None  # as `values`, where it takes nothing but the record
-        if len(links) > 1 and not any(link.enriched or link.many for link in links):
+        if len(links) > 1 and self.tenant is None and not any(link.enriched or link.many for link in links):
             self.plain = attrgetter(*[link.name for link in links])
 
     def values(self, record: Record, enriched: Mapping[str, Any]) -> Values:
-        """Of the fields, in their order."""
-        return tuple([field.read(record, enriched) for field in self.fields])
+        """Of the fields, in their order; of a source with tenants, whose they are comes last."""
+        found = [field.read(record, enriched) for field in self.fields]
+        return tuple(found) if self.tenant is None else (*found, self.tenant(record))
 
     def labels(self, subject: str, values: Values, refused: Counter[str]) -> list[str]:
         """Each once, in the order of the fields. Values that identify nobody are counted in `refused` by namespace."""
         found: list[str] = []
+        if type(subject) is Mute:
+            return found
+        tenant = None if self.tenant is None else values[-1]
         own = TWIN + subject  # that would be the subject itself
-        for (_, label, namespace, many), value in zip(self.fields, values, strict=True):
+        for (_, label, namespace, many), value in zip(self.fields, values, strict=self.tenant is None):
             if value is None:
                 continue
             for one in value if many else (value,):
-                said = label(one)
+                said = label(one, tenant)
                 if said is None:
                     refused[namespace] += 1
                 elif said not in found and said != own:
@@ -70,24 +80,47 @@ class LinkReader:
 
 class _Reading(NamedTuple):
     read: Callable[[Any, Mapping[str, Any]], Any]
-    label: Callable[[str], str | None]
+    label: Callable[[str, Any], str | None]
     namespace: str
     many: bool
 
 
-def _reading(plan: Plan, link: LinkField) -> _Reading:
+def says_nothing(plan: Plan, clear: str) -> bool:
+    """Whether every rule set blocks the value of a label in clear: asked where the label that is written hides it."""
+    value = clear.partition(":")[2]
+    return bool(plan.identities) and all(identity.rules.blocks(value) for identity in plan.identities)
+
+
+def subject_labels(plan: Plan, namespace: Namespace, names: Names, *, tenants: bool) -> Callable[..., str]:
+    """From the value of a subject, and its tenant where there are any, to its label. Raises Misfit."""
+    if not (namespace.personal or tenants):
+        return names.labels(namespace)
+
+    @lru_cache(LABELS_KEPT)
+    def label(value: str, tenant: Any = None) -> str:
+        clear = namespace.label(value)
+        said = names.written(namespace, clear, tenant)
+        return Mute(said) if says_nothing(plan, clear) else said
+
+    return label
+
+
+def _reading(plan: Plan, link: LinkField, names: Names) -> _Reading:
     namespace, twin = link.namespace, plan.twin(link.namespace)
     rules = [identity.rules for identity in plan.identities]
     of_record = attrgetter(link.name)
 
     @lru_cache(LABELS_KEPT)
-    def label(value: str | None) -> str | None:
+    def label(value: str | None, tenant: Any) -> str | None:
         """None for a value that the namespace refuses, or that joins nobody and forbids nothing by any rule set."""
         if value is None:
             return None
         try:
-            said = namespace.label(value)
+            clear = namespace.label(value)
+            said = names.written(namespace, clear, tenant)
         except Misfit:
+            return None
+        if said is not clear and says_nothing(plan, clear):
             return None
         said = twin + said.removeprefix(namespace.name)
         natures = [of.of(said) for of in rules]

@@ -11,7 +11,7 @@ in it, is never seen here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from c360.agents.folding import View
@@ -90,7 +90,7 @@ class Moves:
         self.held, self.today = held, today
 
     # ----------------------------------------------------------------------------------------------------- absorb
-    def fold(self, key: bytes, state: ProfileState, fold: Fold, record: View) -> bool:
+    def fold(self, key: bytes, state: ProfileState, fold: Fold, record: View, mask: int) -> bool:
         """Fold a record of a subject of whose news others are to be told, or of another life than its first.
 
         False: it is of an erased life, and void. Raises Misfit, as the fold does.
@@ -100,10 +100,10 @@ class Moves:
             return False
         if record.life > life:
             self._begin_life(key, state, record.life)  # its Erased is still on the way
-        fold(state.fragment, record, record.at, record.sign, record.mask)
+        fold(state.fragment, record, record.at, record.sign, mask)
         news = self.news.setdefault(key, News())
         if state.shared or (state.home is not None and not homes.only_here(key.decode(), state.home)):
-            fold(news.delta, record, record.at, record.sign, record.mask)
+            fold(news.delta, record, record.at, record.sign, mask)
         return True
 
     def assign(self, key: bytes, assigned: Assigned | None) -> None:
@@ -236,15 +236,15 @@ class Moves:
         self.news.setdefault(key, News())  # its own subject is one among others now
         return shared
 
-    def settle(self, key: bytes, state: ProfileState) -> tuple[Head, Fragment, Listing, int | None]:
+    def settle(self, key: bytes, state: ProfileState) -> tuple[Head, Fragment, Sequence[Listing], int | None]:
         """At the end of a step: what the record of this profile is made of, and the day on which to look at it again.
 
         The head is the one that is to be kept up to date.
         """
         profile = key.decode()
         if not state.told and state.home is not None:  # nobody else is in it, and it is nowhere else: by far the most
-            (listing,) = self.owner.alone(profile, state.fragment, state.home.identifiers)
-            return state, state.fragment, listing, self.folding.expire(state.fragment, self.today)
+            listings = self.owner.alone(profile, state.fragment, state.home.identifiers)
+            return state, state.fragment, listings, self.folding.expire(state.fragment, self.today)
         stays, due = state.stays(profile), None
         if not state.shared:
             self.profiles.touch((key,))
@@ -258,10 +258,10 @@ class Moves:
             )
             self._store(key, state, shared)
             if state.shared:
-                return shared, merged.merged, merged.listings[0], due
+                return shared, merged.merged, merged.listings, due
         fragment = state.fragment if stays else self.folding.empty()
-        (listing,) = self.owner.alone(profile, fragment, () if state.home is None else state.home.identifiers)
-        return state, fragment, listing, due
+        listings = self.owner.alone(profile, fragment, () if state.home is None else state.home.identifiers)
+        return state, fragment, listings, due
 
     def _store(self, key: bytes, state: ProfileState, shared: Shared) -> None:
         """The rows of a profile with others; or none, and the profile is its own subject's alone again."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from c360.agents.folding import SourceFold, source_fold
+from c360.agents.folding import SourceFold, source_fold, stored
 from c360.agents.moves import MoveCounters, Moves
 from c360.agents.profiles import DAY_BYTES, DUE, PROFILES, Head, ProfileCodec, ProfileState
 from c360.agents.render import Renderer, renderer_of
@@ -30,7 +30,7 @@ from c360.profile.fold import Folding
 from c360.profile.format import digest_of
 from c360.profile.parts import Assigned
 from c360.profile.rows import Rows
-from c360.profile.slots import LISTED, Owner
+from c360.profile.slots import LISTED, LISTED_TO_ASK, Owner
 from c360.tables.table import Table
 from c360.tables.timers import Timers
 
@@ -55,10 +55,16 @@ class Compiled:
     renderer: Renderer
     listed: int = LISTED  # subjects and identifiers that a record lists
 
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Who looks at profiles, as the bits that the mask of a record must have: all, and each purpose."""
+        return (0, *(sight.bit for sight, _ in self.renderer.sights))
+
 
 def compile_projection(plan: Plan, projection: ProjectionDeclaration) -> Compiled:
-    folding = Folding(projection.attributes)
+    folding = Folding(stored(plan, projection))
     followed = plan.identity_of(projection)
+    asks = any(plan.purposes.by_name[purpose].asks for purpose in projection.purposes)
     return Compiled(
         agent=projection.agent,
         output=plan.projected(projection),
@@ -68,8 +74,9 @@ def compile_projection(plan: Plan, projection: ProjectionDeclaration) -> Compile
         parts=None if followed is None else plan.parts(projection),
         partitions=plan.partitions,
         folding=folding,
-        sources={plan.governed(s): source_fold(s, projection, folding) for s in plan.sources_of(projection)},
-        renderer=renderer_of(projection, folding),
+        sources={plan.governed(s): source_fold(plan, s, projection, folding) for s in plan.sources_of(projection)},
+        renderer=renderer_of(plan, projection, folding),
+        listed=LISTED_TO_ASK if asks else LISTED,
     )
 
 
@@ -110,7 +117,7 @@ class ProjectionTask:
         self.due = Timers(DUE, DAY_BYTES)
         self.touched: dict[bytes, int] = {}  # profile -> append time of the newest cause
         self.moves = Moves(
-            Owner(self.folding, (0,), compiled.listed),
+            Owner(self.folding, compiled.views, compiled.listed),
             Rows(self.folding),
             compiled.parts or "",
             self.partition,
@@ -165,7 +172,7 @@ class ProjectionTask:
         views = list(map(source.decode, batch.values))  # type: ignore[arg-type]  # and always a value
         subjects = set(keys)
         profiles = self.profiles.load(subjects)
-        folds, empty, touched = source.folds, self.folding.empty, self.touched
+        folds, mask, empty, touched = source.folds, source.mask, self.folding.empty, self.touched
         folded = 0
         try:
             for at, (key, view) in enumerate(zip(keys, views, strict=True)):
@@ -177,8 +184,8 @@ class ProjectionTask:
                     state = profiles[key] = ProfileState(empty())
                 try:
                     if not (state.told or view.life):
-                        fold(state.fragment, view, view.at, view.sign, view.mask)
-                    elif not self.moves.fold(key, state, fold, view):
+                        fold(state.fragment, view, view.at, view.sign, mask)
+                    elif not self.moves.fold(key, state, fold, view, mask):
                         continue
                 except Misfit as misfit:
                     self._put_aside(batch, at, misfit, out)
@@ -258,12 +265,12 @@ class ProjectionTask:
         """Write the profile if its record is another than the last; whether its state has changed."""
         assert state is not None
         head: Head = state
-        fragment, listing = state.fragment, None
+        fragment, listings = state.fragment, None
         if state.home is not None or state.shared:
-            head, fragment, listing, due = self.moves.settle(key, state)
+            head, fragment, listings, due = self.moves.settle(key, state)
         else:
             due = self.folding.expire(fragment, today) if self.windowed else None
-        record, failed = self.renderer.render(key.decode(), fragment, listing, today)
+        record, failed = self.renderer.render(key.decode(), fragment, listings, today)
         digest = b"" if record is None else digest_of(record)
         # What is said comes before what is changed: it may fail, and what is not yet marked as changed is not forgotten.
         written = digest != head.digest

@@ -18,6 +18,7 @@ import faust
 import msgspec
 from faust.transport.drivers import aiokafka as driver
 
+from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, governed_decoder, governed_type
 from c360.declare import UserAgent
 from c360.engine.transport import Cluster
@@ -134,7 +135,7 @@ class UserAgents:
         """For governed topics: bytes to (record, sign), as record objects."""
         decoders = {}
         for source in self.plan.sources:
-            decode = governed_decoder([governed_type(t.record) for t in source.types])
+            decode = governed_decoder([governed_type(t) for t in sealed_types(self.plan, source)])
             decoders[self.plan.governed(source)] = decode
         return decoders
 

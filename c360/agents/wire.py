@@ -6,7 +6,7 @@ import base64
 import hashlib
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -16,6 +16,9 @@ from c360.errors import Misfit
 
 MISFIT_BYTES = 256 * 1024  # of the original kept in a misfit; more is cut, with a hash of all of it; so its headers
 GOVERNED_BYTES = 1_000_000  # a larger governed record is a misfit
+SEALED = (
+    "c360-sealed"  # header of a replayed misfit whose value is a sealed one: the raw record, with its key and headers
+)
 ORIGIN = "c360-origin"  # header of a replayed misfit: offset in the raw partition
 TIME = "c360-time"  # header of a replayed misfit: timestamp of the raw record, ms
 REASON, ACTOR = "c360-reason", "c360-actor"  # headers of what an operator says of who is who: why, and by whom
@@ -44,7 +47,6 @@ class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):
     cause: int
     origin: tuple[int, int]
     sign: int = 1
-    mask: int = 0  # permitted purposes, when there are any
     life: int = 0  # how often the subject had been erased
     enriched: dict[str, Any] = {}
 
@@ -114,8 +116,32 @@ class IdentityChange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 decode_identity_change = msgspec.json.Decoder(IdentityChange).decode
 
 
+class Enclosed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a misfit has of its raw record, and of what user code said of it: sealed as one, where it may be personal."""
+
+    key: str | None = None
+    value: str | None = None
+    headers: list[tuple[str, str]] = []
+    traceback: str | None = None
+
+
+decode_enclosed = msgspec.json.Decoder(Enclosed).decode
+decode_json = msgspec.json.Decoder().decode
+
+
+class Original(NamedTuple):
+    """A raw record."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
 class MisfitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A record that could not be used, with its reason and its original bytes (base64)."""
+    """A record that could not be used, with its reason and its original bytes (base64).
+
+    `sealed`: in place of key, value, headers and traceback, where they may be personal (docs/formats/keys.md).
+    """
 
     stage: str
     topic: str
@@ -130,9 +156,27 @@ class MisfitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     sha256: str | None = None  # of the whole value, when `value` is only its beginning
     traceback: str | None = None
     headers: list[tuple[str, str]] = []
+    sealed: dict[str, str] | None = None
 
 
 decode_misfit = msgspec.json.Decoder(MisfitRecord).decode
+
+UNREAD = frozenset({"not-json", "not-utf8", "too-deep", "not-an-object", "unmatched", "failed"})
+
+
+def is_unread(error: BaseException) -> bool:
+    """Whether a record was put aside before it was known what is in it."""
+    return not isinstance(error, Misfit) or error.reason in UNREAD
+
+
+def original_of(said: Enclosed | MisfitRecord) -> Original:
+    """The raw record of a misfit that is not sealed."""
+    headers = [(name, base64.b64decode(data)) for name, data in said.headers]
+    return Original(_bytes_of(said.key), _bytes_of(said.value), headers)
+
+
+def _bytes_of(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
 
 
 def misfit_record(
@@ -144,13 +188,22 @@ def misfit_record(
     value: bytes | None,
     headers: Headers,
     error: BaseException,
+    seal: Callable[[bytes], Any] | None = None,
 ) -> bytes:
-    """The dead-letter record of a record and what was wrong with it."""
+    """The dead-letter record of a record and what was wrong with it. `seal`: of what may be personal in it."""
     whole = value or b""
     cut = len(whole) > MISFIT_BYTES
     few = sum(len(name) + len(data or b"") for name, data in headers) <= MISFIT_BYTES
     is_misfit = isinstance(error, Misfit)
     cause = error.__cause__ if is_misfit else error
+    said = Enclosed(
+        key=None if key is None else base64.b64encode(key[:MISFIT_BYTES]).decode(),
+        value=None if value is None else base64.b64encode(whole[:MISFIT_BYTES]).decode(),
+        headers=[(name, base64.b64encode(data or b"").decode()) for name, data in headers] if few else [],
+        traceback="".join(traceback.format_exception(cause))[-8000:] if cause is not None else None,
+    )
+    sealed: Any = None if seal is None else msgspec.to_builtins(seal(encode(said)))
+    shown = said if seal is None else Enclosed()
     return encode(
         MisfitRecord(
             stage=stage,
@@ -160,12 +213,13 @@ def misfit_record(
             timestamp=timestamp,
             reason=error.reason if isinstance(error, Misfit) else "failed",
             error=str(error) if is_misfit else f"{type(error).__name__} in {stage}",
-            key=None if key is None else base64.b64encode(key[:MISFIT_BYTES]).decode(),
-            value=None if value is None else base64.b64encode(whole[:MISFIT_BYTES]).decode(),
+            key=shown.key,
+            value=shown.value,
             size=len(whole),
             sha256=hashlib.sha256(whole).hexdigest() if cut else None,
-            traceback="".join(traceback.format_exception(cause))[-8000:] if cause is not None else None,
-            headers=[(name, base64.b64encode(data or b"").decode()) for name, data in headers] if few else [],
+            traceback=shown.traceback,
+            headers=shown.headers,
+            sealed=sealed,
         )
     )
 

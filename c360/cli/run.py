@@ -157,6 +157,7 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
         port=web_port,
         host=web_host,
         hosted=hosted,
+        tables=lambda: running.tables,
     )
     running.run(beside=web)
 

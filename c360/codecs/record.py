@@ -203,7 +203,8 @@ def _read_fields(owner: str, namespace: dict[str, Any], names: Mapping[str, Any]
         place = namespace.pop(name, _ABSENT)
         if not isinstance(place, Place):
             place = Place(None, None, None, None, place)
-        optional = type(None) in typing.get_args(annotation) if is_union(annotation) else annotation is Any
+        bare = unmarked(annotation)
+        optional = type(None) in typing.get_args(bare) if is_union(bare) else bare is Any
         default = None if place.default is _ABSENT and optional else place.default
         info = FieldInfo(
             name, annotation, _wire(said, annotation), optional, default is _ABSENT, place.path or name,
@@ -232,8 +233,20 @@ def is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (typing.Union, UnionType)
 
 
+def unmarked(annotation: Any) -> Any:
+    """The type itself, without what is said beside it and means nothing to a decoder (`c360.classes`)."""
+    while typing.get_origin(annotation) is Annotated and not _limits(annotation):
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
+def _limits(annotation: Any) -> tuple[msgspec.Meta, ...]:
+    return tuple(mark for mark in annotation.__metadata__ if isinstance(mark, msgspec.Meta))
+
+
 def _wire(said: str, annotation: Any) -> Any:
     """The type a value is decoded as. Raises DeclarationError for types that cannot be folded and compared."""
+    annotation = unmarked(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or annotation is None or annotation is type(None) or origin is Literal:
         return annotation
@@ -243,7 +256,7 @@ def _wire(said: str, annotation: Any) -> Any:
             wire = wire | _wire(said, other)
         return wire
     if origin is Annotated:
-        return Annotated[(_wire(said, args[0]), *annotation.__metadata__)]
+        return Annotated[(_wire(said, args[0]), *_limits(annotation))]
     if origin in (list, tuple, dict) or annotation in (list, tuple, dict):
         return origin[tuple(a if a is Ellipsis else _wire(said, a) for a in args)] if args else annotation
     if isinstance(annotation, type):
@@ -260,7 +273,8 @@ def _wire(said: str, annotation: Any) -> Any:
 
 
 def _check_place(said: str, info: FieldInfo) -> None:
-    kinds = typing.get_args(info.annotation) if is_union(info.annotation) else (info.annotation,)
+    bare = unmarked(info.annotation)
+    kinds = tuple(map(unmarked, typing.get_args(bare))) if is_union(bare) else (bare,)
     if info.scale is not None and (Decimal not in kinds or not 0 <= info.scale <= SCALE_MAX):
         raise DeclarationError(f"{said}: scale={info.scale} is for Decimal fields and from 0 to {SCALE_MAX}")
     if info.unit is not None and (info.unit not in UNITS or UNITS[info.unit] not in kinds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from c360.engine.transport import TP, Batch, Headers
 from c360.tables.store import Entry, Store
@@ -51,7 +51,10 @@ class Processor(Protocol):
         ...
 
     def process(self, batch: Batch, out: Outbox) -> None:
-        """Fold a batch of one input partition. A Misfit of a record is handled inside; other exceptions bisect the batch."""
+        """Fold a batch of one input partition. A Misfit of a record is handled inside; other exceptions bisect the batch.
+
+        Raises Shut, as `settle` and `finish` may, when nothing may leave now: it will be given the same again.
+        """
         ...
 
     def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
@@ -98,3 +101,17 @@ class Agent(Protocol):
     def changelog(self, lead: TP) -> TP: ...
     def store_name(self, lead: TP) -> str: ...
     def processor(self, task: Task) -> Processor: ...
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """An agent whose output may leave only while something holds, such as the fence of a door."""
+
+    def gate(self) -> None:
+        """Raises Shut when what its tasks have made since the last commit may not leave.
+
+        The last thing before a commit: positions are sent, and nothing but the decision is left. While it is shut it is
+        asked with nothing made, whether trying again is worth it; inputs are not read then, and `finish` of tasks that want
+        to say something is called from time to time, so that what takes back may pass a gate that is shut for all else.
+        """
+        ...

@@ -285,7 +285,10 @@ class GlobalTable:
             self.close()
 
     def turn(self) -> bool:
-        """One round; waits at most about 0.1 s. False when it could not get on and should be left alone for a while."""
+        """One round; waits at most about 0.1 s, as long as readers of the cluster do.
+
+        False when it could not get on and should be left alone for a while.
+        """
         try:
             if self._reading is None:
                 self._connect()

@@ -5,7 +5,7 @@
     3 process   the agent's processor turns a batch into dirty table entries and output, and into mail for other tasks
     4 send      the first output begins a transaction; output is produced as it comes
     5 commit    mail until there is none → changelog records and positions of each task with news → offsets to the
-                transaction → commit
+                transaction → the agent's gate, if it has one → commit
     6 disk      one write per task: the same entries and positions; only after 5
     7 clean     dirty becomes clean; base positions are the next ones
 
@@ -16,6 +16,9 @@ A task's life:
         └──store failed, outcome unknown──┘
 
 Errors are handled in one place, `_recover`, by their class (`c360.errors`).
+
+A shut gate (`Shut`) undoes what was made and stops reading: membership is kept by polling for nothing, and the gate is
+asked until it opens. So one that is shut for hours costs a question each `shut_s`, and no record is read twice for it.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from c360.clock import Clock
-from c360.engine.agent import Agent, Processor, Task
+from c360.engine.agent import Agent, Gated, Processor, Task
 from c360.engine.metrics import LoopMetrics
 from c360.engine.owners import LastOwners
 from c360.engine.post import Post
@@ -52,6 +55,7 @@ from c360.errors import (
     NeedsOperator,
     OutcomeUnknown,
     Replaced,
+    Shut,
     TaskCorrupted,
     TaskMigrated,
     TransactionAborted,
@@ -65,6 +69,7 @@ LULL_S = 0.002
 RECOMMIT_S = 3600.0  # offsets of topics outside the subscription expire a week after their last commit
 REPLACED_TIMES, REPLACED_S = 3, 60.0  # a broker that restarts has us replace ourselves once
 CALM_S = 300.0  # a full disk takes some writes between the failures; only after this is a store well again
+SAID_S = 60.0  # a reason for which a gate is shut is told again only after this
 
 
 class Phase(Enum):
@@ -95,7 +100,19 @@ class LoopSettings:
     standby_s: float = 1.0  # between two looks at what is new for them
     adopt: bool = False  # take the changelog's positions where the group's differ
     away_s: float = 1.0  # between two tries while the broker is away
+    # Between two questions whether a shut gate is open: a statement of the fence comes each 0.25 s and holds for 1 s.
+    shut_s: float = 0.05
+    shut_most_s: float = 1.0  # between two tries to pass it, each of which makes and undoes something, at most
     store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """An agent with a pace of its own."""
+
+    def settings(self, given: LoopSettings) -> LoopSettings:
+        """The settings of its loop, from those of the process."""
+        ...
 
 
 @dataclass(eq=False)
@@ -143,6 +160,15 @@ class _Made(NamedTuple):
     notes: dict[str, Any]
     known: set[TP]  # inputs the group has an offset for from now on
     logged: list[int]  # of its positions in the changelog, once acknowledged
+
+
+@dataclass
+class _ShutOut:
+    """While the gate is shut. Times are `time.monotonic`."""
+
+    since: float
+    ask: float  # when to ask again
+    again: float  # when tasks that want to say something may try
 
 
 class _BatchFailed(Exception):
@@ -199,6 +225,12 @@ class Loop:
         self.transactional_id = f"{agent.group}.{slot}"
         self.clock = clock
         self.settings = settings or LoopSettings()
+        if isinstance(agent, Paced):
+            self.settings = agent.settings(self.settings)
+        self.gate = agent.gate if isinstance(agent, Gated) else None
+        self.shut: _ShutOut | None = None
+        self.shut_in_a_row = 0  # that something was made and might not leave, with an open gate before
+        self.shut_told: dict[str, float] = {}  # reasons, and when they were told last
         self.computing = Turn(turnstile or Turnstile())
         self.metrics = LoopMetrics(agent.name)
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
@@ -206,6 +238,7 @@ class Loop:
         self.post = Post(agent.loops if self.settings.mail_records else ())
         self.without_mail_since: float | None = None
         self.in_transaction = False
+        self.sent = 0  # records that processors have said, ever
         self.uncommitted = 0  # records processed since the last commit
         self.first_uncommitted = 0.0
         self.commit_took_s = 0.0  # the last ones
@@ -253,12 +286,17 @@ class Loop:
             self._stand_by()
             self._ask_about_owners()
             self._raise_trouble()
-            if not all(task.claimed for task in self._running()):
+            if self.shut is None and not all(task.claimed for task in self._running()):
                 self.commit()  # before a transaction has anything of them that an heir would have to wait for
             # 1 poll: wait for more no longer than until what is uncommitted may be committed
             wait_s = min(timeout_s, self._commit_rest()) if self.uncommitted else timeout_s
+            if self.shut is not None:
+                wait_s = min(timeout_s, max(0.0, self.shut.ask - time.monotonic()))
             batches = self.consumer.poll(self.settings.batch_records, wait_s)
             self._raise_trouble()
+            if self.shut is not None:
+                self._try_gate(self.shut)
+                return 0
             # 2 to 4
             if batches:
                 self.computing.take()
@@ -435,6 +473,7 @@ class Loop:
             raise _TooLarge
         if not self.in_transaction:
             self._begin()
+        self.sent += 1
         assert self.producer is not None
         if topic in self.post.topics and partition is not None:
             self.post.send(TP(topic, partition), (key, value, headers), self.producer)
@@ -458,6 +497,9 @@ class Loop:
             )
         if time.monotonic() - self.recommitted > RECOMMIT_S:
             return True
+        return self._wanted()
+
+    def _wanted(self) -> bool:
         now = self.clock()
         return any(t.processor.wants(now) for t in self._running() if t.processor is not None)
 
@@ -496,7 +538,10 @@ class Loop:
         for made in changed:
             offsets |= made.moving
         producer.send_offsets(offsets, self.consumer.group())
-        # 5c one decision for all of it
+        # 5c as late as can be: may it leave
+        if self.gate is not None:
+            self.gate()
+        # 5d one decision for all of it
         producer.commit()
         self.in_transaction = False
         # 6, 7
@@ -511,6 +556,7 @@ class Loop:
             took_s, 0.8 * self.commit_took_s + 0.2 * took_s
         )  # a slow one is remembered for a while
         self.metrics.committed(self.uncommitted, took_s)
+        self.shut_in_a_row = 0
         self.uncommitted = 0
         self._again_with_mail()
 
@@ -526,25 +572,25 @@ class Loop:
             moved = task.moved()
             if not (moved or everything or processor.wants(now) or self.in_transaction or not task.claimed):
                 continue
-            silent = not self.in_transaction
+            before = self.sent
             try:
                 processor.finish(task.next, now, self)
             except _TooLarge:
                 raise _CommitFailed(task, self._too_large()) from None
-            said = silent and self.in_transaction
             changes = state.changes()
             notes = processor.notes()
             news = (
                 moved
                 or task.heard
                 or everything
-                or said
+                or self.sent > before
                 or notes != task.notes
                 or any(entries for _, entries in changes)
             )
             if not news and task.claimed:
                 continue
-            # Every transaction carries an owned position, or a zombie's timer could write: without news, the old ones.
+            # The positions of each task that has said something, be they the old ones: a zombie is refused by them, and by them
+            # an heir finds that what was said is not decided on yet.
             moving = moved if moved and not everything else task.next
             if not news:
                 moving = {tp: task.next[tp] for tp in task.committed}
@@ -569,6 +615,7 @@ class Loop:
         while True:
             for task in self._running():
                 assert task.processor is not None
+                before = self.sent
                 try:
                     task.processor.settle(self)
                 except _TooLarge:
@@ -577,6 +624,7 @@ class Loop:
                     raise
                 except Exception as error:  # what follows from a message is the message's
                     raise _CommitFailed(task, error) from error
+                task.heard = task.heard or self.sent > before
             if self.post.waiting() > left or self.post.bytes > self.settings.mail_bytes:
                 break
             if not (delivered := self._deliver()):
@@ -613,6 +661,49 @@ class Loop:
         at: list[int] = []
         produce(topic, b"\x00positions", positions, partition, None, at.append)
         return at
+
+    # ================================================================================================= a shut gate
+    def _try_gate(self, shut: _ShutOut) -> None:
+        """Inputs rest. When it is time: let tasks try that have something to say by themselves, and ask the gate."""
+        now = time.monotonic()
+        if now < shut.ask:
+            return
+        shut.ask = now + self.settings.shut_s
+        if now >= shut.again and self._wanted():
+            shut.again = now + self.settings.shut_most_s
+            self.commit()
+        if self.gate is not None:
+            try:
+                self.gate()
+            except Shut as error:
+                self._tell_shut(error)
+                self.shut_in_a_row = 0  # it is shut for all, and what was tried is not to blame
+                return
+        self.shut = None
+        for task in self._running():
+            self.consumer.fetch(task.base)
+
+    def _shut_out(self, error: Shut) -> None:
+        """What was made is undone. Where the gate opens when asked and shuts on what is made, the pauses become longer."""
+        self._tell_shut(error)
+        now, settings = time.monotonic(), self.settings
+        pause_s = min(settings.shut_s * 2.0 ** min(self.shut_in_a_row, 10), settings.shut_most_s)
+        since = now if self.shut is None else self.shut.since
+        self.shut = _ShutOut(since, now + pause_s, now + settings.shut_most_s)
+        self.shut_in_a_row += 1
+        self._abort_and_rewind()
+
+    def _tell_shut(self, error: Shut) -> None:
+        now = time.monotonic()
+        if now - self.shut_told.get(error.reason, -math.inf) >= SAID_S:
+            self.shut_told[error.reason] = now
+            log.info("%s: nothing leaves (%s): %s; waiting", self.agent.name, error.reason, error)
+
+    @property
+    def shut_s(self) -> float:
+        """Seconds for which nothing has left, as the gate is shut; 0 while it is open. Asked for by other threads."""
+        shut = self.shut
+        return 0.0 if shut is None else time.monotonic() - shut.since
 
     def _raise_trouble(self) -> None:
         """What a callback of the last poll met; also when that poll itself ended in an error."""
@@ -858,7 +949,8 @@ class Loop:
                     continue
                 task.phase = Phase.RUNNING
                 self.owners.update(dict.fromkeys(task.task.inputs, task))
-                self.consumer.fetch(task.base)
+                if self.shut is None:
+                    self.consumer.fetch(task.base)
             self.post.close(self.owners)
             if self.settings.adopt:
                 self.recommitted = -math.inf  # the group is to have them at once, also when nothing moves
@@ -895,6 +987,8 @@ class Loop:
     def _remedy(self, error: C360Error) -> None:
         self.metrics.recovered(type(error).__name__)
         match error:
+            case Shut():
+                self._shut_out(error)
             case TransactionAborted():
                 log.info("%s: transaction aborted (%s); rewinding", self.agent.name, error)
                 self._abort_and_rewind()
@@ -970,7 +1064,10 @@ class Loop:
             task.state.rolled_back()
             task.next = dict(task.base)
             task.processor.resume(task.notes)
-            self.consumer.fetch(task.base)
+            if self.shut is None:
+                self.consumer.fetch(task.base)
+            else:
+                self.consumer.unfetch(task.task.inputs)
 
     def _abort_quietly(self) -> None:
         """Abort if it can be done; if not, the next producer of this id will. Raises Fenced."""

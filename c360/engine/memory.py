@@ -40,7 +40,7 @@ from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, TaskMig
 MAX_RECORD_BYTES: Final = 1_048_588  # a broker's default
 FRAME_BYTES: Final = 70  # a record's own overhead, about
 LOOK_S: Final = 0.01  # plain records wake nobody before a flush: waiting consumers look this often, as a linger
-QUIET_S: Final = 0.1  # a reader says so often that nothing came
+QUIET_S: Final = 0.1  # so often a reader says that nothing came
 READ_RECORDS: Final = 10_000
 DELETE_RETENTION_MS: Final = 24 * 3_600_000  # a broker's default
 
@@ -479,7 +479,7 @@ class MemoryReader:
 
     def _read(self, todo: dict[TP, int], ends: Mapping[TP, int]) -> Iterator[list[Batch]]:
         lock, changed = self._cluster.lock, self._cluster.changed
-        quiet = time.monotonic() + QUIET_S
+        quiet = time.monotonic() + self._cluster.quiet_s
         while todo:
             batches = []
             with lock:
@@ -494,7 +494,7 @@ class MemoryReader:
                     continue
             if batches or todo:
                 yield batches
-            quiet = time.monotonic() + QUIET_S
+            quiet = time.monotonic() + self._cluster.quiet_s
 
     def follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
         for tp, start in self.starts(list(positions)).items():
@@ -505,7 +505,7 @@ class MemoryReader:
     def _follow(self, at: dict[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
         lock, changed = self._cluster.lock, self._cluster.changed
         said: dict[TP, int] = {}
-        quiet = time.monotonic() + QUIET_S
+        quiet = time.monotonic() + self._cluster.quiet_s
         while True:
             batches = []
             with lock:
@@ -522,7 +522,7 @@ class MemoryReader:
                     continue
             said |= reached
             yield batches, reached
-            quiet = time.monotonic() + QUIET_S
+            quiet = time.monotonic() + self._cluster.quiet_s
 
     def close(self) -> None:
         """Nothing is held."""
@@ -617,8 +617,9 @@ class MemoryCluster:
 
     name = "embedded"
 
-    def __init__(self, *, now_ms: Clock = system) -> None:
-        self.now_ms = now_ms
+    def __init__(self, *, now_ms: Clock = system, quiet_s: float = QUIET_S) -> None:
+        """`quiet_s`: how long readers wait before they say that nothing came; 0 for a caller that steps in one thread."""
+        self.now_ms, self.quiet_s = now_ms, quiet_s
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.topics: dict[str, _Topic] = {}

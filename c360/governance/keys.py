@@ -41,6 +41,9 @@ SECRET = "secret"
 K = TypeVar("K")
 V = TypeVar("V")
 Random = Callable[[int], bytes]
+Lives = Mapping[str, int]
+"""How often a subject had been erased; 0 of those that are not in it."""
+NO_LIVES: Lives = {}
 
 
 # ----------------------------------------------------------------------------------------------------- master keys
@@ -119,11 +122,13 @@ class KeyRecord(NamedTuple):
 
 
 class Wrapped(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The value of a record. `task`: who made the data key; of the app's own secret, nobody."""
+    """The value of a record. `task`: who made the data key; of the app's own secret, nobody. `life`: how often its subject
+    had been erased when it was made: an erasure destroys the keys of lives before the next."""
 
     cipher: str
     wrapped: str
     task: str = ""
+    life: int = 0
 
 
 _encode = msgspec.json.Encoder().encode
@@ -165,12 +170,13 @@ def _lost(name: str, wrapped: str) -> NeedsOperator:
 
 
 def make_keys(
-    app: str, task: str, subjects: Sequence[str], master: MasterKeys, random: Random
+    app: str, task: str, subjects: Sequence[str], master: MasterKeys, random: Random, lives: Lives = NO_LIVES
 ) -> tuple[dict[str, DataKey], list[KeyRecord]]:
     """A new data key for each subject, and the records to be written with what is sealed first, in one transaction."""
     secrets = [random(KEY_BYTES) for _ in subjects]
-    keys = {s: DataKey(app, s, task, secret) for s, secret in zip(subjects, secrets, strict=True)}
-    values = [_encode(Wrapped(CIPHER, wrapped, task)) for wrapped in (master.wrap(secrets) if secrets else ())]
+    keys = {s: DataKey(app, s, task, k, lives.get(s, 0)) for s, k in zip(subjects, secrets, strict=True)}
+    wrapped = master.wrap(secrets) if secrets else []
+    values = [_encode(Wrapped(CIPHER, w, task, k.life)) for w, k in zip(wrapped, keys.values(), strict=True)]
     named = zip(keys.values(), values, strict=True)
     return keys, [KeyRecord(record_key(key.subject, key.id), value, key.subject) for key, value in named]
 
@@ -181,16 +187,23 @@ def unwrap_keys(app: str, records: Sequence[tuple[str, str, bytes]], master: Mas
     secrets = master.unwrap([r.wrapped for r in read]) if read else []
     keys = []
     for (subject, name, _), said, secret in zip(records, read, secrets, strict=True):
-        key = None if secret is None else DataKey(app, subject, said.task, secret)
+        key = None if secret is None else DataKey(app, subject, said.task, secret, said.life)
         if key is None or key.id != name:
             raise _lost(name, said.wrapped)
         keys.append(key)
     return keys
 
 
-def own_key(records: Mapping[str, bytes], task: str) -> str | None:
-    """Of a subject's records by key id, the id of the key that a task made. Of several, which a lost state may leave, one."""
-    return min((name for name, value in records.items() if _read(name, value).task == task), default=None)
+def own_key(records: Mapping[str, bytes], task: str, life: int = 0) -> str | None:
+    """Of a subject's records by key id, the id of the key that a task made in a life. Of several, which a lost state may
+    leave, one."""
+    read = {name: _read(name, value) for name, value in records.items()}
+    return min((name for name, said in read.items() if (said.task, said.life) == (task, life)), default=None)
+
+
+def life_of(value: bytes) -> int:
+    """The life in which the key of a record's value was made."""
+    return _read("of a subject", value).life
 
 
 def rewrapped(records: Iterable[tuple[bytes, bytes]], master: MasterKeys) -> list[KeyRecord]:
@@ -318,15 +331,26 @@ class Sealer:
         self._records = records
         self._ready: Recent[str, DataKey] = Recent(kept)
 
-    def keys(self, subjects: Iterable[str]) -> tuple[dict[str, DataKey], list[KeyRecord]]:
-        """The key of each subject of a batch, and the records of those made just now: to be written in its transaction."""
+    def keys(self, subjects: Iterable[str], lives: Lives | None = None) -> tuple[dict[str, DataKey], list[KeyRecord]]:
+        """The key of each subject of a batch, and the records of those made just now: to be written in its transaction.
+
+        `lives`: of subjects that were erased before; what a key of an earlier life sealed is to stay unreadable.
+        """
         ready, missing = self._ready.split(subjects)
+        if lives:
+            old = [s for s, key in ready.items() if key.life != lives.get(s, 0)]
+            missing += old
+            for subject in old:
+                del ready[subject]
         if not missing:
             return ready, []
+        lives = lives or NO_LIVES
         records = self._records(missing)
-        found = [(s, name, records[s][name]) for s in missing if (name := own_key(records.get(s, {}), self.task))]
+        own = {s: own_key(records.get(s, {}), self.task, lives.get(s, 0)) for s in missing}
+        found = [(s, name, records[s][name]) for s, name in own.items() if name is not None]
         ready |= {key.subject: key for key in unwrap_keys(self.app, found, self.master)}
-        made, new = make_keys(self.app, self.task, [s for s in missing if s not in ready], self.master, self.random)
+        lacking = [s for s in missing if s not in ready]
+        made, new = make_keys(self.app, self.task, lacking, self.master, self.random, lives)
         ready |= made
         for subject in missing:
             self._ready.put(subject, ready[subject])

@@ -79,16 +79,17 @@ def read_sealed(value: Any) -> Sealed:
 class DataKey:
     """One data key of one subject.
 
-    `secret`: KEY_BYTES random bytes. `task`: who made it; two tasks never share a key. The id is a fingerprint of all
+    `secret`: KEY_BYTES random bytes. `task`: who made it; two tasks never share a key. `life`: of the subject, when it was
+    made. The id is a fingerprint of all
     that, so that no two keys have the same one, and a key that is not what its id says is noticed.
     """
 
-    __slots__ = ("_place", "_secret", "id", "subject", "task")
+    __slots__ = ("_place", "_secret", "id", "life", "subject", "task")
 
-    def __init__(self, app: str, subject: str, task: str, secret: bytes) -> None:
+    def __init__(self, app: str, subject: str, task: str, secret: bytes, life: int = 0) -> None:
         assert len(secret) == KEY_BYTES
         self.id = fingerprint(b"data key", app.encode(), subject.encode(), task.encode(), secret)
-        self.subject, self.task = subject, task
+        self.subject, self.task, self.life = subject, task, life
         self._secret = secret
         self._place = f"{app}\0{subject}\0".encode()
 

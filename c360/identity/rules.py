@@ -95,12 +95,14 @@ class Rules:
     blocked: tuple[str, ...] = BLOCKED
     cap: int = 1000
     of: Callable[[Key], Nature] = field(init=False, repr=False)  # what these rules say of a key
+    blocks: Callable[[str], bool] = field(init=False, repr=False)  # whether a value in clear is one that links nobody
 
     def __post_init__(self) -> None:
         _check(self)
         said = "|".join(f"(?:{pattern})" for pattern in self.blocked)
         blank_or_said = re.compile(rf"\s*[\"'`]*\s*(?:{said})?\s*[\"'`]*\s*", re.IGNORECASE | re.DOTALL)
         namespaces = dict(self.namespaces)
+        object.__setattr__(self, "blocks", lambda value: blank_or_said.fullmatch(value) is not None)
 
         def nature(key: Key) -> Nature:
             name, _, value = key.partition(":")
@@ -134,7 +136,8 @@ class Rules:
         said = [repr((self.blocked, self.cap))]
         for name in sorted(self.namespaces):
             namespace = self.namespaces[name]
-            values = [(f.name, getattr(namespace, f.name)) for f in fields(namespace) if f.name != "normalize"]
+            said_of = [f.name for f in fields(namespace) if f.name != "normalize"]
+            values = [(n, getattr(namespace, n)) for n in said_of if n != "personal" or namespace.personal]
             said.append(repr((values, namespace.most, _named(namespace.normalize))))
         return blake2b("\n".join(said).encode(), digest_size=16).hexdigest()
 
@@ -202,9 +205,9 @@ def _defaults() -> Iterable[Namespace]:
         yield Namespace(name, 1, unique=True, limit=1, shared_at=None, hub_at=1000)
     for name in ("loyalty_id", "card_hash"):
         yield Namespace(name, 2, limit=3, shared_at=3, hub_at=20)
-    yield Namespace("email", 3, limit=5, shared_at=3, hub_at=100, normalize=normalize.email)
+    yield Namespace("email", 3, limit=5, shared_at=3, hub_at=100, personal=True, normalize=normalize.email)
     yield Namespace("email_sha256", 3, limit=5, shared_at=3, hub_at=100, normalize=normalize.lower)
-    yield Namespace("phone", 4, limit=5, shared_at=3, hub_at=100, normalize=normalize.phone())
+    yield Namespace("phone", 4, limit=5, shared_at=3, hub_at=100, personal=True, normalize=normalize.phone())
     yield Namespace("name_dob_postcode", 6, limit=12, shared_at=2, hub_at=12)
     for name in ("device_id", "idfa", "gaid", "idfv"):
         yield Namespace(name, 10, limit=5, shared_at=2, hub_at=100, normalize=normalize.device)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from c360.agents.wire import ORIGIN, TIME, MisfitRecord, decode_misfit
+import msgspec
+
+from c360.agents.sealing import LETTER, LETTERS
+from c360.agents.wire import (
+    ORIGIN,
+    SEALED,
+    TIME,
+    MisfitRecord,
+    Original,
+    decode_enclosed,
+    decode_misfit,
+    original_of,
+)
 from c360.engine.transport import TP, Cluster
-from c360.errors import UsageError
+from c360.errors import Misfit, UsageError
+from c360.governance.keys import Opener
+from c360.governance.sealing import read_sealed
 from c360.ops.audit import Run, Told
 from c360.ops.records import records
 from c360.plan import Plan
@@ -57,6 +71,28 @@ def find(plan: Plan, cluster: Cluster, wanted: str) -> DeadLetter:
     raise UsageError(f"there is no dead letter {wanted!r}; `c360 dlq list` shows where they are")
 
 
+def open_letter(value: Any, opener: Opener) -> Original:
+    """The raw record of a sealed letter. Raises Misfit, Destroyed, NeedsOperator."""
+    return original_of(decode_enclosed(opened_letter(value, opener)))
+
+
+def opened_letter(value: Any, opener: Opener) -> bytes:
+    sealed = read_sealed(value)
+    if not sealed.subject.startswith(LETTERS):
+        raise Misfit("sealed-elsewhere", "a sealed value stands where a dead letter was expected")
+    return opener.open(value, subjects=(sealed.subject,), fields=(LETTER,), complete=True)
+
+
+def shown(misfit: MisfitRecord, opener: Opener | None) -> MisfitRecord:
+    """The same with what is sealed in it opened, where there are keys for it."""
+    if misfit.sealed is None or opener is None:
+        return misfit
+    found = decode_enclosed(opened_letter(misfit.sealed, opener))
+    return msgspec.structs.replace(
+        misfit, key=found.key, value=found.value, headers=found.headers, traceback=found.traceback, sealed=None
+    )
+
+
 def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | None) -> dict[str, int]:
     """Send misfits of raw topics to their replay topics, with their origin; each once, in offset order.
 
@@ -79,10 +115,10 @@ def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | Non
     producer = cluster.producer()
     for (raw, partition, offset), letter in sorted(chosen.items(), key=lambda item: item[0]):
         misfit = letter.misfit
-        headers = [(n, base64.b64decode(v)) for n, v in misfit.headers]
-        headers += [(ORIGIN, str(offset).encode()), (TIME, str(misfit.timestamp).encode())]
-        key = None if misfit.key is None else base64.b64decode(misfit.key)
-        value = None if misfit.value is None else base64.b64decode(misfit.value)
+        key, value, headers = original_of(misfit)
+        if misfit.sealed is not None:  # govern opens it itself: it stays sealed on the way
+            key, value, headers = None, msgspec.json.encode(misfit.sealed), [(SEALED, b"1")]
+        headers = [*headers, (ORIGIN, str(offset).encode()), (TIME, str(misfit.timestamp).encode())]
         producer.produce(plan.replay(sources[raw]), key, value, partition, headers)
         result["replayed"] += 1
     producer.flush()

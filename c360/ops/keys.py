@@ -1,7 +1,8 @@
-"""The master key file: made once, read at every start, given new keys by rotation. Its bytes: `docs/formats/keys.md`.
+"""Master keys: where they come from at a start, and the file of them. Its bytes: `docs/formats/keys.md`.
 
-Whoever reads it reads every sealed value, so it is refused unless it is its owner's alone (0600). It is written whole, to a
-file beside it that takes its place: a crash leaves the old one or the new one.
+The file is made once, read at every start, given new keys by rotation. Whoever reads it reads every sealed value, so it is
+refused unless it is its owner's alone (0600). It is written whole, to a file beside it that takes its place: a crash leaves
+the old one or the new one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,33 @@ from base64 import b64decode, b64encode
 from binascii import Error
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+from c360.engine.partition import partition_of
+from c360.engine.transport import TP, Cluster, Producer
 from c360.errors import NeedsOperator, UsageError
-from c360.governance.keys import WRAPPED, LocalMasterKeys, Random, generation, master_id
-from c360.governance.sealing import KEY_BYTES
+from c360.governance.keys import (
+    APP,
+    SECRET,
+    WRAPPED,
+    KeyRecord,
+    LocalMasterKeys,
+    MasterKeys,
+    Opener,
+    Random,
+    generation,
+    make_secret,
+    master_id,
+    open_secret,
+    record_key,
+    rewrapped,
+)
+from c360.governance.names import Names, Vault
+from c360.governance.sealing import KEY_BYTES, Destroyed, is_sealed, read_sealed
+from c360.governance.tokens import Tokens
+from c360.ops.records import follow
+from c360.ops.vault import SCHEMES, VaultMasterKeys
+from c360.plan import Plan
 
 FORMAT = "c360 master keys 1"
 
@@ -167,3 +191,111 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ------------------------------------------------------------------------------------------------------- at every start
+def open_master(said: str | None, token: Callable[[], str]) -> MasterKeys:
+    """The master keys that C360_KEYS names: a file, or the URL of a transit key. Raises UsageError, ServiceAway."""
+    if said is None:
+        raise UsageError(
+            "this app seals personal values, so it needs its master key: set C360_KEYS to the file that has it (or to the URL"
+            " of a transit key). For a new app, `c360 keys init` makes one"
+        )
+    return VaultMasterKeys(said, token) if said.partition("://")[0] in SCHEMES else FileMasterKeys(Path(said))
+
+
+def read_records(plan: Plan, cluster: Cluster, subjects: Collection[str] | None = None) -> dict[bytes, bytes]:
+    """The records of the keys topic as it ends now, key to value; `subjects`: only what may be theirs."""
+    count = cluster.admin().topics().get(plan.keys)
+    found: dict[bytes, bytes] = {}
+    if count is None:
+        return found
+    partitions = range(count) if subjects is None else {partition_of(s.encode(), count) for s in subjects}
+    reader = cluster.reader()
+    try:
+        follow(reader, reader.starts([TP(plan.keys, p) for p in partitions]), found)
+    finally:
+        reader.close()
+    return found
+
+
+def secret_of(plan: Plan, cluster: Cluster) -> bytes | None:
+    """The value of the record of the app's secret; None where there is none yet."""
+    return read_records(plan, cluster, (APP,)).get(record_key(APP, SECRET))
+
+
+def open_vault(plan: Plan, cluster: Cluster, master: MasterKeys, random: Random) -> Vault:
+    """What an app that needs keys starts with. Raises NeedsOperator where it has no secret, or another master key."""
+    secret = open_secret(plan.app, secret_of(plan, cluster), master)
+    return Vault(plan.app, master, Names(Tokens(secret)), random)
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+def writer_of(plan: Plan) -> str:
+    """The transactional id of whoever changes records that are there: wraps them anew, or destroys them.
+
+    There is one: a record that is written after its tombstone is a key that is back, and of two writers with one id the
+    newer ends the older's transaction.
+    """
+    return f"{plan.app}.keys"
+
+
+def make_secret_once(plan: Plan, cluster: Cluster, master: MasterKeys, random: Random) -> bool:
+    """Give an app its secret, unless it has one. Returns whether it was made now; what is there is opened, as a check.
+
+    The topic must exist. Two at once: the later producer fences the earlier, and reads what that one has committed.
+    """
+    producer = cluster.producer(writer_of(plan))
+    try:
+        producer.begin()
+        known = secret_of(plan, cluster)
+        if known is None:
+            _say(plan, cluster, producer, [make_secret(plan.app, master, random)])
+        producer.commit()
+    finally:
+        producer.close()
+    open_secret(plan.app, secret_of(plan, cluster), master)
+    return known is None
+
+
+def rewrap(plan: Plan, cluster: Cluster, master: MasterKeys) -> int:
+    """Wrap all keys under the newest generation; how many were not yet. May be repeated, also after a crash."""
+    producer = cluster.producer(writer_of(plan))
+    try:
+        producer.begin()
+        renewed = rewrapped(read_records(plan, cluster).items(), master)
+        _say(plan, cluster, producer, renewed)
+        producer.commit()
+        return len(renewed)
+    finally:
+        producer.close()
+
+
+def _say(plan: Plan, cluster: Cluster, producer: Producer, records: Sequence[KeyRecord]) -> None:
+    count = cluster.admin().topics()[plan.keys]
+    for record in records:
+        producer.produce(plan.keys, record.key, record.value, partition_of(record.partition_by.encode(), count))
+
+
+# ------------------------------------------------------------------------------------------------------------- opening
+def open_all(value: Any, opener: Opener) -> Any:
+    """A JSON value with every sealed value in it opened, as far as its key is there; None in place of those destroyed."""
+    if is_sealed(value):
+        sealed = read_sealed(value)
+        try:
+            return json.loads(opener.open(value, subjects=(sealed.subject,), fields=(sealed.field,), complete=True))
+        except Destroyed:
+            return None
+    if isinstance(value, dict):
+        return {name: open_all(each, opener) for name, each in value.items()}
+    return [open_all(each, opener) for each in value] if isinstance(value, list) else value
+
+
+def opener_of(plan: Plan, cluster: Cluster, vault: Vault) -> Opener:
+    """Opens with the keys that there are now: for commands, which look once."""
+    records = read_records(plan, cluster)
+
+    def found(wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+        return {pair: records[key] for pair in wanted if (key := record_key(*pair)) in records}
+
+    return Opener(plan.app, vault.master, found)

@@ -11,6 +11,7 @@ from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
+from c360.governance.names import Names
 from c360.ops.records import records
 from c360.plan import Plan
 
@@ -24,25 +25,29 @@ def chosen_projection(plan: Plan, name: str | None) -> ProjectionDeclaration:
     raise UsageError(f"which projection? {plan.app!r} has {known}; say --projection NAME")
 
 
-def normalized(plan: Plan, identifier: str) -> str:
-    """The label of an identifier as typed ("crm:7"). Raises UsageError for an unknown namespace or no value."""
+NO_NAMES = Names()  # of whoever has no keys: enough where nothing that is asked for is personal
+
+
+def normalized(plan: Plan, identifier: str, names: Names = NO_NAMES) -> str:
+    """The label of an identifier as typed ("crm:7", "email:~k3v…"). Raises UsageError for an unknown namespace or no value,
+    and for a personal one where `names` cannot make its token."""
     name, colon, value = identifier.partition(":")
     namespaces = {n.name: n for n in plan.identifiers.values()}
     if not colon or name not in namespaces:
         raise UsageError(
             f"{identifier!r} is not namespace:value; namespaces of {plan.app!r} are {', '.join(namespaces)}"
         )
-    return namespaces[name].label(value)
+    return names.asked(namespaces[name], value, tenants=any(source.tenant for source in plan.sources))
 
 
 def find_profile(
-    plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, identifier: str
+    plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, identifier: str, names: Names = NO_NAMES
 ) -> dict[str, Any] | None:
     """The latest record of the profile that has the identifier, None when there is none. Reads topics once, whole.
 
     Records list their first hundred identifiers; assignments know the others, and what an old profile id is called now.
     """
-    wanted = normalized(plan, identifier)
+    wanted = normalized(plan, identifier, names)
     identity = plan.identity_of(projection)
     assigned = None if identity is None else _assigned(plan.assignments(identity), cluster, wanted)
     needle, home = wanted.encode(), None if assigned is None else assigned.encode()

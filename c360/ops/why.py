@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, governed_decoder, governed_type
 from c360.declare import AttributeDeclaration, ProjectionDeclaration, Source
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
+from c360.governance.names import Names
 from c360.identity.rules import Key
 from c360.ops.identity.ask import link_json
 from c360.ops.identity.graph import Graph, Step, is_own, read_facts
-from c360.ops.profiles import find_profile, normalized
+from c360.ops.profiles import NO_NAMES, find_profile, normalized
 from c360.ops.records import records
 from c360.plan import Plan
 from c360.profile.attribute import Attribute
@@ -44,18 +46,23 @@ class Part:
 
 
 def explain(
-    plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, typed: str, attribute: str | None
+    plan: Plan,
+    cluster: Cluster,
+    projection: ProjectionDeclaration,
+    typed: str,
+    attribute: str | None,
+    names: Names = NO_NAMES,
 ) -> dict[str, Any] | None:
     """None where no profile has the identifier. Raises UsageError for an unknown attribute."""
-    names = [a.name for a in projection.attributes]
-    if attribute is not None and attribute not in names:
-        raise UsageError(f"{projection.agent} has no attribute {attribute!r}; it has {', '.join(names)}")
-    found = find_profile(plan, cluster, projection, typed)
+    known = [a.name for a in projection.attributes]
+    if attribute is not None and attribute not in known:
+        raise UsageError(f"{projection.agent} has no attribute {attribute!r}; it has {', '.join(known)}")
+    found = find_profile(plan, cluster, projection, typed, names)
     if found is None:
         return None
     identity = plan.identity_of(projection)
     graph = None if identity is None else Graph(read_facts(plan, cluster), identity.rules)
-    subjects = members(graph, normalized(plan, typed), found["profile_id"])
+    subjects = members(graph, normalized(plan, typed, names), found["profile_id"])
     chosen = [
         (a, d)
         for a, d in zip(projection.attributes, projection.declarations, strict=True)
@@ -63,7 +70,7 @@ def explain(
     ]
     parts = read_parts(plan, cluster, [d for _, d in chosen], subjects)
     return {
-        "identifier": normalized(plan, typed),
+        "identifier": normalized(plan, typed, names),
         "projection": projection.agent,
         "profile_id": found["profile_id"],
         "subjects": subjects,
@@ -125,7 +132,7 @@ def live(plan: Plan, cluster: Cluster, source: Source, subjects: Sequence[str]) 
     if count is None:
         return
     keys = {s.encode(): s for s in subjects}
-    decode = governed_decoder([governed_type(t.record) for t in source.types])
+    decode = governed_decoder([governed_type(t) for t in sealed_types(plan, source)])
     found: dict[tuple[Any, ...], tuple[str, Governed]] = {}
     reader = cluster.reader()
     try:

@@ -1,8 +1,8 @@
-"""The profile record, the JSON of API.md: what a projection writes of one profile for one purpose."""
+"""The profile record, the JSON of API.md: what a projection writes of one profile, and what purposes see of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,8 @@ import msgspec
 from c360.profile.value import time_text
 
 _encode = msgspec.json.Encoder().encode
+LEFT_OUT: Any = msgspec.UNSET
+"""A value that leaves its key out of the attributes."""
 
 
 class ProfileRecord(msgspec.Struct, gc=False):
@@ -26,15 +28,48 @@ class ProfileRecord(msgspec.Struct, gc=False):
     as_of: str | None
 
 
+class ProfileView(msgspec.Struct, gc=False):
+    """The part of a record that is another one for each purpose."""
+
+    subjects: Sequence[str]
+    subjects_total: int
+    identifiers: Sequence[str]
+    attributes: Any
+    as_of: str | None
+
+
+Views = Mapping[str, ProfileView | None]
+"""By purpose, what it sees where that is other than the whole; None: nothing may be used for it."""
+
+
+class _RecordWithViews(ProfileRecord, gc=False):
+    views: Views
+
+
+def attributes_type(names: Sequence[str]) -> Any:
+    """What makes the attributes of these names, of their values in this order."""
+    fields = [(f"value{i}", Any) for i in range(len(names))]
+    renamed = {f"value{i}": name for i, name in enumerate(names)}
+    return msgspec.defstruct("Attributes", fields, rename=renamed, gc=False)
+
+
+def as_of_text(as_of_ms: int | None) -> str | None:
+    """`as_of_ms` is epoch milliseconds, None if nothing was ever folded."""
+    return None if as_of_ms is None else time_text(as_of_ms)
+
+
+def same_values(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Whether values are written alike: 1 and 1.0 are not, though they are equal."""
+    return _encode(a) == _encode(b)
+
+
 class ProfileWriter:
     """Writes the records of one version of one projection."""
 
     def __init__(self, projection: str, version: int, names: Sequence[str]) -> None:
         """`names`: of the attributes, in the order of their values."""
         self.projection, self.version = projection, version
-        fields = [(f"value{i}", Any) for i in range(len(names))]
-        renamed = {f"value{i}": name for i, name in enumerate(names)}
-        self.attributes: Any = msgspec.defstruct("Attributes", fields, rename=renamed, gc=False)
+        self.attributes = attributes_type(names)
 
     def __call__(
         self,
@@ -46,21 +81,21 @@ class ProfileWriter:
         as_of_ms: int | None,
         *,
         purpose: str | None = None,
+        views: Views | None = None,
     ) -> bytes:
-        """The record. `subjects` and `identifiers` are those listed, in order; values are plain JSON values.
+        """The record. `subjects` and `identifiers` are those listed, in order; values are plain JSON values, or LEFT_OUT.
 
         `purpose` is null in the internal topic. `as_of_ms` is epoch milliseconds, None if nothing was ever folded.
         """
-        return _encode(
-            ProfileRecord(
-                profile_id,
-                self.projection,
-                self.version,
-                purpose,
-                subjects,
-                subjects_total,
-                identifiers,
-                self.attributes(*values),
-                None if as_of_ms is None else time_text(as_of_ms),
-            )
+        said = (
+            profile_id,
+            self.projection,
+            self.version,
+            purpose,
+            subjects,
+            subjects_total,
+            identifiers,
+            self.attributes(*values),
+            None if as_of_ms is None else time_text(as_of_ms),
         )
+        return _encode(_RecordWithViews(*said, views) if views else ProfileRecord(*said))

@@ -31,6 +31,7 @@ from c360.profile.listing import NOBODY, Listing, Listings, Member
 from c360.profile.parts import Add, Put
 
 LISTED = 100
+LISTED_TO_ASK = 2_000  # where people are asked, so that one who denies is found; a larger profile does not leave
 
 
 class Slot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent, IdentityTask
 from c360.agents.projection import ProjectionAgent, ProjectionTask
+from c360.engine.global_table import GlobalTable
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
 from c360.engine.standby import Copies
@@ -39,7 +41,8 @@ class Page:
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
             for labels, value in samples:
                 said = ",".join(f'{k}="{_escape(v)}"' for k, v in labels.items())
-                lines.append(f"{name}{{{said}}} {value}" if said else f"{name} {value}")
+                number = "+Inf" if value == math.inf else value
+                lines.append(f"{name}{{{said}}} {number}" if said else f"{name} {number}")
         return "\n".join(lines) + "\n"
 
 
@@ -59,7 +62,7 @@ def lag_of(loops: Iterable[Loop], reader: Reader) -> dict[str, int]:
     return out
 
 
-def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int) -> str:
+def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int, tables: Iterable[GlobalTable] = ()) -> str:
     """The text of /metrics."""
     page = Page()
     for loop in loops:
@@ -74,6 +77,8 @@ def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int) -> str:
         elif isinstance(loop.agent, ProjectionAgent):
             _projection(page, loop.agent, lag.get(name, 0), now_ms)
             _moves(page, loop, loop.agent)
+    for table in tables:
+        _table(page, table)
     return page.text()
 
 
@@ -108,6 +113,7 @@ def _loop(page: Page, loop: Loop) -> None:
         page.add(
             "c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count
         )
+    page.add("c360_shut_seconds", "gauge", "How long nothing may leave; 0 while it may.", agent, round(loop.shut_s, 3))
     tasks = list(loop.tasks.values())
     for phase in (Phase.RESTORING, Phase.RUNNING):
         count = sum(t.phase is phase for t in tasks)
@@ -118,6 +124,20 @@ def _loop(page: Page, loop: Loop) -> None:
         if task.phase is Phase.RUNNING and state is not None:
             size += state.store.size_bytes()
     page.add("c360_state_bytes", "gauge", "Local state of running tasks.", agent, size)
+
+
+def _table(page: Page, table: GlobalTable) -> None:
+    labels, copied = {"table": table.name}, table.copied
+    page.add("c360_copy_age_seconds", "gauge", "How old what the copy holds is.", labels, round(table.age(), 3))
+    page.totals(
+        "c360_copy_",
+        labels,
+        (
+            ("records", "Records copied.", copied.records),
+            ("rebuilds", "Topics copied again from their start.", copied.rebuilds),
+            ("failures", "Times that copying failed and waited.", copied.failures),
+        ),
+    )
 
 
 def _govern(page: Page, agent: Govern) -> None:

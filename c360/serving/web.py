@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from c360.clock import system
+from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop, Phase
 from c360.engine.transport import Cluster
 from c360.errors import C360Error, UsageError
@@ -33,7 +35,7 @@ class Hosted(Protocol):
 
 
 class Web:
-    """Serves a worker's state. `loops` and `healthy` are asked at each request."""
+    """Serves a worker's state. `loops`, `tables` and `healthy` are asked at each request."""
 
     def __init__(
         self,
@@ -44,9 +46,10 @@ class Web:
         port: int | None,
         host: str = "127.0.0.1",
         hosted: Sequence[Hosted] = (),
+        tables: Callable[[], Sequence[GlobalTable]] = tuple,
     ) -> None:
         """`port` None: no web, only what is hosted; 0: any free port, see `self.port` after `start`."""
-        self.loops, self.healthy, self.cluster = loops, healthy, cluster
+        self.loops, self.healthy, self.cluster, self.tables = loops, healthy, cluster, tables
         self.port, self.host, self.hosted = port, host, hosted
         self.reader = cluster.reader()
         self.reading = asyncio.Lock()  # one reader, one request at a time
@@ -101,6 +104,7 @@ class Web:
 
     async def _ready(self, request: web.Request) -> web.Response:
         waiting = {loop.agent.name: why for loop in self.loops() if (why := why_not_ready(loop))}
+        waiting |= {table.name: why for table in self.tables() if (why := why_not_whole(table))}
         ready = not waiting and self.healthy() and bool(self.loops())
         return web.json_response({"ready": ready, "waiting": waiting}, status=200 if ready else 503)
 
@@ -109,7 +113,7 @@ class Web:
         async with self.reading:
             with contextlib.suppress(C360Error):  # the broker is away: everything else is still told
                 lag = await asyncio.to_thread(lag_of, self.loops(), self.reader)
-        text = await asyncio.to_thread(page_of, self.loops(), lag, system())
+        text = await asyncio.to_thread(page_of, self.loops(), lag, system(), self.tables())
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
 
@@ -121,3 +125,8 @@ def why_not_ready(loop: Loop) -> str:
         return "starting"
     restoring = sum(t.phase is Phase.RESTORING for t in list(loop.tasks.values()))
     return f"restoring {restoring} tasks" if restoring else ""
+
+
+def why_not_whole(table: GlobalTable) -> str:
+    """Why a copy cannot be asked yet; "" when it can."""
+    return table.trouble or ("copying" if table.age() == math.inf else "")

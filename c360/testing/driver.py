@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
+from random import Random
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,18 +15,21 @@ import orjson
 
 from c360.agents.render import lazily_typed
 from c360.app import App
-from c360.assembly import stepping_loops
+from c360.assembly import Stepping, stepping
 from c360.declare import ProjectionDeclaration
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
-from c360.ops import profiles, reset
+from c360.governance.keys import LocalMasterKeys
+from c360.governance.names import Names, Vault
+from c360.governance.sealing import KEY_BYTES
+from c360.ops import keys, profiles, reset, topics
 from c360.ops.records import records
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
-_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0)
+_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, shut_s=0.0, shut_most_s=0.0)
 _TURNS = 10_000
 
 
@@ -43,12 +47,14 @@ class TestDriver:
         """Raises DeclarationError where the app is wrong."""
         self.plan = app.plan()
         self.now_ms = time.time_ns() // 1_000_000 if now is None else int(now.timestamp() * 1000)
-        self.cluster = MemoryCluster(now_ms=self._now)
+        self.cluster = MemoryCluster(now_ms=self._now, quiet_s=0.0)
         raw = [TopicSpec(topic.name, partitions) for topic in self.plan.topics if not topic.owned]
         self.cluster.admin().create(raw)
         self.stores = MemoryStores()
         self.producer = self.cluster.producer()
         self.slots = 0
+        self.random = Random(0).randbytes  # the same keys in every run: a driver's data is nobody's
+        self.vault = self._vault() if self.plan.needs_keys else None
         self.start()
 
     def __enter__(self) -> Self:
@@ -59,12 +65,18 @@ class TestDriver:
 
     def start(self) -> None:
         """Start a worker; the driver begins with one."""
-        self.loops = self._loops()
+        self.processes = [self._process()]
 
     def stop(self) -> None:
         """SIGTERM: the worker commits what it has done and leaves."""
-        _leave(self.loops)
-        self.loops = []
+        for process in self.processes:
+            process.leave()
+        self.processes = []
+
+    @property
+    def loops(self) -> list[Loop]:
+        """Of the worker; while a second one joins, of both."""
+        return [loop for process in self.processes for loop in process.loops]
 
     # -------------------------------------------------------------------------------------------------------- sending
     def send(
@@ -103,7 +115,7 @@ class TestDriver:
     def record(self, identifier: str, projection: str | None = None) -> dict[str, Any] | None:
         """The same as the JSON that the projection's topic has of it."""
         self.settle()
-        return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier)
+        return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier, self._names())
 
     def topic(self, name: str) -> list[Any]:
         """The JSON values of a topic's committed records, partition by partition; None for a tombstone."""
@@ -125,7 +137,7 @@ class TestDriver:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
-        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents])
+        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault)
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 
@@ -149,12 +161,11 @@ class TestDriver:
 
     def rebalance(self) -> None:
         """A second worker joins, with a disk of its own, and takes its share; then the first leaves."""
-        first, self.stores = self.loops, MemoryStores()
+        self.stores = MemoryStores()
         self.slots += 1
-        self.loops = [*first, *self._loops()]
+        self.processes.append(self._process())
         self.settle()
-        _leave(first)
-        self.loops = [loop for loop in self.loops if loop not in first]
+        self.processes.pop(0).leave()
         self.settle()
 
     def reset(self, agent: str) -> None:
@@ -171,31 +182,31 @@ class TestDriver:
         for _ in range(_TURNS):
             if quiet == 4:  # rounds: a rebalance takes that many
                 return
-            done = sum(loop.turn(0.0) for loop in self.loops)
-            busy = done or any(map(_at_work, self.loops))
-            quiet = 0 if busy else quiet + 1
+            busy = [process.turn() for process in self.processes]
+            quiet = 0 if any(busy) else quiet + 1
         raise AssertionError(f"the agents did not come to rest in {_TURNS} turns")
 
-    def _loops(self) -> list[Loop]:
+    def _process(self) -> Stepping:
         slot = f"driver-{self.slots}"
-        return stepping_loops(self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE)
+        return stepping(
+            self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault
+        )
+
+    def _vault(self) -> Vault:
+        """Master keys in memory, and the secret in its topic, as `c360 keys init` puts it there."""
+        topics.apply(self.plan, self.cluster.admin())
+        master = LocalMasterKeys([self.random(KEY_BYTES)])
+        keys.make_secret_once(self.plan, self.cluster, master, self.random)
+        return keys.open_vault(self.plan, self.cluster, master, self.random)
+
+    def _names(self) -> Names:
+        return profiles.NO_NAMES if self.vault is None else self.vault.names
 
     def _now(self) -> int:
         return self.now_ms
 
     def _projection(self, name: str | None) -> ProjectionDeclaration:
         return profiles.chosen_projection(self.plan, name)
-
-
-def _at_work(loop: Loop) -> bool:
-    """Whether it has more to do by itself; also while it looks for a record that fails."""
-    return bool(loop.in_transaction or loop.uncommitted or any(t.careful for t in loop.tasks.values()))
-
-
-def _leave(loops: list[Loop]) -> None:
-    for loop in loops:
-        loop.commit_or_abort()
-        loop.close()
 
 
 def _plain(value: Any) -> str:

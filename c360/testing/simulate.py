@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from c360.app import App
-from c360.assembly import agents_of
+from c360.assembly import Shared, agents_of, governance_of
 from c360.engine.agent import Agent
+from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.partition import partition_of
@@ -42,6 +44,19 @@ class Simulated:
     happened: dict[str, int]  # faults and deaths, by name
 
 
+class Served(Loop):
+    """A loop that turns its process's copy before itself: one thread, and whoever dies takes the others along."""
+
+    def __init__(self, *args: Any, table: GlobalTable | None, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.table = table
+
+    def turn(self, timeout_s: float) -> int:
+        if self.table is not None:
+            self.table.turn()
+        return super().turn(timeout_s)
+
+
 class AppStage:
     """An app on an in-memory log whose clock moves with its records."""
 
@@ -49,9 +64,9 @@ class AppStage:
         """`subject`: gives one that operators say something about; None: they say nothing."""
         self.plan, self.next_record, self.subject = plan, records, subject
         self.now_ms, self.records = START_MS, 0
-        self.cluster = MemoryCluster(now_ms=self._now)
+        self.cluster = MemoryCluster(now_ms=self._now, quiet_s=0.0)
         self.admin, self.reader, self.producer = self.cluster.admin(), self.cluster.reader(), self.cluster.producer()
-        self.admin.create([TopicSpec(source.topic, RAW_PARTITIONS) for source in plan.sources])
+        self.admin.create([TopicSpec(topic.name, RAW_PARTITIONS) for topic in plan.topics if not topic.owned])
         topics.apply(plan, self.admin)
         self.agents: list[Agent] = agents_of(plan, self.admin)
 
@@ -59,9 +74,11 @@ class AppStage:
         return self.now_ms
 
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
+        table = governance_of(self.plan, cluster, stores, self._now, monotonic=lambda: self.now_ms / 1000, look_s=0.0)
+        agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=Shared(table))
         return [
-            Loop(agent, cluster, stores, slot=slot, clock=self._now, settings=settings, executor=Later())
-            for agent in self.agents
+            Served(agent, cluster, stores, slot=slot, clock=self._now, settings=settings, executor=Later(), table=table)
+            for agent in agents
         ]
 
     def feed(self, dice: random.Random) -> None:

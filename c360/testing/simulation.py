@@ -113,6 +113,8 @@ class Simulation:
             abandoned_s=0.0,  # its measure is real time
             standby=self.dice.random() < 0.15,
             standby_s=0.0,
+            shut_s=0.0,
+            shut_most_s=0.0,
             store_tries=1_000_000,  # here disks fail as often as the dice say
         )
         cluster = FaultyCluster(self.stage.cluster, self._plan)

@@ -21,7 +21,7 @@ app = App("links", partitions=3)
 class CrmId(str): ...
 
 
-@app.identifier("email", normalize=normalize.email)
+@app.identifier("email", personal=False, normalize=normalize.email)
 class Email(str): ...
 
 

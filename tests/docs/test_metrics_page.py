@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 
+from c360.engine.global_table import GlobalTable
 from c360.engine.memory import MemoryCluster
 from c360.identity.rules import DEFAULTS, Rules
 from c360.ops.demo import Demo
@@ -24,7 +26,11 @@ def printed() -> dict[str, Metric]:
     loops = demo.worker.loops
     loops[0].metrics.recovered("TaskMigrated")
     identity = IdentityStage(Rules("default", DEFAULTS)).loop(MemoryStores())
-    page = page_of([*loops, identity], lag_of(loops, demo.reader), 1_767_225_600_000)
+    copy = GlobalTable("governance", ("shop.tasks",), demo.worker.cluster, MemoryStores(), lambda: 0)
+    while copy.age() == math.inf:
+        copy.turn()
+    page = page_of([*loops, identity], lag_of(loops, demo.reader), 1_767_225_600_000, [copy])
+    copy.close()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))
     found: dict[str, Metric] = {}
     for name, labels in re.findall(r"^(c360_\w+)\{(.*)\} \d+(?:\.\d+)?(?:e-\d+)?$", page, flags=re.MULTILINE):

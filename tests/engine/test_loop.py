@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from c360.engine import loop as loop_module
 from c360.engine import owners, restore
+from c360.engine.agent import Outbox, Task
 from c360.engine.loop import Loop, LoopSettings, Phase
 from c360.engine.memory import MemoryCluster, MemoryConsumer
 from c360.engine.state import (
@@ -32,8 +33,8 @@ from c360.errors import BrokerAway, C360Error, EngineFatal, Fenced, NeedsOperato
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStore, MemoryStores, Store, Stores
 from c360.tables.table import Table
-from c360.testing.faults import At, FaultyCluster, FaultyStores, Later
-from tests.engine.toy import COUNTS, OFTEN, POISON, REMIND, REMIND_MS, Toy, World, content, toy_dlq
+from c360.testing.faults import At, FaultyCluster, FaultyProducer, FaultyStores, Later
+from tests.engine.toy import COUNTS, OFTEN, POISON, REMIND, REMIND_MS, Counting, Toy, World, content, toy_dlq
 
 WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, behind_s=0.0, away_s=0.0)
 # Commits when there is nothing more to read, or when it must.
@@ -196,6 +197,84 @@ def test_what_stands_before_a_reset_in_one_batch_with_it_is_void() -> None:
         assert content(store) == ({b"b": 1}, 8)
         assert partitions_of(state.positions.positions) == {tp: 1}
         assert state.incarnation == 7
+
+
+# ============================================================================================== news from somewhere else
+class Hearing(Counting):
+    """Says what it hears of, such as from a global table; no record of its inputs moves for it."""
+
+    toy: Listener
+    heard = partition = 0
+
+    def resume(self, notes: Mapping[str, Any]) -> None:
+        super().resume(notes)
+        self.heard = notes.get("heard", 0)
+
+    def notes(self) -> dict[str, Any]:
+        return super().notes() | ({"heard": self.heard} if self.toy.noted else {})
+
+    def wants(self, now_ms: int) -> bool:
+        return self.heard < self.toy.news
+
+    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        if self.wants(now_ms):
+            self.heard = self.toy.news
+            out.send(self.toy.out, b"news", str(self.heard).encode(), self.partition)
+
+
+@dataclass
+class Listener(Toy):
+    news: int = 0
+    noted: bool = False
+
+    def processor(self, task: Task) -> Hearing:
+        made = Hearing(self, self.clock)
+        made.partition = task.lead.partition
+        return made
+
+
+@pytest.mark.parametrize("noted", [False, True])
+@pytest.mark.parametrize("fed", [False, True])
+def test_what_is_said_without_a_record_carries_the_positions_of_who_says_it(noted: bool, fed: bool) -> None:
+    """Each transaction is refused when its partitions are another's; it is so only by the positions in it."""
+    listener = Listener(noted=noted)
+    world = World(MemoryCluster(), listener)
+    loop = world.loop(MemoryStores())
+    if fed:
+        world.feed_all()
+        world.until(world.idle, loop)
+    world.until(lambda: running(loop) == {0, 1, 2}, loop)
+    before = world.group()
+    assert bool(before) == fed
+    steps: list[str] = []
+    assert loop.producer is not None
+    loop.producer = FaultyProducer(loop.producer, steps.append)
+    listener.news = 1
+    for _ in range(3):
+        loop.turn(0.0)
+    assert steps.count("before commit") == steps.count("before offsets") == 1, (
+        "one transaction, with positions, and then there is nothing more to say"
+    )
+    assert sorted(p for p, key, _ in world.read(listener.out) if key == b"news") == [0, 1, 2]
+    assert world.group() == world.logged()[1] == (before or dict.fromkeys(world.tps, 0))
+
+
+def test_news_that_a_zombie_hears_of_is_said_by_the_heir_only() -> None:
+    listener = Listener(noted=True)
+    world = World(MemoryCluster(), listener)
+    zombie = world.loop(MemoryStores(), slot="0")
+    world.feed_all()
+    world.until(world.idle, zombie)
+    memory(world).expire(zombie.consumer)
+    heir = world.loop(MemoryStores(), slot="1")
+    world.until(lambda: running(heir) == {0, 1, 2}, heir)
+    listener.news = 1
+    with pytest.raises(C360Error):
+        zombie.commit()
+    zombie.close()
+    world.until(lambda: len([1 for _, key, _ in world.read(listener.out) if key == b"news"]) == 3, heir)
+    heir.turn(0.0)
+    assert len([1 for _, key, _ in world.read(listener.out) if key == b"news"]) == 3
 
 
 # ========================================================================================================= membership

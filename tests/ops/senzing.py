@@ -16,11 +16,11 @@ TRUTH = "actual_truthset_key.csv"
 class RecordId(str): ...
 
 
-@app.identifier("email", normalize=normalize.email)
+@app.identifier("email", personal=False, normalize=normalize.email)
 class Email(str): ...
 
 
-@app.identifier("phone", normalize=normalize.phone("US"))
+@app.identifier("phone", personal=False, normalize=normalize.phone("US"))
 class Phone(str): ...
 
 

@@ -193,6 +193,30 @@ def oracle(history: History, views: Iterable[int] = PURPOSES) -> Records:
     return out
 
 
+def written(rules: Rules, records: Records) -> Records:
+    """The internal topic: of each profile the record of all, with what purposes see of it where that is another."""
+    out: Records = {}
+    for (view, profile), data in records.items():
+        if view == 0:
+            whole = msgspec.json.decode(data)
+            views = {}
+            for sight in rules.sights:
+                found = records.get((sight.bit, profile))
+                seen = None if found is None else msgspec.json.decode(found)
+                if seen is None or _part(seen) != _part(whole):
+                    views[sight.purpose] = seen and _part(seen, [rules.names[i] for i in sight.attributes])
+            out[0, profile] = msgspec.json.encode(whole | ({"views": views} if views else {}))
+    return out
+
+
+def _part(record: dict[str, Any], attributes: Iterable[str] | None = None) -> dict[str, Any]:
+    """What a purpose may see other than all."""
+    part = {key: record[key] for key in ("subjects", "subjects_total", "identifiers", "attributes", "as_of")}
+    return (
+        part if attributes is None else part | {"attributes": {name: part["attributes"][name] for name in attributes}}
+    )
+
+
 def live_items(records: Iterable[Record]) -> list[Item]:
     live: dict[str, int] = Counter()
     items: dict[str, Item] = {}
@@ -447,7 +471,7 @@ class World:
 
     def diverged(self) -> str:
         """How the output differs from what it means; nothing if it does not."""
-        expected = oracle(self.history, (0,))
+        expected = written(self.rules, oracle(self.history))
         return "\n".join(
             f"{key}\n  is     {self.records.get(key)!r}\n  should {expected.get(key)!r}"
             for key in sorted({*expected, *self.records})

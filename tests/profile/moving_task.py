@@ -17,7 +17,7 @@ from c360.agents.folding import SourceFold
 from c360.agents.moves import MoveCounters
 from c360.agents.profiles import PROFILES, ProfileState, notes_of_reset, written_before
 from c360.agents.projection import Compiled, ProjectionCounters, ProjectionTask
-from c360.agents.render import Renderer
+from c360.agents.render import Renderer, Sight
 from c360.agents.wire import Assignment, encode
 from c360.engine import agent
 from c360.engine.partition import partition_of
@@ -71,8 +71,9 @@ class Rules:
         self.rules, self.partitions, self.listed = rules, partitions, listed
         self.folder = Folder(rules)
         self.folding = self.folder.folding
-        self.owner = Owner(self.folding, (0,), listed)
-        names = [rule.attribute.name for rule in rules]
+        self.names = names = [rule.attribute.name for rule in rules]
+        every = range(len(names))
+        self.sights = [Sight("one", 1, tuple(every)), Sight("two", 2, tuple(every[::2]))]
         self.write = ProfileWriter("customer", 1, names)
         self.compiled = Compiled(
             agent="customer@1",
@@ -84,16 +85,18 @@ class Rules:
             partitions=partitions,
             folding=self.folding,
             sources={s: SourceFold(lambda record: record, {Record: _on_item(f)}) for s, f in self.folder.folds.items()},
-            renderer=Renderer(self.folding, names, self.write),
+            renderer=Renderer(self.folding, names, self.write, sights=self.sights),
             listed=listed,
         )
+        self.owner = Owner(self.folding, self.compiled.views, listed)
 
     def partition(self, key: str) -> int:
         return partition_of(key.encode(), self.partitions)
 
 
 def _on_item(fold: Fold) -> Fold:
-    return lambda fragment, record, at, sign, mask: fold(fragment, record.item, at, sign, mask)
+    """Here it is a record that has a mask, not its source: so masks meet as they would between sources."""
+    return lambda fragment, record, at, sign, _: fold(fragment, record.item, at, sign, record.mask)
 
 
 def _said(key: str, value: Any) -> tuple[str, Any]:

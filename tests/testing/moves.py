@@ -27,7 +27,7 @@ app = App("moves", partitions=3)
 class CrmId(str): ...
 
 
-@app.identifier("email", priority=3)
+@app.identifier("email", personal=False, priority=3)
 class Email(str): ...
 
 

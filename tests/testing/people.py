@@ -96,7 +96,7 @@ def who(name: str, raw: str = "") -> App:
     app = App(name, partitions=3)
     app.identifier("crm", priority=1, unique=True)(CrmId)
     app.identifier("cookie", priority=20, limit=50)(Cookie)
-    app.identifier("email", priority=3, normalize=normalize.email)(Email)
+    app.identifier("email", personal=False, priority=3, normalize=normalize.email)(Email)
     app.identifier("born", links=False, limit=1)(Born)
     app.identifier("name_key", priority=6)(NameKey)
     app.source(f"{raw}visits", name="visits", event_id="id", at="ts", subject=["customer", "cookie"])(Visit)

@@ -151,7 +151,7 @@ def governed(type: str, at: int, *, sign: int = 1, origin: int = 0, **record: An
 
 
 def test_a_profile_is_made_of_all_records_of_its_subjects() -> None:
-    profiles = Profiles(PLAN.projections[0], {PLAN.governed(s): s for s in PLAN.sources})
+    profiles = Profiles(PLAN, PLAN.projections[0])
 
     def visit(subject: str, second: int, page: str) -> None:
         ts = f"2026-11-02T09:00:{second:02d}Z"

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from c360.governance.names import Names
 from c360.identity.facts import CANNOT, LINK
 from c360.identity.namespace import TWIN, shown, shown_reason
 from c360.identity.rules import OK, SHARED, Key, namespace_of
 from c360.ops.identity.graph import Graph, Step, is_own, label_of, said
+from c360.ops.profiles import NO_NAMES
 from c360.plan import Identity, Plan
 
 LISTED = 100  # of those who have one value
@@ -33,9 +35,9 @@ def meaning(reason: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------- show
-def show(plan: Plan, identity: Identity, graph: Graph, typed: str) -> dict[str, Any]:
+def show(plan: Plan, identity: Identity, graph: Graph, typed: str, names: Names = NO_NAMES) -> dict[str, Any]:
     """The profile of an identifier, or why there is none, with all that its subjects are linked to."""
-    node = label_of(plan, typed)
+    node = label_of(plan, typed, names)
     profile = graph.profile_of.get(node)
     twin = TWIN + node
     holders = sorted({*graph.holders.get(node, ()), *graph.holders.get(twin, ())} - {node})
@@ -109,9 +111,9 @@ def separations(graph: Graph, subjects: Iterable[Key]) -> list[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- why
-def why(plan: Plan, identity: Identity, graph: Graph, a: str, b: str) -> dict[str, Any]:
+def why(plan: Plan, identity: Identity, graph: Graph, a: str, b: str, names: Names = NO_NAMES) -> dict[str, Any]:
     """The chain of evidence between two; where they are not one, the refused links on the best way there is."""
-    one, two = label_of(plan, a), label_of(plan, b)
+    one, two = label_of(plan, a, names), label_of(plan, b, names)
     profiles = [graph.profile_of.get(node) for node in (one, two)]
     same = one == two or (profiles[0] is not None and profiles[0] == profiles[1])
     path = graph.path(one, two)

@@ -16,12 +16,13 @@ from c360.agents.wire import ACTOR, REASON
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster, Headers
 from c360.errors import Misfit, NeedsOperator, UsageError
+from c360.governance.names import Names
 from c360.identity.facts import LINK, OPERATORS, Claim, Fact, Kind, decode_fact, encode_fact, join
 from c360.identity.namespace import TWIN
 from c360.identity.resolve import Evidence, Standing, resolve
 from c360.identity.rules import OK, Key, Rules
 from c360.identity.whole import Said, evidence_of
-from c360.ops.profiles import normalized
+from c360.ops.profiles import NO_NAMES, normalized
 from c360.plan import OPERATOR, Identity, Plan
 
 _ANY_VALUE = encode_fact(Fact("", LINK, "", "", Claim(0)))[1]
@@ -238,12 +239,12 @@ class Graph:
 
 
 # -------------------------------------------------------------------------------------------------------------- names
-def label_of(plan: Plan, typed: str) -> Key:
+def label_of(plan: Plan, typed: str, names: Names = NO_NAMES) -> Key:
     """The node of an identifier as typed: the subject, where its namespace names subjects. Raises UsageError."""
     if typed.startswith(f"{OPERATOR}:"):
         return typed
     try:
-        return normalized(plan, typed)
+        return normalized(plan, typed, names)
     except Misfit as misfit:
         raise UsageError(f"{typed!r} identifies nobody: {misfit}") from None
 

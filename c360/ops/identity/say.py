@@ -14,11 +14,13 @@ from c360.agents.wire import ACTOR, REASON
 from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
+from c360.governance.names import Names
 from c360.identity.facts import CANNOT, OPERATORS, Claim, Fact, cannot, encode_fact, link
 from c360.identity.namespace import shown_reason
 from c360.identity.rules import Key, namespace_of
 from c360.ops.audit import Told
 from c360.ops.identity.graph import Facts, Graph, label_of
+from c360.ops.profiles import NO_NAMES
 from c360.ops.records import Message
 from c360.plan import OPERATOR, Identity, Plan
 
@@ -48,12 +50,20 @@ class Saying:
 
 
 def plan_saying(
-    plan: Plan, identity: Identity, facts: Facts, what: What, typed: tuple[str, str], *, undo: bool, now_ms: int
+    plan: Plan,
+    identity: Identity,
+    facts: Facts,
+    what: What,
+    typed: tuple[str, str],
+    *,
+    undo: bool,
+    now_ms: int,
+    names: Names = NO_NAMES,
 ) -> Saying:
     """What is to be written, and what profiles there are then. Raises UsageError where the two are not two subjects, or
     there is nothing to undo."""
     graph = Graph(facts, identity.rules)
-    one, two = sorted(subject_of(plan, graph, name) for name in typed)
+    one, two = sorted(subject_of(plan, graph, name, names) for name in typed)
     if one == two:
         raise UsageError(f"{typed[0]} and {typed[1]} are both {one}, so there is nothing to {what}")
     said = separating(facts, one, two) if what == "separate" else joining(one, two)
@@ -85,9 +95,9 @@ def joining(one: Key, two: Key) -> list[Fact]:
     return [link(one, value, OPERATORS, Claim(0)), link(two, value, OPERATORS, Claim(0))]
 
 
-def subject_of(plan: Plan, graph: Graph, typed: str) -> Key:
+def subject_of(plan: Plan, graph: Graph, typed: str, names: Names = NO_NAMES) -> Key:
     """The subject that is typed, or the only one that has the identifier. Raises UsageError, naming those who have it."""
-    label = label_of(plan, typed)
+    label = label_of(plan, typed, names)
     if namespace_of(label) in plan.subject_kinds:
         return label
     holders = graph.holders.get(label, [])

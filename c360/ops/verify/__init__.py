@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from c360.engine.state import Positions
 from c360.engine.transport import TP, Cluster
+from c360.errors import UsageError
+from c360.governance.names import Vault
+from c360.ops.dlq import open_letter
+from c360.ops.keys import opener_of
 from c360.ops.verify.govern import GovernCheck
 from c360.ops.verify.identity import IdentityCheck
 from c360.ops.verify.links import Links, LinksCheck
@@ -18,21 +23,35 @@ from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.projection import ProjectionCheck
 from c360.ops.verify.report import Findings, Report
 from c360.plan import Plan
+from c360.testing.oracle.sealing import Sight
 
 __all__ = ["Findings", "Report", "verify"]
 
 LOOKS = 3  # times that tasks which move are looked at
 
 
-def verify(plan: Plan, cluster: Cluster, agents: Sequence[str], *, archive: Sequence[Path] = ()) -> Report:
+def verify(
+    plan: Plan,
+    cluster: Cluster,
+    agents: Sequence[str],
+    *,
+    archive: Sequence[Path] = (),
+    vault: Vault | None = None,
+) -> Report:
     """Recompute what these agents ("govern", "identity@1", "customer@1"; none named: all) must have written, and compare.
 
     `archive`: JSON lines as for `c360 load` with raw records that retention has cut. They are placed by their key, in
     order, from offset 0 on, so the topic must have been filled by plain producers; where that does not meet the log,
-    they are not used. Raises UsageError for an unknown agent, BrokerAway where a transaction stays open.
+    they are not used. `vault`: of an app that needs keys, to look at what govern writes. Raises UsageError for an unknown
+    agent, BrokerAway where a transaction stays open.
     """
     for name in agents:
         plan.agent(name)
+    sight = None if vault is None else _sight(plan, cluster, vault)
+    if sight is None and plan.needs_keys and (not agents or "govern" in agents):
+        raise UsageError(
+            "nobody can tell without the master key what govern must write of this app: set C360_KEYS, or name other agents"
+        )
     log = Log(cluster)
     try:
         dead = DeadLetters(log, plan.dlq)
@@ -41,7 +60,7 @@ def verify(plan: Plan, cluster: Cluster, agents: Sequence[str], *, archive: Sequ
         found = {}
         for name in agents or [a.name for a in plan.agents]:
             findings = Findings()
-            for changelogs, look in _checks(plan, name, log, dead, archived, links):
+            for changelogs, look in _checks(plan, name, log, dead, archived, links, sight):
                 findings.add(steady(log, changelogs, look))
             found[name] = findings
         return Report(found)
@@ -49,16 +68,30 @@ def verify(plan: Plan, cluster: Cluster, agents: Sequence[str], *, archive: Sequ
         log.reader.close()
 
 
+def _sight(plan: Plan, cluster: Cluster, vault: Vault) -> Sight:
+    """With the keys that there are when it begins."""
+    opener = opener_of(plan, cluster, vault)
+
+    def opened(value: Any, subject: str, field: str) -> bytes:
+        return opener.open(value, subjects=(subject,), fields=(field,), complete=True)
+
+    def letter(value: Any) -> tuple[bytes | None, bytes | None]:
+        found = open_letter(value, opener)
+        return found.key, found.value
+
+    return Sight(vault.names.token, opened, letter)
+
+
 Look = Callable[[Mapping[TP, Positions]], Findings]
 
 
 def _checks(
-    plan: Plan, agent: str, log: Log, dead: DeadLetters, archive: Archive, links: Links | None
+    plan: Plan, agent: str, log: Log, dead: DeadLetters, archive: Archive, links: Links | None, sight: Sight | None
 ) -> Iterator[tuple[list[TP], Look]]:
     """What is to be looked at of an agent: changelogs of tasks that must not commit meanwhile, and the look."""
     if agent == "govern":
         for source in plan.sources:
-            check = GovernCheck(plan, source, log, dead, archive, links)
+            check = GovernCheck(plan, source, log, dead, archive, links, sight)
             yield log.partitions(plan.govern_changelog(source)), check.look
         if links is not None:
             all_tasks = [tp for source in plan.sources for tp in log.partitions(plan.govern_changelog(source))]

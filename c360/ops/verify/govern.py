@@ -28,8 +28,10 @@ from c360.testing.oracle.governed import (
 )
 from c360.testing.oracle.links import Slot, newest
 from c360.testing.oracle.plain import parse
+from c360.testing.oracle.sealing import Sight, shut_of
 
 REPLAY_OFFSET, REPLAY_TIME = "c360-origin", "c360-time"  # headers of a replayed misfit: its raw offset and timestamp
+SEALED = "c360-sealed"  # header of one whose value is the sealed raw record
 
 
 class Actual(NamedTuple):
@@ -56,13 +58,22 @@ class GovernCheck:
     """The governed records, dead letters and link facts of one source."""
 
     def __init__(
-        self, plan: Plan, source: Source, log: Log, dead: DeadLetters, archive: Archive, links: Links | None
+        self,
+        plan: Plan,
+        source: Source,
+        log: Log,
+        dead: DeadLetters,
+        archive: Archive,
+        links: Links | None,
+        sight: Sight | None,
     ) -> None:
-        """`links`: None where the app has no identity."""
+        """`links`: None where the app has no identity. `sight`: of an app that needs keys."""
         self.plan, self.source, self.log, self.dead, self.archive, self.links = plan, source, log, dead, archive, links
         self.output = plan.governed(source)
-        self.events = Events(source, plan)
-        self.rows = Rows(source, plan)
+        self.events = Events(source, plan, sight)
+        self.rows = Rows(source, plan, sight)
+        self.sight = sight
+        self.shut = {declared.name: shut_of(plan, source, declared) for declared in source.types}
 
     def look(self, positions: Mapping[TP, Positions]) -> Findings:
         out = Findings()
@@ -96,7 +107,14 @@ class GovernCheck:
                 offset, at = int(headers[REPLAY_OFFSET]), int(headers[REPLAY_TIME])
             except (KeyError, ValueError):
                 continue
-            replays.setdefault(offset, []).append(Delivery(entry.key, entry.value, at))
+            key, value = entry.key, entry.value
+            if SEALED in headers:
+                try:
+                    assert self.sight is not None
+                    key, value = self.sight.letter(parse(value or b""))
+                except Exception:  # govern leaves out what it cannot open, whatever is wrong with it
+                    continue
+            replays.setdefault(offset, []).append(Delivery(key, value, at))
         start = self.log.start(tp)
         archived = self.archive.before(tp, start) if start else []
         if archived is None:
@@ -121,7 +139,7 @@ class GovernCheck:
         for entry in self.log.read(self.log.partitions(self.output)):
             key = entry.key or b""
             try:
-                (partition, offset), effect = read_governed(self.source, key, entry.value or b"")
+                (partition, offset), effect = read_governed(self.source, key, entry.value or b"", self.shut, self.sight)
             except Exception:  # whatever is wrong with it: no agent can have written it
                 out.differ("altered", entry.tp, entry.offset, key)
                 continue

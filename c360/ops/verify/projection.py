@@ -35,7 +35,7 @@ class ProjectionCheck:
         out = Findings()
         for task in positions.values():
             out.positions |= partitions_of(task.positions)
-        profiles = Profiles(self.projection, self.sources)
+        profiles = Profiles(self.plan, self.projection)
         for topic in self.sources:
             for partition in self.partitions:
                 self._fold(TP(topic, partition), profiles, out)

@@ -27,6 +27,7 @@ from c360.testing.oracle.envelope import Position, read_change, unsent
 from c360.testing.oracle.links import Linking, Slot, row_source
 from c360.testing.oracle.plain import parse, parse_payload, simple, written
 from c360.testing.oracle.profiles import as_json
+from c360.testing.oracle.sealing import Shut, Sight, as_sealed, at_place, clear_label, label_in, shut_of
 from c360.testing.oracle.values import (
     NoFit,
     at_path,
@@ -40,7 +41,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 AHEAD = 5 * 60_000  # ms that an event's time may be after its append time
 LARGEST = 1_000_000  # bytes of a governed record; a larger one is a misfit
-LABEL = 512
 
 
 # --------------------------------------------------------------------------------------------------------- the input
@@ -111,18 +111,15 @@ class Expected:
 
 
 # ------------------------------------------------------------------------------------------------- parts of a record
-def label(namespace: Namespace, value: str) -> str:
-    canonical = namespace.normalize(value)
-    if canonical is None:
-        raise NoFit
-    text = f"{namespace.name}:{canonical}"
-    if len(text) > LABEL or "\x00" in text:
-        raise NoFit
-    return text
-
-
 def digest(*parts: Any) -> str:
     return sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Named(NamedTuple):
+    """A subject's label, and whether its value is hidden and says nothing: then it joins nobody."""
+
+    label: str
+    nobody: bool
 
 
 class TypeOracle:
@@ -131,20 +128,28 @@ class TypeOracle:
     The id of a row is govern's own name for its primary key; nothing reads it, so it is not compared.
     """
 
-    def __init__(self, source: Source, declared: SourceType, plan: Plan) -> None:
+    def __init__(self, source: Source, declared: SourceType, plan: Plan, sight: Sight | None) -> None:
         self.source, self.declared, self.identifiers = source, declared, plan.identifiers
-        self.linking = Linking(plan)
+        self.linking, self.sight = Linking(plan, sight), sight
+        self.shut = shut_of(plan, source, declared)
         self.annotations = {f.name: f.annotation for f in fields_of(declared.record)}
         self.enrichments = [e for e in source.enrichments if e.record is declared.record]
 
-    def subject(self, record: Record, key: bytes | None) -> str:
+    def subject(self, record: Record, key: bytes | None) -> Named:
+        tenant = None if self.source.tenant is None else getattr(record, self.source.tenant) or ""
         for name in self.declared.subject:
             value = getattr(record, name)
             if value is not None:
-                return label(self.identifiers[without_none(self.annotations[name])], value)
+                return self._named(self.identifiers[without_none(self.annotations[name])], value, tenant)
         if self.source.key is None or key is None:
             raise NoFit
-        return label(self.source.key, key.decode())
+        return self._named(self.source.key, key.decode(), tenant)
+
+    def _named(self, namespace: Namespace, value: str, tenant: Any) -> Named:
+        clear = clear_label(namespace, value, tenant)
+        hidden = namespace.personal or tenant is not None
+        nobody = hidden and self.linking.blocked_everywhere(clear_label(namespace, value))
+        return Named(label_in(self.sight, namespace, clear), nobody)
 
     def time(self, record: Record, otherwise: int, append: int) -> int:
         value = getattr(record, self.declared.at) if self.declared.at is not None else None
@@ -153,20 +158,22 @@ class TypeOracle:
 
     def effect(self, record: Record, event_id: str | None, at: int, key: bytes | None, append: int) -> Effect:
         """The governed record of a record. Raises NoFit, or what a function of the user raises."""
-        subject = self.subject(record, key)
+        subject = self.subject(record, key).label
         enriched = {e.name: as_json(value) for e in self.enrichments if (value := e.function(record)) is not None}
         said = {"type": self.declared.name, "id": event_id, "at": at, "cause": append, "origin": [0, 0],
                 "enriched": enriched, "record": as_json(record)}  # fmt: skip
-        if len(written(said).encode()) > LARGEST:
+        if len(written(as_sealed(said, self.shut, subject)).encode()) > LARGEST:
             raise NoFit
         content = digest(
-            self.declared.name, event_id, at, 0, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
+            self.declared.name, event_id, at, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
         )
         return Effect(1, append, Content(subject, content))
 
-    def links(self, record: Record, effect: Effect) -> list[Link]:
+    def links(self, record: Record, key: bytes | None) -> list[Link]:
         """What the record says that its subject has. Raises what a function of the user raises."""
-        subject = effect.content.subject
+        subject, nobody = self.subject(record, key)
+        if nobody:
+            return []
         return [(subject, label) for label in self.linking.labels(self.source, record, subject)]
 
 
@@ -183,17 +190,28 @@ def enriched_meaning(enriched: Mapping[str, Any], enrichments: Iterable[Enrichme
     return sorted(found.items())
 
 
-def read_governed(source: Source, key: bytes, value: bytes) -> tuple[tuple[int, int], Effect]:
-    """Origin (raw partition, offset) and effect of an actual governed record. A broken one raises anything."""
+def read_governed(
+    source: Source, key: bytes, value: bytes, shut: Mapping[str, Sequence[Shut]], sight: Sight | None
+) -> tuple[tuple[int, int], Effect]:
+    """Origin (raw partition, offset) and effect of an actual governed record. A broken one raises anything.
+
+    `shut`: by record type, what must be sealed.
+    """
     said = parse(value)
     declared = next(t for t in source.types if t.name == said["type"])
+    for place in shut[said["type"]]:
+        assert sight is not None
+
+        def opened(value: Any, field: str = place.field) -> Any:
+            return parse(sight.open(value, key.decode(), field))
+
+        said = at_place(said, place.path, opened)
     record = record_from_governed(declared.record, said["record"])
     enrichments = [e for e in source.enrichments if e.record is declared.record]
     content = digest(
         said["type"],
         said.get("id") if source.kind == "events" else None,
         said["at"],
-        said.get("mask", 0),
         said.get("life", 0),
         enriched_meaning(simple(said.get("enriched", {})), enrichments),
         meaning(record),
@@ -240,9 +258,9 @@ def claims(declared: SourceType, payload: Any) -> bool:
 class Events:
     """A source of events."""
 
-    def __init__(self, source: Source, plan: Plan) -> None:
+    def __init__(self, source: Source, plan: Plan, sight: Sight | None = None) -> None:
         self.source = source
-        self.types = [TypeOracle(source, t, plan) for t in source.types]
+        self.types = [TypeOracle(source, t, plan, sight) for t in source.types]
 
     def expected(self, arrivals: Iterable[Arrival], *, whole: bool = True) -> Expected:
         """All that must come of these raw records, in offset order; `whole`: from the first of their partition on."""
@@ -292,10 +310,12 @@ class Events:
             event_id = None if said is None else str(said)
             at = kind.time(record, delivery.time, delivery.time)
             effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
-            links = kind.links(record, effect)
+            links = kind.links(record, delivery.key)
         except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
             return None
         facts = [(Slot(s, "link", label, self.source.name), Claim(-at, first_seen=at)) for s, label in links]
+        if event_id is not None and self.source.tenant is not None:
+            event_id = f"{getattr(record, self.source.tenant)}\0{event_id}"  # tenants may use the same ones
         return (None if event_id is None else (kind.declared.name, event_id)), effect, facts
 
 
@@ -320,9 +340,9 @@ def same_row(held: Row, effect: Effect, record: Record) -> bool:
 class Rows:
     """A source of rows of one table."""
 
-    def __init__(self, source: Source, plan: Plan) -> None:
+    def __init__(self, source: Source, plan: Plan, sight: Sight | None = None) -> None:
         self.source, self.declared = source, source.types[0]
-        self.type = TypeOracle(source, self.declared, plan)
+        self.type = TypeOracle(source, self.declared, plan, sight)
 
     def expected(self, arrivals: Sequence[Arrival], truncates: Sequence[Truncated] = ()) -> Expected:
         """All that must come of these raw records, given in offset order from the beginning of their partition.
@@ -399,7 +419,7 @@ class Rows:
         record = kind(**sent, **{name: getattr(held.record, name) for name in missing} if held is not None else {})
         at = self.type.time(record, change.at_ms, delivery.time)
         effect = self.type.effect(record, None, at, delivery.key, delivery.time)
-        links = self.type.links(record, effect)
+        links = self.type.links(record, delivery.key)
         if change.snapshot and held is not None and same_row(held, effect, record):
             rows[change.row_id] = held._replace(position=change.position)
             return [], []

@@ -17,8 +17,9 @@ from c360.declare import LinkField, Source
 from c360.identity.facts import Claim
 from c360.identity.namespace import Namespace
 from c360.plan import Plan
+from c360.testing.oracle.sealing import Sight, clear_label, label_in
+from c360.testing.oracle.values import NoFit
 
-LABEL = 512
 OPERATOR = "operator"  # the source of what people said
 OWN = "="  # the source of a subject's link to its own twin
 OWN_CLAIM = Claim(0)
@@ -74,7 +75,8 @@ def says_nothing(value: str, blocked: Iterable[str]) -> bool:
 class Linking:
     """What the declarations of an app say of links."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, sight: Sight | None = None) -> None:
+        self.sight = sight
         self.fields: Mapping[type, Sequence[LinkField]] = plan.links_of
         self.blocked = [identity.rules.blocked for identity in plan.identities]
         self.twins = plan.subject_kinds
@@ -82,9 +84,10 @@ class Linking:
     def labels(self, source: Source, record: Record, subject: str) -> list[str]:
         """The identifiers of a record's subject, each once. Raises what a function of the user raises."""
         found: list[str] = []
+        tenant = None if source.tenant is None else getattr(record, source.tenant)
         for link in self.fields.get(type(record), ()):
             for value in self._values(source, record, link):
-                label = self._label(link.namespace, value)
+                label = self._label(link.namespace, value, tenant)
                 if label is not None and label not in found and label != "=" + subject:
                     found.append(label)
         return found
@@ -99,13 +102,17 @@ class Linking:
         several = list(value) if link.many and value is not None else [value]
         return [v for v in several if v is not None]
 
-    def _label(self, namespace: Namespace, value: Any) -> str | None:
+    def blocked_everywhere(self, clear: str) -> bool:
+        """Whether every rule set blocks the value of a label in clear."""
+        return all(says_nothing(clear.split(":", 1)[1], patterns) for patterns in self.blocked) and bool(self.blocked)
+
+    def _label(self, namespace: Namespace, value: Any, tenant: Any = None) -> str | None:
         """None for a value that the namespace refuses, or that every rule set blocks."""
-        canonical = namespace.normalize(value)
-        if canonical is None or all(says_nothing(canonical, patterns) for patterns in self.blocked):
-            return None
-        label = f"{namespace.name}:{canonical}"
-        if len(label) > LABEL or "\x00" in label:
+        try:
+            if self.blocked_everywhere(clear_label(namespace, value)):
+                return None
+            label = label_in(self.sight, namespace, clear_label(namespace, value, tenant))
+        except NoFit:
             return None
         return "=" + label if namespace.name in self.twins else label
 

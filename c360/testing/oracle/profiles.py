@@ -2,7 +2,9 @@
 
 The meaning of attributes is section 2 of the design's PROJECTION page. Of rows the list holds what is live: a record
 that was taken back is taken off it. `as_of` is the newest time ever seen, also of what was taken back. Who has nothing
-live is not listed.
+live is not listed. What a purpose sees is the same, made of the records of the sources that permit it.
+
+A sealed value is JSON like any other: `{"~sealed": …, "subject": …}`. Nobody looks into it here.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from enum import Enum
@@ -23,7 +25,9 @@ from uuid import UUID
 
 import msgspec
 
+from c360.codecs.record import fields_of
 from c360.declare import AttributeDeclaration, Input, ProjectionDeclaration, Source
+from c360.plan import Plan, class_of_field, class_of_input, classes_of
 from c360.profile.attribute import Attribute
 from c360.testing.oracle.plain import Written, canonical, decimal_text, parse, simple, time_text, written
 from c360.testing.oracle.values import record_from_governed
@@ -32,7 +36,10 @@ DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 DIGITS = 400  # a number with more digits before its point, or more zeros after it, is taken by no attribute
-LISTED = 100  # subjects and identifiers of a profile, the first of them
+LISTED, LISTED_TO_ASK = (
+    100,
+    2_000,
+)  # subjects and identifiers of a profile, the first of them; so many where people are asked
 WIDE = Context(prec=3000, Emax=10**6, Emin=-(10**6))
 
 
@@ -110,10 +117,16 @@ def _small_decimal(value: Decimal) -> Decimal:
     return value
 
 
-def read_input(attribute: Attribute, declaration: AttributeDeclaration, item: Input, said: Said) -> Any:
-    """What a governed record says about an attribute, None for nothing. Raises Unfit, or what the condition raises."""
-    if declaration.where is not None and not declaration.where(record_from_governed(item.record, said.json["record"])):
-        return None
+def read_input(
+    attribute: Attribute, declaration: AttributeDeclaration, item: Input, said: Said, shut: Collection[str]
+) -> Any:
+    """What a governed record says about an attribute, None for nothing. Raises Unfit, or what the condition raises.
+
+    `shut`: fields that are sealed, so that no condition may look at them."""
+    if declaration.where is not None:
+        record = record_from_governed(item.record, said.json["record"], shut)
+        if not declaration.where(record):
+            return None
     if item.name is None:
         return True
     part = said.json.get("enriched", {}) if item.enriched else said.json["record"]
@@ -214,11 +227,19 @@ def _counted(a: Attribute, live: Sequence[Found]) -> Any:
 # ------------------------------------------------------------------------------------------------------ the profile
 @dataclass
 class Subject:
-    """All records of one subject that its projection looks at."""
+    """All records of one subject that its projection looks at, also those that were taken back."""
 
     live: Counter[str]
     records: dict[str, tuple[Said, list[tuple[int, Found]]]]  # by content; attribute's index and what it found
-    as_of: int
+
+    def seen(self, purpose: str | None) -> Subject | None:
+        """The part of it that a purpose may see; None: nothing ever was. Purpose None: all."""
+        seen = {c: r for c, r in self.records.items() if purpose is None or purpose in r[0].source.purposes}
+        return Subject(Counter({content: self.live[content] for content in seen}), seen) if seen else None
+
+    @property
+    def as_of(self) -> int:
+        return max(said.at for said, _ in self.records.values())
 
 
 class Member(NamedTuple):
@@ -231,11 +252,30 @@ class Member(NamedTuple):
 class Profiles:
     """The profiles of one partition or several. Feed it every governed record up to the positions, then ask."""
 
-    def __init__(self, projection: ProjectionDeclaration, sources: Mapping[str, Source]) -> None:
-        """`sources`: by governed topic."""
+    def __init__(self, plan: Plan, projection: ProjectionDeclaration) -> None:
         self.projection = projection
-        self.sources = sources
+        self.sources = {plan.governed(source): source for source in plan.sources_of(projection)}
         self.subjects: dict[str, Subject] = {}
+        self.listed = LISTED_TO_ASK if any(plan.purposes.by_name[p].asks for p in projection.purposes) else LISTED
+        inputs = [declaration.inputs for declaration in projection.declarations]
+        self.attributes = [
+            replace(a, type="json") if any(class_of_input(plan, item) is not None for item in items) else a
+            for a, items in zip(projection.attributes, inputs, strict=True)
+        ]
+        self.visible = {  # by purpose, the attributes that something it may use can fill
+            purpose: [
+                a.name
+                for a, items in zip(projection.attributes, inputs, strict=True)
+                if any(purpose in plan.source_of(item.record).purposes for item in items)
+            ]
+            for purpose in projection.purposes
+        }
+        self.sealed = classes_of(plan, projection).keys()
+        self.shut = {
+            t.record: [f.name for f in fields_of(t.record) if class_of_field(plan, t.record, f.name) is not None]
+            for source in self.sources.values()
+            for t in source.types
+        }
 
     def add(self, topic: str, key: bytes, value: bytes) -> bool:
         """A governed record. False: the projection cannot take it, or a condition of the user raised."""
@@ -248,8 +288,7 @@ class Profiles:
         if found is None:
             return True
         content = said.content()
-        subject = self.subjects.setdefault(key.decode(), Subject(Counter(), {}, said.at))
-        subject.as_of = max(subject.as_of, said.at)
+        subject = self.subjects.setdefault(key.decode(), Subject(Counter(), {}))
         subject.live[content] += said.sign
         subject.records[content] = (said, found)
         return True
@@ -259,12 +298,12 @@ class Profiles:
         record = next(t.record for t in said.source.types if t.name == said.json["type"])
         used = False
         found = []
-        for index, (a, d) in enumerate(zip(self.projection.attributes, self.projection.declarations, strict=True)):
+        for index, (a, d) in enumerate(zip(self.attributes, self.projection.declarations, strict=True)):
             for rank, item in enumerate(d.inputs):
                 if item.record is not record:
                     continue
                 used = True
-                value = read_input(a, d, item, said)
+                value = read_input(a, d, item, said, self.shut[record])
                 if value is not None:
                     found.append((index, Found(said.source.kind == "rows", rank, said.at, value)))
         if used and not date.min <= _day(said.at) <= date.max:
@@ -282,39 +321,66 @@ class Profiles:
             members.setdefault(known.get(name, Member(name)).profile, {})[name] = subject
         found = {}
         for profile, those in members.items():
-            live = [name for name, subject in those.items() if subject.live.total() > 0]
-            labels = {label for name in live for label in (name, *known.get(name, Member(name)).identifiers)}
-            if live:
-                key = profile.encode()
-                found[key] = written(self._profile(profile, those.values(), live, labels, today(key))).encode()
+            key = profile.encode()
+            whole = self._seen(those, known, today(key), None)
+            if whole is not None:
+                found[key] = written(
+                    self._record(profile, whole, self._views(those, known, today(key), whole))
+                ).encode()
         return found
 
-    def _profile(
-        self, name: str, members: Iterable[Subject], live: Iterable[str], labels: Iterable[str], today: int
+    def _views(
+        self, members: Mapping[str, Subject], known: Mapping[str, Member], today: int, whole: Mapping[str, Any]
     ) -> dict[str, Any]:
+        """What purposes see that is other than the whole."""
+        views: dict[str, Any] = {}
+        for purpose in self.projection.purposes:
+            seen = self._seen(members, known, today, purpose)
+            if seen is None:
+                views[purpose] = None
+            elif written(seen) != written(whole):
+                visible = {name: seen["attributes"][name] for name in self.visible[purpose]}
+                views[purpose] = {**seen, "attributes": visible}
+        return views
+
+    def _seen(
+        self, members: Mapping[str, Subject], known: Mapping[str, Member], today: int, purpose: str | None
+    ) -> dict[str, Any] | None:
+        """What a purpose sees of a profile, None: all; None where nobody in it has anything live for it."""
+        seen = {name: part for name, subject in members.items() if (part := subject.seen(purpose)) is not None}
+        live = sorted(name for name, subject in seen.items() if subject.live.total() > 0)
+        if not live:
+            return None
         attributes: dict[str, Any] = {}
-        for index, a in enumerate(self.projection.attributes):
+        for index, a in enumerate(self.attributes):
             found = [
                 f
-                for subject in members
+                for subject in seen.values()
                 for content, (_, each) in subject.records.items()
                 for i, f in each
                 if i == index
                 for _ in range(subject.live[content])
             ]
             attributes[a.name] = value_of(a, found, today)
-        subjects = sorted(live)
+        labels = {label for name in live for label in (name, *known.get(name, Member(name)).identifiers)}
         return {
+            "subjects": live[: self.listed],
+            "subjects_total": len(live),
+            "identifiers": sorted(labels)[: self.listed],
+            "attributes": attributes,
+            "as_of": as_of_text(max(subject.as_of for subject in seen.values())),
+        }
+
+    def _record(self, name: str, whole: Mapping[str, Any], views: Mapping[str, Any]) -> dict[str, Any]:
+        record = {
             "profile_id": name,
             "projection": self.projection.name,
             "version": self.projection.version,
             "purpose": None,
-            "subjects": subjects[:LISTED],
-            "subjects_total": len(subjects),
-            "identifiers": sorted(labels)[:LISTED],
-            "attributes": attributes | derived_values(self.projection, attributes),
-            "as_of": as_of_text(max(subject.as_of for subject in members)),
+            **whole,
         }
+        record["attributes"] = whole["attributes"] | derived_values(self.projection, whole["attributes"], self.sealed)
+        return record | ({"views": views} if views else {})
 
 
 def _day(at: int) -> date:
@@ -331,15 +397,33 @@ def as_of_text(at: int) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- derived
-def derived_values(projection: ProjectionDeclaration, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user's `@derived` functions say of these values; null where one raises."""
-    instance = projection.record(**{a.name: as_python(a, attributes[a.name]) for a in projection.attributes})
+class Unknown(Exception):
+    """A derived value looked at what is sealed."""
+
+
+def derived_values(
+    projection: ProjectionDeclaration, attributes: Mapping[str, Any], sealed: Collection[str]
+) -> dict[str, Any]:
+    """What the user's `@derived` functions say of these values; null where one raises; not there where it looked at one that
+    is sealed."""
+    looked: list[str] = []
+
+    def refuse(name: str) -> Any:
+        looked.append(name)
+        raise Unknown
+
+    refusing = {name: property(lambda self, name=name: refuse(name)) for name in sealed}  # type: ignore[misc]
+    made = type(projection.record.__name__, (projection.record,), refusing)
+    instance = made(**{a.name: as_python(a, attributes[a.name]) for a in projection.attributes if a.name not in sealed})
     values: dict[str, Any] = {}
     for name in projection.derived:
+        looked.clear()
         try:
-            values[name] = as_json(getattr(instance, name))
+            value = as_json(getattr(instance, name))
         except Exception:  # the user's code: the profile has null there
-            values[name] = None
+            value = None
+        if not looked:
+            values[name] = value
     return values
 
 

@@ -7,10 +7,11 @@ for it, and an identifier is, since databases number them.
 from __future__ import annotations
 
 import base64
+import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation
 from enum import Enum
@@ -271,15 +272,32 @@ def fit_field(field: FieldInfo, said: Any) -> Any:
     raise NoFit
 
 
-def record_from_governed(record: type[Record], said: Mapping[str, Any]) -> Record:
-    """The record inside of a governed record: fields by their names. Raises NoFit when it is none."""
+def record_from_governed(record: type[Record], said: Mapping[str, Any], shut: Collection[str] = ()) -> Any:
+    """The record inside of a governed record: fields by their names. Raises NoFit when it is none.
+
+    With fields that are `shut` it is something that looks like one, and raises NoFit where one of these is looked at.
+    """
     values, defaults = {}, defaults_of(record)
     for field in fields_of(record):
+        if field.name in shut:
+            continue
         if field.name in said:
             values[field.name] = fit(field.annotation, said[field.name], record_from_governed)
         else:
             values[field.name] = defaults.get(field.name)
-    return record(**values)
+    return _without(record, values, shut) if shut else record(**values)
+
+
+def _without(record: type[Record], values: Mapping[str, Any], shut: Collection[str]) -> Any:
+    def refuse(self: Any) -> Any:
+        raise NoFit
+
+    own = {name: value for base in reversed(record.__mro__) if issubclass(base, Record) for name, value in vars(base).items()
+           if isinstance(value, property | staticmethod | classmethod) or inspect.isfunction(value)}  # fmt: skip
+    stand_in = type(record.__name__, (), own | dict.fromkeys(shut, property(refuse)))()
+    for name, value in values.items():
+        setattr(stand_in, name, value)
+    return stand_in
 
 
 # ---------------------------------------------------------------------------------------------------- comparison

@@ -1,0 +1,312 @@
+"""What purposes see of profiles, on the production engine: the oracle's bytes, whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from operator import attrgetter
+from random import Random
+from typing import Any
+
+import pytest
+
+from c360 import App, Personal, Projection, Record, count
+from c360.agents import folding, projection, render
+from c360.agents.render import Renderer
+from tests.mutant import Mutant
+from tests.testing.views import PEOPLE, Bench, bare, sealed, shop, some_records
+
+ANN, BOB, CID, DAN = PEOPLE
+APP, BARE = shop(), bare()
+
+
+@pytest.fixture
+def t() -> Iterator[Bench]:
+    with Bench(APP) as driver:
+        yield driver
+
+
+def name(subject: str, value: str) -> dict[str, str]:
+    return sealed(subject, "Click.name", value)
+
+
+def click(t: Bench, subject: str, page: str = "/", said: str | None = None, **more: Any) -> None:
+    t.govern("Click", subject, page=page, email=None, name=said and name(subject, said), **more)
+
+
+def test_where_a_purpose_sees_less_the_record_says_what_it_sees(t: Bench) -> None:
+    click(t, ANN, "/a", "Ann")
+    t.govern("Log", ANN, page="/secret", name=sealed(ANN, "Log.name", "Anna"), at=t.now_ms + 1000)
+    record = t.shown(ANN)
+    assert record["attributes"]["pages"] == ["/a", "/secret"]
+    assert list(record["views"]) == ["ads", "care", "stats"]
+    assert record["views"]["care"] is None  # no order: nothing of this profile may be used for it
+    seen = record["views"]["ads"]
+    assert (seen["subjects"], seen["subjects_total"], seen["identifiers"]) == ([ANN], 1, [ANN])
+    assert (seen["as_of"], record["as_of"]) == ("2026-11-02T09:00:00Z", "2026-11-02T09:00:01Z")
+    assert (seen["attributes"]["pages"], seen["attributes"]["name"]) == (["/a"], name(ANN, "Ann"))
+    assert not seen["attributes"].keys() & {
+        "logs",
+        "logged",
+        "greeting",
+        "share",
+    }  # what it may not see, what is derived
+    t.verify("customer@1")
+
+
+def test_where_all_see_the_whole_the_record_is_that_of_an_app_without_purposes(t: Bench) -> None:
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    record = t.shown(ANN)
+    assert "views" not in record
+    assert record["attributes"]["spend"] == "9.50"
+    t.verify("customer@1")
+
+
+def test_a_member_is_listed_for_those_who_may_know_of_it(t: Bench) -> None:
+    click(t, ANN)
+    t.govern("Log", BOB, page="/")
+    t.assign(ANN, 1, ANN, "email:~a")
+    t.assign(BOB, 1, ANN, "email:~b")
+    record = t.shown(ANN)
+    assert record["identifiers"] == sorted([ANN, BOB, "email:~a", "email:~b"])
+    assert record["views"]["ads"]["identifiers"] == sorted([ANN, "email:~a"])
+    assert record["views"]["ads"]["subjects"] == [ANN]
+    t.assign(BOB, 2, BOB)
+    assert "ads" not in t.shown(ANN)["views"]
+    assert t.shown(BOB)["views"] == {"ads": None, "care": None, "stats": None}
+    t.verify("customer@1")
+
+
+def test_a_profile_without_anything_live_is_gone_for_all(t: Bench) -> None:
+    row: dict[str, Any] = {"id": 1, "amount": "9.50", "note": None, "home": None, "day": None, "born": None}
+    t.govern("Order", ANN, **row)
+    assert ANN in t.profiles()
+    t.govern("Order", ANN, sign=-1, **row)
+    assert t.profiles() == {}
+    t.verify("customer@1")
+
+
+def test_windows_close_for_each_purpose(t: Bench) -> None:
+    click(t, ANN, said="Ann")
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    assert t.shown(ANN)["views"]["care"]["attributes"]["spend_3d"] == "9.50"
+    t.advance(timedelta(days=3))
+    record = t.shown(ANN)
+    assert (record["attributes"]["spend_3d"], record["attributes"]["often"]) == ("0.00", [])
+    assert record["views"]["care"]["attributes"]["spend_3d"] == "0.00"
+    t.verify("customer@1")
+
+
+def test_a_sealed_value_is_kept_and_compared_as_it_is(t: Bench) -> None:
+    click(t, ANN, "/a", "Ann")
+    click(t, ANN, "/a", "Ann")
+    click(t, ANN, "/", "Bob")
+    home = {"city": "Ghent", "street": sealed(ANN, "Order.home.street", "Kouter 1")}
+    born = sealed(ANN, "Order.born", '"1990-01-01"')
+    t.govern("Order", ANN, id=1, amount="1.00", note=None, home=home, day="2026-01-02", born=born, at=t.now_ms + 1)
+    attributes = t.shown(ANN)["attributes"]
+    assert attributes["often"] == [name(ANN, "Ann"), name(ANN, "Bob")]
+    assert attributes["kinds"] == 2
+    assert attributes["home"] == home
+    assert attributes["day"] == max(
+        ["2026-01-02", born], key=json.dumps
+    )  # of one time the greatest text, sealed or not
+    assert attributes["named"] == [name(ANN, "Ann")]
+    assert attributes["deep"] == 0
+    t.verify("customer@1")
+
+
+def test_what_is_derived_from_a_sealed_value_is_left_to_the_doors(t: Bench) -> None:
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    click(t, ANN, said="Ann")
+    attributes = t.shown(ANN)["attributes"]
+    assert "greeting" not in attributes
+    assert (attributes["share"], attributes["perhaps"]) == ("9.50", "few")
+    click(t, ANN)
+    click(t, ANN)
+    assert "perhaps" not in t.shown(ANN)["attributes"]  # now it would look at the name
+    assert t.topic("views.dlq") == []
+    t.verify("customer@1")
+
+
+def test_a_division_by_zero_is_still_told(t: Bench) -> None:
+    t.govern("Order", ANN, id=1, amount="9.50", note=None, home=None, day=None, born=None)
+    assert t.shown(ANN)["attributes"]["share"] is None
+    assert [letter["reason"] for letter in t.topic("views.dlq")] == ["derived-failed"]
+
+
+# ---------------------------------------------------------------------------------------- what differs in one thing only
+@pytest.fixture
+def b() -> Iterator[Bench]:
+    with Bench(BARE) as driver:
+        yield driver
+
+
+def view(b: Bench) -> Any:
+    """What a purpose sees, if it is other than all."""
+    b.verify("customer@1")
+    return b.shown(ANN).get("views", {}).get("ads", "the whole")
+
+
+def test_what_is_the_same_is_not_repeated(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", ANN, size=1)
+    assert view(b) == "the whole"
+
+
+def test_who_is_a_member_makes_a_difference(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", BOB, size=1, at=b.now_ms - 1)
+    b.assign(BOB, 1, ANN)
+    assert view(b)["subjects"] == [ANN]
+
+
+def test_the_newest_time_makes_a_difference(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", ANN, size=1, at=b.now_ms + 1)
+    assert view(b)["as_of"] == "2026-11-02T09:00:00Z"
+
+
+def test_how_a_number_is_written_makes_a_difference(b: Bench) -> None:
+    b.govern("Seen", ANN, size=1)
+    b.govern("Unseen", ANN, size=1.0)
+    assert repr(view(b)["attributes"]["size"]) == "1"
+    assert repr(b.shown(ANN)["attributes"]["size"]) == "1.0"
+
+
+LESS = test_where_a_purpose_sees_less_the_record_says_what_it_sees
+MEMBERS = test_a_member_is_listed_for_those_who_may_know_of_it
+DERIVED = test_what_is_derived_from_a_sealed_value_is_left_to_the_doors
+SEALED = test_a_sealed_value_is_kept_and_compared_as_it_is
+SAME, WHO = test_what_is_the_same_is_not_repeated, test_who_is_a_member_makes_a_difference
+TIME, SPELT = test_the_newest_time_makes_a_difference, test_how_a_number_is_written_makes_a_difference
+MUTANTS = [
+    (Mutant("all records may be used for all", folding, "mask_of", "if purpose in source.purposes", ""), LESS),
+    (Mutant("a bit is another purpose's", folding, "mask_of", "1 << i", "1 << (i + 1) % 3"), LESS),
+    (Mutant("purposes see the whole", Renderer, "_views", "if len(masks) == len(fragment):", "if True:"), LESS),
+    (Mutant("nothing is something", Renderer, "_views", "if not listing.total:", "if False:"), LESS),
+    (Mutant("all members are listed for all", Renderer, "_views", "else listings[i]", "else listings[0]"), MEMBERS),
+    (Mutant("members do not differ", Renderer, "_views", "(listings is None or listing == listings[0])", "True"), WHO),
+    (Mutant("times do not differ", Renderer, "_views", "cells[AS_OF] == whole[AS_OF]", "True"), TIME),
+    (Mutant("what is equal is the same", Renderer, "_views", "same_values(seen, values)", "seen == values"), SPELT),
+    (Mutant("what is the same is repeated", Renderer, "_views", "if not (alike and", "if True or (alike and"), SAME),
+    (Mutant("all attributes are shown", render, "sights_of", "if a.name in seen", ""), LESS),
+    (Mutant("who looks is not noticed", render, "derived_values", ".pop(_TOUCHED, False)", '.pop("", False)'), DERIVED),
+    (
+        Mutant("who looked once has always", render, "derived_values", ".pop(_TOUCHED, False)", ".get(_TOUCHED)"),
+        DERIVED,
+    ),
+    (Mutant("sealed values are text", projection, "stored", 'type="json"', "type=attribute.type"), SEALED),
+]
+
+
+@pytest.mark.parametrize(("mutant", "story"), MUTANTS, ids=lambda x: x.what if isinstance(x, Mutant) else "")
+def test_a_guard_taken_away_is_noticed(mutant: Mutant, story: Callable[[Bench], None]) -> None:
+    app = BARE if story in (SAME, WHO, TIME, SPELT) else APP
+    with Bench(app) as t:
+        story(t)
+    with mutant.at_work(), pytest.raises((AssertionError, TypeError, KeyError)):
+        story(Bench(app))
+
+
+# ------------------------------------------------------------------------------------------------------------- seeds
+ACCIDENTS: dict[str, Callable[[Bench], None]] = {
+    "crash": Bench.crash,
+    "lose_disk": Bench.lose_disk,
+    "rebalance": Bench.rebalance,
+    "reset": lambda t: t.reset("customer@1"),
+    "midnight": lambda t: t.advance(timedelta(days=1)),
+    "settle": Bench.settle,
+}
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_in_the_end_the_records_are_what_they_mean(seed: int) -> None:
+    random = Random(seed)
+    with Bench(APP) as t:
+        for seq in range(1, random.choice((2, 4, 8))):
+            some_records(t, random, random.choice((1, 5, 20)))
+            for subject in random.sample(PEOPLE, random.randrange(3)):
+                profile = random.choice((*PEOPLE, subject, None))
+                t.assign(subject, seq, profile, *random.sample(("email:~a", "email:~b"), random.randrange(3)))
+            for loop in t.loops[: random.randrange(2)]:
+                loop.turn(0.0)
+            ACCIDENTS[random.choice(list(ACCIDENTS))](t)
+        live = t.profiles()
+        t.verify("customer@1")
+        t.reset("customer@1")
+        assert t.profiles() == live
+        assert t.topic("views.dlq") == [] or {m["reason"] for m in t.topic("views.dlq")} == {"derived-failed"}
+
+
+def test_seeds_are_about_views() -> None:
+    kinds: set[str] = set()
+    for seed in range(6):
+        with Bench(APP) as t:
+            some_records(t, Random(seed), 20)
+            for record in map(json.loads, t.profiles().values()):
+                views = record.get("views", {})
+                kinds |= {"null" if view is None else "part" for view in views.values()}
+                kinds |= {"whole"} if len(views) < 3 else set()
+    assert kinds == {"null", "part", "whole"}
+
+
+@pytest.mark.parametrize(("asking", "listed"), [(True, 130), (False, 100)])
+def test_where_people_are_asked_all_are_listed(asking: bool, listed: int) -> None:
+    with Bench(shop(asking=asking)) as t:
+        for n in range(130):
+            click(t, f"crm:m{n:03}")
+            t.assign(f"crm:m{n:03}", 1, "crm:m000")
+        record = t.shown("crm:m000")
+        assert (len(record["subjects"]), record["subjects_total"], len(record["identifiers"])) == (listed, 130, listed)
+        t.verify("customer@1")
+
+
+def test_a_function_that_looks_at_what_is_sealed_puts_its_record_aside() -> None:
+    """As far as it can be seen, the plan refuses it; this one hides it."""
+    app = App("views", partitions=3)
+
+    @app.identifier("crm", priority=1)
+    class CrmId(str): ...
+
+    @app.identifier("other")
+    class Other(str): ...
+
+    @app.source("clicks", subject="customer")
+    class Click(Record):
+        customer: CrmId
+        page: str
+        name: Personal[str] | None = None
+        other: Other | None = None
+
+    def is_named(click: Any) -> bool:
+        return click.page != "/" or bool(attrgetter("name")(click))
+
+    @app.projection("customer")
+    class Profile(Projection):
+        clicks: int = count(Click)
+        named: int = count(Click, where=is_named)
+
+    with Bench(app) as t:
+        t.govern("Click", ANN, page="/a", name=name(ANN, "Ann"))
+        t.govern("Click", ANN, page="/", name=None)
+        assert t.shown(ANN)["attributes"] == {"clicks": 1, "named": 1}
+        (letter,) = t.topic("views.dlq")
+        assert (letter["reason"], letter["error"]) == (
+            "sealed-field", "a function of where= looked at Click.name, which is sealed in a projection",
+        )  # fmt: skip
+        t.verify("customer@1")
+
+
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    program = "from tests.testing.views import shop; print(shop().plan().agent('customer@1').fingerprint)"
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout.strip()
+        for seed in "123"
+    ]
+    assert done == [APP.plan().agent("customer@1").fingerprint] * 3
