@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from c360 import App, Record
 from c360.engine.global_table import GlobalTable
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
@@ -80,6 +81,22 @@ def test_an_app_without_a_fence_is_not_asked_for_the_time(tmp_path: Path) -> Non
     checks = found(plan, installed(plan), tmp_path, NOW + 99_000)
     assert "clock" not in checks
     assert not {"consent runs", "erasure runs"} & checks.keys()
+
+
+def test_an_agent_that_nobody_waits_for_may_rest(tmp_path: Path) -> None:
+    """Customers can be forgotten, since mail addresses are personal; but nobody has said from where that is asked."""
+    app = App("letters")
+
+    @app.identifier("email", personal=True)
+    class Email(str): ...
+
+    @app.source("letters", subject="to")
+    class Letter(Record):
+        to: Email
+
+    plan = app.plan()
+    assert plan.agent("erasure")
+    assert "erasure runs" not in found(plan, installed(plan), tmp_path)
 
 
 def test_a_consent_agent_that_nobody_runs_is_said_until_somebody_does(tmp_path: Path) -> None:
