@@ -29,7 +29,8 @@ def profile(context: Context, identifier: str, projection: str | None, as_json: 
     chosen = profiles.chosen_projection(plan, projection)
     if not as_json:
         stderr.print(f"reading {plan.projected(chosen)} once", style="dim")
-    found = profiles.find_profile(plan, context.cluster(broker), chosen, identifier)
+    cluster = context.cluster(broker)
+    found = profiles.find_profile(plan, cluster, chosen, identifier, context.names(cluster, identifier))
     if as_json:
         print_json(found)
     elif found is None:
@@ -114,7 +115,9 @@ def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_js
     """Recompute everything from the input, slowly and separately, and compare. Exit 1 on a difference."""
     from c360.ops import verify as verifying
 
-    report = verifying.verify(context.plan, context.cluster(broker), [agent] if agent else [], archive=archive)
+    cluster = context.cluster(broker)
+    vault = context.vault(cluster) if agent in (None, "govern") else None
+    report = verifying.verify(context.plan, cluster, [agent] if agent else [], archive=archive, vault=vault)
     if as_json:
         print_json(report.to_json())
     else:
