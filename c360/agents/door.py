@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -501,6 +502,9 @@ class DoorAgent:
             return
         now = self.clock()
         try:
+            if self.judge.awaits is not None and not self.judge.awaits():
+                raise Shut("copy", "this door's copy is catching up with what was missing there; wait")
+            self.judge.awaits = None
             answer = self.ask(now)
             if answer.deliver and made.delivered:
                 answer = recheck(Taken(frozenset(made.labels), made.changes_at), answer, self._since(made), now=now)
@@ -602,9 +606,13 @@ class DoorAgent:
         """Raises Shut until this door's copy has the suppression that an erasure rests on: then nothing comes back."""
         if not self.judge.suppresses:
             return
-        assert self.governance is not None
-        value = self.governance.get(self.judge.named(erase.identifier).encode(), self.plan.suppressed)
-        if value is None or decode_suppressed(value).life < erase.life:
+        if not self._suppressed(erase):
+            self.judge.awaits = partial(self._suppressed, erase)
             raise Shut(
                 "behind", "the suppression of an erasure has not been read yet; this door's copy is catching up, wait"
             )
+
+    def _suppressed(self, erase: Erase) -> bool:
+        assert self.governance is not None
+        value = self.governance.get(self.judge.named(erase.identifier).encode(), self.plan.suppressed)
+        return value is not None and decode_suppressed(value).life >= erase.life
