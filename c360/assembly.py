@@ -22,6 +22,7 @@ from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
+from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator, UsageError
@@ -101,6 +102,22 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     return chosen
 
 
+def tellers_of(
+    loops: Iterable[Loop],
+    cluster: Cluster,
+    *,
+    monotonic: Callable[[], float] = time.monotonic,
+    every_s: float = EVERY_S,
+    pass_s: float = PASS_S,
+) -> list[Teller]:
+    """Of those loops whose agents are told of."""
+    return [
+        Teller(agent.telling(), agent.group, loop.transactional_id, cluster, loop.standing, monotonic, every_s, pass_s)
+        for loop in loops
+        if isinstance(agent := loop.agent, Told)
+    ]
+
+
 class Beside(Protocol):
     """What lives beside the loops: the web and what it hosts."""
 
@@ -123,6 +140,7 @@ class Worker:
     fence_max_age_ms: int = 1000
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
+    tellers: list[Teller] = field(default_factory=list)
     error: BaseException | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
@@ -171,6 +189,7 @@ class Worker:
                     turnstile=turnstile,
                 )
             )
+        self.tellers += tellers_of(self.loops, self.cluster)
         self.admin = admin
 
     def _vault(self) -> Vault | None:
@@ -182,11 +201,13 @@ class Worker:
         return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
 
     def start(self) -> None:
-        """Start a thread per table and loop, and one that creates what belongs to raw topics that appear later."""
-        for table in self.tables:
-            serving = threading.Thread(target=self._follow, args=(table,), name=table.name)
-            serving.start()
-            self.serving.append(serving)
+        """Start a thread per table, teller and loop, and one that creates what belongs to raw topics that appear later."""
+        serving = [(table.name, table.run) for table in self.tables]
+        serving += [(f"told-{teller.group}", teller.run) for teller in self.tellers]
+        for name, run in serving:
+            serves = threading.Thread(target=self._serve, args=(name, run), name=name)
+            serves.start()
+            self.serving.append(serves)
         for loop in self.loops:
             thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
             thread.start()
@@ -236,11 +257,11 @@ class Worker:
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
 
-    def _follow(self, table: GlobalTable) -> None:
+    def _serve(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:
-            table.run(self.served)
+            run(self.served)
         except BaseException as error:
-            log.error("%s stopped: %s", table.name, error)
+            log.error("%s stopped: %s", name, error)
             self.fail(error)
 
     def _watch_topics(self) -> None:
@@ -283,15 +304,26 @@ class Stepping:
 
     loops: Sequence[Loop]
     tables: Sequence[GlobalTable]
+    tellers: Sequence[Teller]
+
+    def ask(self) -> None:
+        """Have it told how far everything is, with all that was sent before now."""
+        for teller in self.tellers:
+            teller.ask()
 
     def turn(self) -> bool:
         """One round of everything. Whether something has moved, or is under way."""
-        before = [table.version for table in self.tables]
+        before = self._said()
         for table in self.tables:
             table.turn()
-        moved = before != [table.version for table in self.tables] or any(table.age() > 0 for table in self.tables)
         done = [loop.turn(0.0) for loop in self.loops]
+        for teller in self.tellers:
+            teller.turn()
+        moved = before != self._said() or any(table.age() > 0 for table in self.tables)
         return moved or any(done) or any(map(_at_work, self.loops))
+
+    def _said(self) -> list[int]:
+        return [*(table.version for table in self.tables), *(teller.said.statements for teller in self.tellers)]
 
     def leave(self) -> None:
         """Commit what is done, and go."""
@@ -300,6 +332,8 @@ class Stepping:
             loop.close()
         for table in self.tables:
             table.close()
+        for teller in self.tellers:
+            teller.close()
 
 
 def _at_work(loop: Loop) -> bool:
@@ -321,12 +355,17 @@ def stepping(
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
     topics.apply(plan, admin)
-    table = governance_of(plan, cluster, stores, clock, monotonic=lambda: clock() / 1000, look_s=0.0)
+
+    def seconds() -> float:
+        return clock() / 1000
+
+    table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
         for a in agents_of(plan, admin, shared=Shared(table, vault, clock, fence_max_age_ms, inputs_s=0.0))
     ]
-    return Stepping(loops, [] if table is None else [table])
+    tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
+    return Stepping(loops, [] if table is None else [table], tellers)
 
 
 def drain(loops: Iterable[Loop], idle: Callable[[], bool], *, turns: int = 100_000) -> None:

@@ -160,6 +160,7 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
         host=web_host,
         hosted=hosted,
         tables=lambda: running.tables,
+        tellers=lambda: running.tellers,
     )
     running.run(beside=web)
 

@@ -549,9 +549,12 @@ class KafkaProducer:
     def abort(self) -> None:
         self._call(f"{self._id}: abort", ProducerClient.abort_transaction, ABORT_S, deciding=True)
 
-    def flush(self) -> None:
-        while self._call("waiting for acknowledgements", ProducerClient.flush, 0.2):
-            pass  # in slices, so that Ctrl-C works
+    def flush(self, timeout_s: float | None = None) -> None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        slice_s = 0.2 if timeout_s is None else min(0.2, timeout_s)
+        while self._call("waiting for acknowledgements", ProducerClient.flush, slice_s):  # in slices, for Ctrl-C
+            if deadline is not None and time.monotonic() >= deadline:
+                raise BrokerAway(f"records were not acknowledged within {timeout_s:g} s")
         if self._failed is not None:
             error, self._failed = self._failed, None
             raise EngineFatal(f"records were not written: {error.str()} ({error.name()})")

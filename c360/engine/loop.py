@@ -699,6 +699,14 @@ class Loop:
             self.shut_told[error.reason] = now
             log.info("%s: nothing leaves (%s): %s; waiting", self.agent.name, error.reason, error)
 
+    def standing(self) -> dict[TP, int]:
+        """Committed positions of running tasks, by input; 0 or more where nothing is committed yet. For other threads."""
+        found: dict[TP, int] = {}
+        for task in list(self.tasks.values()):
+            if task.phase is Phase.RUNNING:
+                found |= task.base  # each commit makes another one
+        return found
+
     @property
     def shut_s(self) -> float:
         """Seconds for which nothing has left, as the gate is shut; 0 while it is open. Asked for by other threads."""

@@ -426,7 +426,7 @@ class MemoryProducer:
             self._cluster.changed.notify_all()
         self._reports.clear()
 
-    def flush(self) -> None:
+    def flush(self, timeout_s: float | None = None) -> None:
         with self._lock:
             self._cluster.changed.notify_all()
         self._report()

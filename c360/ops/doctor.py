@@ -14,7 +14,7 @@ from pathlib import Path
 from c360.clock import Clock, system
 from c360.engine.lag import records_left
 from c360.engine.transport import TP, Cluster
-from c360.errors import C360Error
+from c360.errors import BrokerAway, C360Error
 from c360.ops import topics
 from c360.plan import Plan
 
@@ -108,23 +108,21 @@ def _apart_ms(cluster: Cluster, tp: TP, clock: Clock) -> int:
 
     The broker took the record between two looks at this clock, so however long that lasts it is no difference.
     """
-    offsets: list[int] = []
-    producer, reader = cluster.producer(), cluster.reader()
+    times: list[int | None] = []
+    producer = cluster.producer()
     try:
         before = clock()
-        producer.produce(tp.topic, PROBE, None, tp.partition, delivered=offsets.append)
+        producer.produce(
+            tp.topic, PROBE, None, tp.partition, delivered=lambda _, appended_ms: times.append(appended_ms)
+        )
         producer.flush()
         after = clock()
-        times = [
-            at
-            for batches in reader.read({tp: offsets[0]}, {tp: offsets[0] + 1})
-            for batch in batches
-            for at in batch.times
-        ]
     finally:
         producer.close()
-        reader.close()
-    return before - min(before, times[0]) - (times[0] - min(times[0], after))
+    at = times[0] if times else None
+    if at is None:
+        raise BrokerAway(f"{tp.topic} does not say when it was appended")
+    return before - min(before, at) - (at - min(at, after))
 
 
 def _rights(ground: Ground) -> list[Check]:

@@ -210,6 +210,8 @@ class TestDriver:
     def settle(self) -> None:
         """Turn until nothing moves. Everything that reads does this first."""
         quiet = 0
+        for process in self.processes:
+            process.ask()
         for _ in range(_TURNS):
             if quiet == 4:  # rounds: a rebalance takes that many
                 return

@@ -80,8 +80,10 @@ class FaultyProducer:
         self.inner.abort()
         self.step("after abort")
 
-    def flush(self) -> None:
-        self.inner.flush()
+    def flush(self, timeout_s: float | None = None) -> None:
+        self.step("before flush")
+        self.inner.flush(timeout_s)
+        self.step("after flush")
 
     def close(self) -> None:
         self.inner.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from c360.app import App
-from c360.assembly import Shared, agents_of, governance_of
+from c360.assembly import Shared, agents_of, governance_of, tellers_of
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop, LoopSettings
@@ -46,16 +46,22 @@ class Simulated:
 
 
 class Served(Loop):
-    """A loop that turns its process's copy before itself: one thread, and whoever dies takes the others along."""
+    """A loop that turns its process's copy before itself: one thread, and whoever dies takes the others along.
 
-    def __init__(self, *args: Any, table: GlobalTable | None, **how: Any) -> None:
+    `log`: without faults, for what tells how far it is.
+    """
+
+    def __init__(self, *args: Any, table: GlobalTable | None, log: Cluster, **how: Any) -> None:
         super().__init__(*args, **how)
-        self.table = table
+        self.table, self.tellers = table, tellers_of([self], log, every_s=0.0, pass_s=0.0)
 
     def turn(self, timeout_s: float) -> int:
         if self.table is not None:
             self.table.turn()
-        return super().turn(timeout_s)
+        done = super().turn(timeout_s)
+        for teller in self.tellers:
+            teller.turn()
+        return done
 
 
 class AppStage:
@@ -79,7 +85,17 @@ class AppStage:
         table = governance_of(self.plan, cluster, stores, self._now, monotonic=lambda: self.now_ms / 1000, look_s=0.0)
         agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=Shared(table, self.vault))
         return [
-            Served(agent, cluster, stores, slot=slot, clock=self._now, settings=settings, executor=Later(), table=table)
+            Served(
+                agent,
+                cluster,
+                stores,
+                slot=slot,
+                clock=self._now,
+                settings=settings,
+                executor=Later(),
+                table=table,
+                log=self.cluster,
+            )
             for agent in agents
         ]
 
