@@ -109,6 +109,7 @@ def worker(
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),
             master=master,
+            fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
