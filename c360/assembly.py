@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from c360.agents.consent import ConsentAgent
 from c360.agents.door import DoorAgent
 from c360.agents.fencing import INPUTS_S
 from c360.agents.govern import Govern
@@ -71,7 +72,7 @@ def governance_of(
     look_s: float = 0.1,
 ) -> GlobalTable | None:
     """The process's copy of `plan.governance`; None where no agent of it asks. The topics exist when it is turned."""
-    asking = {"govern", *(door.agent for door in plan.doors)}
+    asking = {"govern", *(door.agent for door in plan.doors), *(("consent",) if plan.erases else ())}
     if not plan.governance or (only and asking.isdisjoint(only)):
         return None
     return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
@@ -85,6 +86,8 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
         chosen.append(Govern(plan, admin.topics, common.vault, common.governance))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
+    if plan.asks and (not only or "consent" in only):
+        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, common.governance))
     chosen += [
         DoorAgent(
             plan,
