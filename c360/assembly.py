@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from c360.agents.door import DoorAgent
+from c360.agents.fencing import INPUTS_S
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
@@ -20,9 +22,10 @@ from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
+from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway, NeedsOperator
+from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
 from c360.ops import keys, topics
@@ -46,11 +49,15 @@ TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 class Shared:
     """What the agents of one process have in common.
 
-    `governance`: of an app that has something to ask it; `vault`: of one that needs keys.
+    `governance`: of an app that has something to ask it; `vault`: of one that needs keys. `fence_max_age_ms`: how old what a
+    door knows of people's decisions may be; `inputs_s`: between its looks at which partitions these come in.
     """
 
     governance: GlobalTable | None = None
     vault: Vault | None = None
+    clock: Clock = system
+    fence_max_age_ms: int = 1000
+    inputs_s: float = INPUTS_S
 
 
 def governance_of(
@@ -72,13 +79,43 @@ def governance_of(
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
-    vault = None if shared is None else shared.vault
     chosen: list[Agent] = []
+    common = shared or Shared()
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, vault))
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance))
     chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
+    chosen += [
+        DoorAgent(
+            plan,
+            door,
+            common.governance,
+            common.vault,
+            clock=common.clock,
+            partitions=admin.topics,
+            fence_max_age_ms=common.fence_max_age_ms,
+            inputs_s=common.inputs_s,
+        )
+        for door in plan.doors
+        if not only or door.agent in only
+    ]
     return chosen
+
+
+def tellers_of(
+    loops: Iterable[Loop],
+    cluster: Cluster,
+    *,
+    monotonic: Callable[[], float] = time.monotonic,
+    every_s: float = EVERY_S,
+    pass_s: float = PASS_S,
+) -> list[Teller]:
+    """Of those loops whose agents are told of."""
+    return [
+        Teller(agent.telling(), agent.group, loop.transactional_id, cluster, loop.standing, monotonic, every_s, pass_s)
+        for loop in loops
+        if isinstance(agent := loop.agent, Told)
+    ]
 
 
 class Beside(Protocol):
@@ -100,8 +137,10 @@ class Worker:
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
+    fence_max_age_ms: int = 1000
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
+    tellers: list[Teller] = field(default_factory=list)
     error: BaseException | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
@@ -113,7 +152,6 @@ class Worker:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
-        assert self.master is not None or not self.plan.needs_keys, "a worker of it needs the master keys"
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
@@ -122,15 +160,15 @@ class Worker:
             try:
                 admin = self.cluster.admin()
                 topics.apply(self.plan, admin)
+                vault = self._vault()
                 break
-            except BrokerAway as error:
+            except BrokerAway as error:  # also a key service that is
                 if not said:
                     log.warning("%s; waiting for it", error)
                     said = True
                 self.stopping.wait(AWAY_S)
         else:
             return
-        vault = None if self.master is None else self._vault(self.master)
         turnstile = Turnstile()
         settings = self.settings
         if self.plan.identities and settings.commit_share:
@@ -138,7 +176,8 @@ class Worker:
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
         if governance is not None:
             self.tables.append(governance)
-        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance, vault)):
+        shared = Shared(governance, vault, self.clock, self.fence_max_age_ms)
+        for agent in agents_of(self.plan, admin, self.only, shared=shared):
             self.loops.append(
                 Loop(
                     agent,
@@ -150,18 +189,25 @@ class Worker:
                     turnstile=turnstile,
                 )
             )
+        self.tellers += tellers_of(self.loops, self.cluster)
         self.admin = admin
 
-    def _vault(self, master: MasterKeys) -> Vault | None:
-        """What keys the app has, before anything is written. Raises NeedsOperator where they are not these."""
-        return keys.open_vault(self.plan, self.cluster, master, os.urandom) if self.plan.needs_keys else None
+    def _vault(self) -> Vault | None:
+        """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
+        if not self.plan.needs_keys:
+            return None
+        if self.master is None:
+            raise UsageError(keys.NO_KEYS)
+        return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
 
     def start(self) -> None:
-        """Start a thread per table and loop, and one that creates what belongs to raw topics that appear later."""
-        for table in self.tables:
-            serving = threading.Thread(target=self._follow, args=(table,), name=table.name)
-            serving.start()
-            self.serving.append(serving)
+        """Start a thread per table, teller and loop, and one that creates what belongs to raw topics that appear later."""
+        serving = [(table.name, table.run) for table in self.tables]
+        serving += [(f"told-{teller.group}", teller.run) for teller in self.tellers]
+        for name, run in serving:
+            serves = threading.Thread(target=self._serve, args=(name, run), name=name)
+            serves.start()
+            self.serving.append(serves)
         for loop in self.loops:
             thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
             thread.start()
@@ -211,11 +257,11 @@ class Worker:
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
 
-    def _follow(self, table: GlobalTable) -> None:
+    def _serve(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:
-            table.run(self.served)
+            run(self.served)
         except BaseException as error:
-            log.error("%s stopped: %s", table.name, error)
+            log.error("%s stopped: %s", name, error)
             self.fail(error)
 
     def _watch_topics(self) -> None:
@@ -258,15 +304,26 @@ class Stepping:
 
     loops: Sequence[Loop]
     tables: Sequence[GlobalTable]
+    tellers: Sequence[Teller] = ()
+
+    def ask(self) -> None:
+        """Have it told how far everything is, with all that was sent before now."""
+        for teller in self.tellers:
+            teller.ask()
 
     def turn(self) -> bool:
         """One round of everything. Whether something has moved, or is under way."""
-        before = [table.version for table in self.tables]
+        before = self._said()
         for table in self.tables:
             table.turn()
-        moved = before != [table.version for table in self.tables] or any(table.age() > 0 for table in self.tables)
         done = [loop.turn(0.0) for loop in self.loops]
+        for teller in self.tellers:
+            teller.turn()
+        moved = before != self._said() or any(table.age() > 0 for table in self.tables)
         return moved or any(done) or any(map(_at_work, self.loops))
+
+    def _said(self) -> list[int]:
+        return [*(table.version for table in self.tables), *(teller.said.statements for teller in self.tellers)]
 
     def leave(self) -> None:
         """Commit what is done, and go."""
@@ -275,6 +332,8 @@ class Stepping:
             loop.close()
         for table in self.tables:
             table.close()
+        for teller in self.tellers:
+            teller.close()
 
 
 def _at_work(loop: Loop) -> bool:
@@ -291,16 +350,22 @@ def stepping(
     clock: Clock,
     settings: LoopSettings,
     vault: Vault | None = None,
+    fence_max_age_ms: int = 1000,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
     topics.apply(plan, admin)
-    table = governance_of(plan, cluster, stores, clock, monotonic=lambda: clock() / 1000, look_s=0.0)
+
+    def seconds() -> float:
+        return clock() / 1000
+
+    table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin, shared=Shared(table, vault))
+        for a in agents_of(plan, admin, shared=Shared(table, vault, clock, fence_max_age_ms, inputs_s=0.0))
     ]
-    return Stepping(loops, [] if table is None else [table])
+    tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
+    return Stepping(loops, [] if table is None else [table], tellers)
 
 
 def drain(loops: Iterable[Loop], idle: Callable[[], bool], *, turns: int = 100_000) -> None:

@@ -19,6 +19,9 @@ KNOWN: Mapping[str, str] = {
     "broker": "Kafka bootstrap servers, as host:port[,host:port]",
     "state_dir": "directory of local state; default .c360",
     "memory_mb": "MiB that decoded state and RocksDB may take, per process; default 384",
+    "keys": "file of the master keys, or the URL of a transit key of Vault",
+    "keys_token": "token for that service",
+    "keys_token_file": "file of the token, read again for each request",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
 MEMORY_MIN_MB = 32
@@ -36,6 +39,9 @@ class Settings:
     state_dir: Path = Path(".c360")
     memory_mb: int = 384
     slot: str | None = None
+    keys: str | None = None
+    keys_token: str | None = field(default=None, repr=False)
+    keys_token_file: Path | None = None
     kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
 
 
@@ -68,6 +74,9 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         state_dir=Path(found.get("state_dir", ".c360")),
         memory_mb=_megabytes(found.get("memory_mb", str(Settings.memory_mb))),
         slot=found.get("slot"),
+        keys=found.get("keys"),
+        keys_token=found.get("keys_token"),
+        keys_token_file=None if "keys_token_file" not in found else Path(found["keys_token_file"]),
         kafka=kafka,
     )
 

@@ -16,7 +16,9 @@ from fastavro.validation import validate
 
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP
+from c360.ops.audit import Run, Told
 from c360.ops.demo import Demo
+from c360.ops.dlq import replay_told
 from c360.ops.load import RawRecord
 from c360.ops.records import records
 from c360.ops.traffic import traffic
@@ -29,10 +31,10 @@ SCHEMAS = ROOT / "schemas"
 PAGE = ROOT / "docs" / "formats" / "topics.md"
 BY_ROLE = {
     "projection": "profile", "governed": "governed", "dlq": "dead_letter", "truncates": "truncate", "days": "day",
-    "assignments": "assignment", "changes": "identity_change",
+    "assignments": "assignment", "changes": "identity_change", "audit": "audit",
 }  # fmt: skip
 AHEAD = {  # of records that no agent writes yet; tests/governance/test_wire.py holds the code to them
-    "audit", "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
+    "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
 }  # fmt: skip
 NO_SCHEMA = {
     "raw",
@@ -49,7 +51,6 @@ NO_SCHEMA = {
     "told",
     "passed",
     "erasures",
-    "audit",
     "view",
     "activation",
 }  # the user's, binary, or without records in a demo
@@ -111,6 +112,10 @@ def written() -> Mapping[str, list[Any]]:
         RawRecord("web.clicks", None, b"\xff", END_MS, [("name", b"value")]),
     ]
     Demo(plan, cluster, MemoryStores(), slot="0").fold(iter(raw), lambda glance: None)
+    with Run(plan, cluster, who="kim", reason="ticket 7", random=random.randbytes) as run:
+        replay_told(plan, cluster, run, topic=None, reason=None)
+    with Run(plan, cluster, who="kim", random=random.randbytes) as run:
+        run.say("refused", Told("reset", about=("crm:7",), before={"positions": "web.clicks 7"}))
     reader, counts = cluster.reader(), cluster.admin().topics()
     found: dict[str, list[Any]] = {}
     for topic in plan.topics:
@@ -170,6 +175,7 @@ def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:
     assert any(g.get("enriched") for g in written()["governed"])
     assert {d["reason"] for d in written()["dlq"]} >= {"not-json", "out-of-range", "wrong-type"}
     assert any(d.get("headers") for d in written()["dlq"])
+    assert [len(a["seen"]) for a in written()["audit"]] == [0, 0, 1]
     assert {a["change"] for a in written()["assignments"]} >= {"created", "merged", "detail"}
     assert {c["change"] for c in written()["changes"]} >= {"created", "merged", "detail", "conflict", "status"}
 

@@ -49,6 +49,7 @@ from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
 from c360.declare import Source, SourceType, without_none
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
+from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Batch
 from c360.errors import C360Error, Misfit, NeedsOperator
 from c360.governance.names import Names, Vault
@@ -233,6 +234,7 @@ class GovernTask:
         raw_partitions: Callable[[], int],
         counters: GovernCounters,
         vault: Vault | None,
+        governance: GlobalTable | None,
     ) -> None:
         source = parts.source
         self.raw = task.lead
@@ -246,7 +248,7 @@ class GovernTask:
         )
         self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
         self.links = LinkWriter(plan, source.name)
-        self.keys = None if vault is None else TaskKeys(plan, vault, self.raw)
+        self.keys = None if vault is None else TaskKeys(plan, vault, self.raw, governance)
         self.seals = self.keys is not None and any(reader.seal for reader in self.readers.values())
         self.at_hand: dict[str, DataKey] = {}  # keys of the subjects of this batch
         self.key_of: Callable[[str], DataKey] | None = None
@@ -568,10 +570,17 @@ class Govern:
 
     loops: Sequence[str] = ()
 
-    def __init__(self, plan: Plan, topics: Callable[[], Mapping[str, int]], vault: Vault | None = None) -> None:
-        """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys."""
+    def __init__(
+        self,
+        plan: Plan,
+        topics: Callable[[], Mapping[str, int]],
+        vault: Vault | None = None,
+        governance: GlobalTable | None = None,
+    ) -> None:
+        """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys, and
+        `governance` the process's copy of its topics."""
         assert vault is not None or not plan.needs_keys, "nothing of it may be written in clear"
-        self.plan, self.vault = plan, vault
+        self.plan, self.vault, self.governance = plan, vault, governance
         names = Names() if vault is None else vault.names
         self.topics = topics
         planned = plan.agent("govern")
@@ -619,4 +628,6 @@ class Govern:
         source = parts.source
         # Asked for only when a table was truncated: it is a request to the broker, and a worker has many tasks.
         counters = self.counters[source.name]
-        return GovernTask(self.plan, parts, task, lambda: self.topics()[source.topic], counters, self.vault)
+        return GovernTask(
+            self.plan, parts, task, lambda: self.topics()[source.topic], counters, self.vault, self.governance
+        )

@@ -124,16 +124,17 @@ def derived_values(instance: Projection, derived: Sequence[str]) -> tuple[list[A
     first of them raised."""
     computed: list[Any] = []
     failed: Exception | None = None
+    values = instance.__dict__
     for name in derived:
-        value, error = None, None
         try:
-            value = plain_value(getattr(instance, name))
-        except Exception as raised:  # the user's code; the value is null, the reason goes to the dead-letter topic
-            error = raised
-        if instance.__dict__.pop(_TOUCHED, False):
-            value, error = LEFT_OUT, None
-        computed.append(value)
-        failed = failed or error
+            computed.append(plain_value(getattr(instance, name)))
+        except Exception as error:  # the user's code; the value is null, the reason goes to the dead-letter topic
+            computed.append(None)
+            if _TOUCHED not in values:
+                failed = failed or error
+        if _TOUCHED in values:  # also where the user's code makes do without
+            del values[_TOUCHED]
+            computed[-1] = LEFT_OUT
     return computed, failed
 
 

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.ops import doctor as doctoring
 from c360.ops import topics as topic_tools
@@ -103,13 +104,15 @@ def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
 
 
 @topics.command("apply")
+@who_option
 @json_option
 @broker_option
 @pass_context
 @handled
-def topics_apply(context: Context, as_json: bool, broker: str | None) -> None:
+def topics_apply(context: Context, who: str | None, as_json: bool, broker: str | None) -> None:
     """Create what is missing. Never changes or deletes what exists."""
-    created = topic_tools.apply(context.plan, context.cluster(broker).admin())
+    cluster = context.cluster(broker)
+    created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who))
     if as_json:
         print_json({"created": created})
     else:

@@ -10,8 +10,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.ops import dlq as letters
+from c360.ops.keys import opener_of
 
 
 @click.group(cls=Group)
@@ -61,9 +63,13 @@ def dlq_list(context: Context, as_json: bool, broker: str | None) -> None:
 @pass_context
 @handled
 def dlq_show(context: Context, letter_id: str, as_json: bool, broker: str | None) -> None:
-    """One misfit, with its error and original bytes (these may be personal)."""
-    letter = letters.find(context.plan, context.cluster(broker), letter_id)
-    said: dict[str, Any] = {"id": letter.id, **msgspec.structs.asdict(letter.misfit)}
+    """One misfit, with its error and original bytes (these may be personal; what is sealed needs C360_KEYS)."""
+    cluster = context.cluster(broker)
+    letter = letters.find(context.plan, cluster, letter_id)
+    misfit = letter.misfit
+    if misfit.sealed is not None and (vault := context.vault(cluster)) is not None:
+        misfit = letters.shown(misfit, opener_of(context.plan, cluster, vault))
+    said: dict[str, Any] = {"id": letter.id, **msgspec.structs.asdict(misfit)}
     if as_json:
         print_json(said)
         return
@@ -74,13 +80,18 @@ def dlq_show(context: Context, letter_id: str, as_json: bool, broker: str | None
 @dlq.command("replay")
 @click.option("--topic", help="Only misfits of this raw topic.")
 @click.option("--reason", help="Only misfits with this reason.")
+@who_option
 @json_option
 @broker_option
 @pass_context
 @handled
-def dlq_replay(context: Context, topic: str | None, reason: str | None, as_json: bool, broker: str | None) -> None:
+def dlq_replay(
+    context: Context, topic: str | None, reason: str | None, who: str | None, as_json: bool, broker: str | None
+) -> None:
     """Send misfits back to govern, which takes each at most once, now or after a rebuild."""
-    result = letters.replay(context.plan, context.cluster(broker), topic=topic, reason=reason)
+    cluster = context.cluster(broker)
+    with run_of(context, cluster, who) as run:
+        result = letters.replay_told(context.plan, cluster, run, topic=topic, reason=reason)
     if as_json:
         print_json(result)
     else:

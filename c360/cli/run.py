@@ -99,6 +99,7 @@ def worker(
         sys.exit(_supervise(state_dir, slot, processes))
     if number is not None:
         state_dir, web_port = state_dir / f"process-{number}", None if web_port is None else web_port + number
+    master = context.master() if plan.needs_keys else None
     with slot_in(state_dir, slot) as name:
         running = Worker(
             plan,
@@ -107,6 +108,7 @@ def worker(
             name,
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),
+            master=master,
         )
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
@@ -158,6 +160,7 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
         host=web_host,
         hosted=hosted,
         tables=lambda: running.tables,
+        tellers=lambda: running.tellers,
     )
     running.run(beside=web)
 

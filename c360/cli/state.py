@@ -9,6 +9,7 @@ from typing import Any
 import click
 import orjson
 
+from c360.cli.audit import reason_option, run_of, who_option, why_of
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
 from c360.errors import UsageError
 from c360.ops import profiles
@@ -28,7 +29,8 @@ def profile(context: Context, identifier: str, projection: str | None, as_json: 
     chosen = profiles.chosen_projection(plan, projection)
     if not as_json:
         stderr.print(f"reading {plan.projected(chosen)} once", style="dim")
-    found = profiles.find_profile(plan, context.cluster(broker), chosen, identifier)
+    cluster = context.cluster(broker)
+    found = profiles.find_profile(plan, cluster, chosen, identifier, context.names(cluster, identifier))
     if as_json:
         print_json(found)
     elif found is None:
@@ -42,18 +44,33 @@ def profile(context: Context, identifier: str, projection: str | None, as_json: 
 @click.argument("agent")
 @click.option("--to-earliest", is_flag=True, help="Fold again from the first retained record.")
 @click.option("--execute", is_flag=True, help="Do it. Without this, only show what would be done.")
+@reason_option
+@who_option
 @json_option
 @broker_option
 @pass_context
 @handled
-def reset(context: Context, agent: str, to_earliest: bool, execute: bool, as_json: bool, broker: str | None) -> None:
+def reset(
+    context: Context,
+    agent: str,
+    to_earliest: bool,
+    execute: bool,
+    reason: str | None,
+    who: str | None,
+    as_json: bool,
+    broker: str | None,
+) -> None:
     """Rewind AGENT ("govern", "customer@1"): clears its tables and changelogs, so that nothing counts twice."""
     if not to_earliest:
         raise UsageError("say where to: --to-earliest")
+    why = why_of(reason) if execute else ""
     plan, cluster = context.plan, context.cluster(broker)
-    planned = resetting.plan_reset(plan, cluster, agent)
+    plan.agent(agent)
     if execute:
-        resetting.execute_reset(plan, cluster, planned)
+        with run_of(context, cluster, who, why) as run:
+            planned = resetting.reset_told(plan, cluster, agent, run)
+    else:
+        planned = resetting.plan_reset(plan, cluster, agent)
     if as_json:
         print_json(reset_json(planned, executed=execute))
         return
@@ -98,7 +115,9 @@ def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_js
     """Recompute everything from the input, slowly and separately, and compare. Exit 1 on a difference."""
     from c360.ops import verify as verifying
 
-    report = verifying.verify(context.plan, context.cluster(broker), [agent] if agent else [], archive=archive)
+    cluster = context.cluster(broker)
+    vault = context.vault(cluster) if agent in (None, "govern") else None
+    report = verifying.verify(context.plan, cluster, [agent] if agent else [], archive=archive, vault=vault)
     if as_json:
         print_json(report.to_json())
     else:

@@ -40,8 +40,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import Consumer as ConsumerClient
 from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -49,6 +49,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
+from confluent_kafka import Consumer as ConsumerClient
 from confluent_kafka import Producer as ProducerClient
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but not declared as exported
     AdminClient,
@@ -67,6 +68,7 @@ from c360.engine.transport import (
     Admin,
     Batch,
     Consumer,
+    Delivered,
     Headers,
     Producer,
     Reader,
@@ -499,7 +501,7 @@ class KafkaProducer:
         value: bytes | None,
         partition: int | None = None,
         headers: Headers | None = None,
-        delivered: Callable[[int], None] | None = None,
+        delivered: Delivered | None = None,
         timestamp: int | None = None,
     ) -> None:
         client = self._live()
@@ -547,9 +549,12 @@ class KafkaProducer:
     def abort(self) -> None:
         self._call(f"{self._id}: abort", ProducerClient.abort_transaction, ABORT_S, deciding=True)
 
-    def flush(self) -> None:
-        while self._call("waiting for acknowledgements", ProducerClient.flush, 0.2):
-            pass  # in slices, so that Ctrl-C works
+    def flush(self, timeout_s: float | None = None) -> None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        slice_s = 0.2 if timeout_s is None else min(0.2, timeout_s)
+        while self._call("waiting for acknowledgements", ProducerClient.flush, slice_s):  # in slices, for Ctrl-C
+            if deadline is not None and time.monotonic() >= deadline:
+                raise BrokerAway(f"records were not acknowledged within {timeout_s:g} s")
         if self._failed is not None:
             error, self._failed = self._failed, None
             raise EngineFatal(f"records were not written: {error.str()} ({error.name()})")
@@ -587,10 +592,11 @@ class KafkaProducer:
         if error is not None and self._failed is None:
             self._failed = error
 
-    def _delivered(self, tell: Callable[[int], None], error: KafkaError | None, message: Message) -> None:
+    def _delivered(self, tell: Delivered, error: KafkaError | None, message: Message) -> None:
         if error is None:
             if (offset := message.offset()) is not None:  # it is where a repeated send was found to be there already
-                tell(offset)
+                kind, time_ms = message.timestamp()
+                tell(offset, time_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None)
         elif not self._transactional:  # in a transaction the commit says so; after an abort it is expected
             self._reported(error, message)
 

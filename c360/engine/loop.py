@@ -659,7 +659,7 @@ class Loop:
                     raise _CommitFailed(task, self._too_large())
                 produce(topic, key, value, partition)
         at: list[int] = []
-        produce(topic, b"\x00positions", positions, partition, None, at.append)
+        produce(topic, b"\x00positions", positions, partition, None, lambda offset, _: at.append(offset))
         return at
 
     # ================================================================================================= a shut gate
@@ -698,6 +698,14 @@ class Loop:
         if now - self.shut_told.get(error.reason, -math.inf) >= SAID_S:
             self.shut_told[error.reason] = now
             log.info("%s: nothing leaves (%s): %s; waiting", self.agent.name, error.reason, error)
+
+    def standing(self) -> dict[TP, int]:
+        """Committed positions of running tasks, by input; 0 or more where nothing is committed yet. For other threads."""
+        found: dict[TP, int] = {}
+        for task in list(self.tasks.values()):
+            if task.phase is Phase.RUNNING:
+                found |= task.base  # each commit makes another one
+        return found
 
     @property
     def shut_s(self) -> float:

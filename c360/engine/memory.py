@@ -16,7 +16,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -28,6 +28,7 @@ from c360.engine.transport import (
     Admin,
     Batch,
     Consumer,
+    Delivered,
     Headers,
     Producer,
     Reader,
@@ -348,7 +349,7 @@ class MemoryProducer:
         self._cluster, self._lock = cluster, cluster.lock
         self._id = transactional_id
         self._transaction: _Transaction | None = None
-        self._reports: list[tuple[Callable[[int], None], int]] = []
+        self._reports: list[tuple[Delivered, int, int | None]] = []
         self._fenced = False
 
     @property
@@ -367,7 +368,7 @@ class MemoryProducer:
         value: bytes | None,
         partition: int | None = None,
         headers: Headers | None = None,
-        delivered: Callable[[int], None] | None = None,
+        delivered: Delivered | None = None,
         timestamp: int | None = None,
     ) -> None:
         with self._lock:
@@ -394,7 +395,7 @@ class MemoryProducer:
                 else:
                     written.append(offset)
             if delivered is not None:
-                self._reports.append((delivered, offset))
+                self._reports.append((delivered, offset, time_ms if to.append_time else None))
 
     def send_offsets(self, offsets: Mapping[TP, int], group: Any) -> None:
         with self._lock:
@@ -425,7 +426,7 @@ class MemoryProducer:
             self._cluster.changed.notify_all()
         self._reports.clear()
 
-    def flush(self) -> None:
+    def flush(self, timeout_s: float | None = None) -> None:
         with self._lock:
             self._cluster.changed.notify_all()
         self._report()
@@ -449,8 +450,8 @@ class MemoryProducer:
 
     def _report(self) -> None:
         reports, self._reports = self._reports, []
-        for delivered, offset in reports:
-            delivered(offset)
+        for delivered, offset, appended_ms in reports:
+            delivered(offset, appended_ms)
 
 
 # ========================================================================================================= reading

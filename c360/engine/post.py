@@ -89,7 +89,7 @@ class Post:
                 producer.produce(tp.topic, key, value, tp.partition, headers, wrote)
         self.forget()
 
-    def _wrote(self, tp: TP, times_closed: int, offset: int) -> None:
+    def _wrote(self, tp: TP, times_closed: int, offset: int, _: int | None) -> None:
         if times_closed == self._times_closed and tp in self._until:
             self._until[tp] = max(self._until[tp], offset)
 

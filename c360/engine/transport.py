@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, Protocol
 from c360.errors import NeedsOperator
 
 Headers = list[tuple[str, bytes]]
+Delivered = Callable[[int, int | None], None]
+"""Told of a record that is in the log: its offset, and when it was appended by the broker's clock, ms; None in a topic that
+keeps the producers' times (`message.timestamp.type` is not LogAppendTime)."""
 
 
 class TP(NamedTuple):
@@ -114,10 +117,10 @@ class Producer(Protocol):
         value: bytes | None,
         partition: int | None = None,
         headers: Headers | None = None,
-        delivered: Callable[[int], None] | None = None,
+        delivered: Delivered | None = None,
         timestamp: int | None = None,
     ) -> None:
-        """Queue one record. `delivered` is called with its offset, at the latest inside `commit` or `flush`.
+        """Queue one record. `delivered` is called, at the latest inside `commit` or `flush`.
 
         `timestamp`: ms, for topics with CreateTime; None is now.
         """
@@ -126,8 +129,11 @@ class Producer(Protocol):
     def send_offsets(self, offsets: Mapping[TP, int], group: Any) -> None: ...
     def commit(self) -> None: ...
     def abort(self) -> None: ...
-    def flush(self) -> None:
-        """Non-transactional use: return when all is acknowledged; raises EngineFatal if a delivery failed."""
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Non-transactional use: return when all is acknowledged.
+
+        Raises EngineFatal if a delivery failed, BrokerAway after `timeout_s`: then it may still come to be.
+        """
         ...
 
     def close(self) -> None: ...

@@ -8,6 +8,7 @@ be tried: it is kept as keys are, wrapped (`c360.governance.keys`), and a new ma
 from __future__ import annotations
 
 import hmac
+import re
 from base64 import b32encode
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -17,6 +18,9 @@ from c360.governance.keys import AppSecret
 
 TOKEN_BYTES = 15  # of the hash: among 10^10 identifiers two share a token with a probability below 10^-16
 MARK = "~"
+TOKEN = re.compile(
+    rf"{MARK}[a-z2-7]{{24}}(?![A-Za-z0-9])"
+)  # the value of a personal label, wherever it stands in a text
 
 
 class Tokens:

@@ -24,6 +24,7 @@ from c360.engine.transport import TP, Cluster
 from c360.errors import Misfit, UsageError
 from c360.governance.keys import Opener
 from c360.governance.sealing import read_sealed
+from c360.ops.audit import Run, Told
 from c360.ops.records import records
 from c360.plan import Plan
 
@@ -122,4 +123,13 @@ def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | Non
         result["replayed"] += 1
     producer.flush()
     producer.close()
+    return result
+
+
+def replay_told(plan: Plan, cluster: Cluster, run: Run, *, topic: str | None, reason: str | None) -> dict[str, int]:
+    """As `replay`, by a person: told in the audit log."""
+    chosen = {"topic": topic or "all", "misfits": reason or "all"}
+    with run.acting(Told("dlq replay", after=chosen)) as told:
+        result = replay(plan, cluster, topic=topic, reason=reason)
+        told |= {name: str(count) for name, count in result.items()}
     return result

@@ -1,19 +1,26 @@
-"""Is this installation fit to run? Facts about broker, topics, groups and disk, each with what to do."""
+"""Is this installation fit to run? Facts about broker, topics, groups, clocks and disk, each with what to do.
+
+Each check is a function of the `Ground`; another one is another line in CHECKS.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from c360.clock import Clock, system
 from c360.engine.lag import records_left
-from c360.engine.transport import TP, Admin, Cluster
-from c360.errors import C360Error
+from c360.engine.transport import TP, Cluster
+from c360.errors import BrokerAway, C360Error
 from c360.ops import topics
 from c360.plan import Plan
 
 LOW_DISK_BYTES = 1 << 30
+APART_MS = 250  # a clock that differs by more makes doors wait, or trust what is too old (docs/consent.md)
+PROBE = b"c360-doctor/0"  # key of the deletion by which the broker's clock is read
 
 
 @dataclass(frozen=True)
@@ -26,18 +33,26 @@ class Check:
     do: str = ""
 
 
-def examine(plan: Plan, cluster: Cluster, state_dir: Path) -> list[Check]:
+@dataclass(frozen=True)
+class Ground:
+    """What checks look at. existing: topics of the broker and their partition counts. clock: this machine's."""
+
+    plan: Plan
+    cluster: Cluster
+    existing: dict[str, int]
+    clock: Clock = system
+
+
+def examine(plan: Plan, cluster: Cluster, state_dir: Path, *, clock: Clock = system) -> list[Check]:
     """All checks, in the order in which to read them."""
     checks = [_state_dir(state_dir)]
-    admin = cluster.admin()
     try:
-        existing = admin.topics()
+        existing = cluster.admin().topics()
     except C360Error as error:
         return [*checks, Check("broker", False, str(error), "check C360_BROKER, the network and the broker's log")]
     checks.append(Check("broker", True, f"{cluster.name} answers, {len(existing)} topics"))
-    checks += _topics(plan, admin)
-    checks += _groups(plan, cluster, admin, existing)
-    return checks
+    ground = Ground(plan, cluster, existing, clock)
+    return [*checks, *(found for check in CHECKS for found in check(ground))]
 
 
 def _state_dir(path: Path) -> Check:
@@ -54,10 +69,10 @@ def _state_dir(path: Path) -> Check:
     return Check("state directory", True, f"{path}: {free >> 30} GB free")
 
 
-def _topics(plan: Plan, admin: Admin) -> list[Check]:
-    findings = topics.check(plan, admin)
+def _topics(ground: Ground) -> list[Check]:
+    findings = topics.check(ground.plan, ground.cluster.admin())
     if not findings:
-        return [Check("topics", True, f"all {len(plan.topics)} as planned")]
+        return [Check("topics", True, f"all {len(ground.plan.topics)} as planned")]
     remedies = {
         "missing": "c360 topics apply; raw topics are made by their producers or by c360 load",
         "partitions": "keyed state would be looked for in the wrong place: restore the old count under a new topic name",
@@ -66,11 +81,71 @@ def _topics(plan: Plan, admin: Admin) -> list[Check]:
     return [Check("topics", False, f.message, remedies[f.problem]) for f in findings]
 
 
-def _groups(plan: Plan, cluster: Cluster, admin: Admin, existing: dict[str, int]) -> list[Check]:
-    checks = []
-    reader = cluster.reader()
+def _clock(ground: Ground) -> list[Check]:
+    """This machine's clock against the broker's: doors compare the two. Only where the app has a fence."""
+    fence = ground.plan.fence
+    if fence not in ground.existing or not ground.plan.governance:
+        return []
     try:
-        for agent in plan.agents:
+        apart = _apart_ms(ground.cluster, TP(fence, 0), ground.clock)
+    except C360Error as error:
+        return [Check("clock", False, f"the broker's time could not be read: {error}", "c360 topics check")]
+    if abs(apart) <= APART_MS:
+        return [Check("clock", True, f"this machine and the broker differ by less than {abs(apart) + 1} ms")]
+    where = "ahead of" if apart > 0 else "behind"
+    return [
+        Check(
+            "clock",
+            False,
+            f"this machine is {abs(apart)} ms {where} the broker",
+            "set the clocks right, by NTP on machines of workers and of brokers: doors compare the two",
+        )
+    ]
+
+
+def _apart_ms(cluster: Cluster, tp: TP, clock: Clock) -> int:
+    """How far this clock is ahead of the broker's, at least; 0: it may be right. By the append time of a deletion of nothing.
+
+    The broker took the record between two looks at this clock, so however long that lasts it is no difference.
+    """
+    times: list[int | None] = []
+    producer = cluster.producer()
+    try:
+        before = clock()
+        producer.produce(
+            tp.topic, PROBE, None, tp.partition, delivered=lambda _, appended_ms: times.append(appended_ms)
+        )
+        producer.flush()
+        after = clock()
+    finally:
+        producer.close()
+    at = times[0] if times else None
+    if at is None:
+        raise BrokerAway(f"{tp.topic} does not say when it was appended")
+    return before - min(before, at) - (at - min(at, after))
+
+
+def _rights(ground: Ground) -> list[Check]:
+    """The agents without which doors wait, where somebody waits for them."""
+    plan, admin = ground.plan, ground.cluster.admin()
+    asked = {"consent": plan.consents, "erasure": plan.erasures_said}
+    checks = []
+    for name, sources in asked.items():
+        found = [agent for agent in plan.agents if agent.name == name]
+        if not found or not (sources or plan.doors) or admin.group_members(found[0].group):
+            continue
+        waits = "doors deliver nothing until it runs" if plan.doors else "what comes in is not acted on"
+        checks.append(
+            Check(f"{name} runs", False, f"the group {found[0].group} has no members: {waits}", "c360 worker")
+        )
+    return checks
+
+
+def _groups(ground: Ground) -> list[Check]:
+    checks = []
+    existing, admin, reader = ground.existing, ground.cluster.admin(), ground.cluster.reader()
+    try:
+        for agent in ground.plan.agents:
             inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
             offsets = admin.group_offsets(agent.group)
             starts = reader.starts(inputs)
@@ -92,3 +167,6 @@ def _groups(plan: Plan, cluster: Cluster, admin: Admin, existing: dict[str, int]
     finally:
         reader.close()
     return checks
+
+
+CHECKS: Sequence[Callable[[Ground], list[Check]]] = (_topics, _clock, _rights, _groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from c360.engine.transport import TP, Reader
+from c360.engine.transport import TP, Headers, Reader
 
 
 class Found(NamedTuple):
@@ -15,6 +15,16 @@ class Found(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
+
+
+class Message(NamedTuple):
+    """One record to be written."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int
+    headers: Headers | None = None
 
 
 def records(reader: Reader, positions: Mapping[TP, int]) -> Iterator[Found]:

@@ -37,6 +37,7 @@ from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
 from c360.identity.facts import OPERATORS, decode_fact
+from c360.ops.audit import Run, Told
 from c360.ops.records import records
 from c360.plan import Identity, Plan, PlannedAgent
 from c360.profile.fold import Folding
@@ -101,6 +102,36 @@ def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
                 f"{agent.name} has read what govern wrote and would see every record twice. Build beside instead: a new"
                 f" App name over the same raw topics; or give {agent.name} up and delete its group {agent.group} first"
             )
+
+
+def reset_told(plan: Plan, cluster: Cluster, agent_name: str, run: Run) -> ResetPlan:
+    """Look, and do it, by a person: told in the audit log, also when it is refused."""
+    told = Told("reset", after={"agent": plan.agent(agent_name).name})
+    with run.refusing(told):
+        planned = plan_reset(plan, cluster, agent_name)
+    with run.acting(_told(planned)):
+        execute_reset(plan, cluster, planned)
+    return planned
+
+
+def _told(planned: ResetPlan) -> Told:
+    return Told(
+        "reset",
+        before={"positions": _positions({tp: now for tp, (now, _) in planned.moves.items()})},
+        after={
+            "agent": planned.agent,
+            "positions": _positions({tp: to for tp, (_, to) in planned.moves.items()}),
+            "clears": ", ".join(planned.clears),
+        },
+    )
+
+
+def _positions(offsets: Mapping[TP, int | None]) -> str:
+    """Per topic the offsets of its partitions in order, `-` for none: "web.clicks 12 7 -, crm.customers 4"."""
+    by_topic: dict[str, list[str]] = {}
+    for tp, offset in sorted(offsets.items()):
+        by_topic.setdefault(tp.topic, []).append("-" if offset is None else str(offset))
+    return ", ".join(f"{topic} {' '.join(said)}" for topic, said in by_topic.items())
 
 
 def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int | None = None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from c360.engine.transport import Admin, TopicSpec
+from c360.ops.audit import Run, Told
 from c360.plan import Plan, PlannedTopic
 
 
@@ -62,11 +63,29 @@ def check(plan: Plan, admin: Admin) -> list[Finding]:
 
 def apply(plan: Plan, admin: Admin) -> list[str]:
     """Create the topics of ours that are missing and can be; returns their names."""
+    specs = missing(plan, admin)
+    admin.create(specs)
+    return [s.name for s in specs]
+
+
+def missing(plan: Plan, admin: Admin) -> list[TopicSpec]:
+    """Topics of ours that are not there and can be made."""
     existing = admin.topics()
     specs = []
     for topic in plan.topics:
         count = partitions_of(topic, existing)
         if topic.owned and topic.name not in existing and count is not None:
             specs.append(TopicSpec(topic.name, count, topic.config))
-    admin.create(specs)
-    return [s.name for s in specs]
+    return specs
+
+
+def apply_told(plan: Plan, admin: Admin, run: Callable[[], Run]) -> list[str]:
+    """As `apply`, by a person: told in the audit log, which is made first if it is missing. `run`: begins the telling."""
+    specs = missing(plan, admin)
+    if not specs:
+        return []
+    names = [s.name for s in specs]
+    admin.create([s for s in specs if s.name == plan.audit])
+    with run() as running, running.acting(Told("topics apply", after={"topics": ", ".join(names)})):
+        admin.create(specs)
+    return names

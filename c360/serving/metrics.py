@@ -14,6 +14,7 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
 from c360.engine.standby import Copies
+from c360.engine.teller import Teller
 from c360.engine.transport import TP, Reader
 
 Labels = Mapping[str, str]
@@ -62,7 +63,13 @@ def lag_of(loops: Iterable[Loop], reader: Reader) -> dict[str, int]:
     return out
 
 
-def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int, tables: Iterable[GlobalTable] = ()) -> str:
+def page_of(
+    loops: Iterable[Loop],
+    lag: Mapping[str, int],
+    now_ms: int,
+    tables: Iterable[GlobalTable] = (),
+    tellers: Iterable[Teller] = (),
+) -> str:
     """The text of /metrics."""
     page = Page()
     for loop in loops:
@@ -79,6 +86,8 @@ def page_of(loops: Iterable[Loop], lag: Mapping[str, int], now_ms: int, tables: 
             _moves(page, loop, loop.agent)
     for table in tables:
         _table(page, table)
+    for teller in tellers:
+        _teller(page, teller)
     return page.text()
 
 
@@ -136,6 +145,21 @@ def _table(page: Page, table: GlobalTable) -> None:
             ("records", "Records copied.", copied.records),
             ("rebuilds", "Topics copied again from their start.", copied.rebuilds),
             ("failures", "Times that copying failed and waited.", copied.failures),
+        ),
+    )
+
+
+def _teller(page: Page, teller: Teller) -> None:
+    labels, said = {"group": teller.group}, teller.said
+    page.add(
+        "c360_told_age_seconds", "gauge", "Since when nothing was told of all inputs.", labels, round(teller.age(), 3)
+    )
+    page.totals(
+        "c360_told_",
+        labels,
+        (
+            ("statements", "Statements written.", said.statements),
+            ("failures", "Times that telling failed and waited.", said.failures),
         ),
     )
 

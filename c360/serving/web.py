@@ -18,6 +18,7 @@ from aiohttp import web
 from c360.clock import system
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop, Phase
+from c360.engine.teller import Teller
 from c360.engine.transport import Cluster
 from c360.errors import C360Error, UsageError
 from c360.serving.metrics import lag_of, page_of
@@ -47,9 +48,11 @@ class Web:
         host: str = "127.0.0.1",
         hosted: Sequence[Hosted] = (),
         tables: Callable[[], Sequence[GlobalTable]] = tuple,
+        tellers: Callable[[], Sequence[Teller]] = tuple,
     ) -> None:
         """`port` None: no web, only what is hosted; 0: any free port, see `self.port` after `start`."""
-        self.loops, self.healthy, self.cluster, self.tables = loops, healthy, cluster, tables
+        self.loops, self.healthy, self.cluster = loops, healthy, cluster
+        self.tables, self.tellers = tables, tellers
         self.port, self.host, self.hosted = port, host, hosted
         self.reader = cluster.reader()
         self.reading = asyncio.Lock()  # one reader, one request at a time
@@ -113,7 +116,7 @@ class Web:
         async with self.reading:
             with contextlib.suppress(C360Error):  # the broker is away: everything else is still told
                 lag = await asyncio.to_thread(lag_of, self.loops(), self.reader)
-        text = await asyncio.to_thread(page_of, self.loops(), lag, system(), self.tables())
+        text = await asyncio.to_thread(page_of, self.loops(), lag, system(), self.tables(), self.tellers())
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import orjson
 
-from c360.agents.render import lazily_typed
+from c360.agents.shape import Shape
 from c360.app import App
 from c360.assembly import Stepping, stepping
 from c360.declare import ProjectionDeclaration
@@ -21,11 +21,10 @@ from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
-from c360.governance.keys import LocalMasterKeys
-from c360.governance.names import Names, Vault
-from c360.governance.sealing import KEY_BYTES
-from c360.ops import keys, profiles, reset, topics
+from c360.governance.names import Names
+from c360.ops import keys, profiles, reset
 from c360.ops.records import records
+from c360.rights import Door
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
@@ -54,7 +53,7 @@ class TestDriver:
         self.producer = self.cluster.producer()
         self.slots = 0
         self.random = Random(0).randbytes  # the same keys in every run: a driver's data is nobody's
-        self.vault = self._vault() if self.plan.needs_keys else None
+        self.vault = keys.vault_in_memory(self.plan, self.cluster, self.random)
         self.start()
 
     def __enter__(self) -> Self:
@@ -106,14 +105,46 @@ class TestDriver:
     def profile(self, identifier: str, projection: str | None = None) -> Any:
         """The profile that has this identifier ("crm:7"), as an instance of the app's class; None if there is none.
 
-        `projection` ("customer" or "customer@1") is needed only if there are several.
+        All of it, for every purpose, and in clear: a test sees through what is sealed. `projection` ("customer" or
+        "customer@1") is needed only if there are several.
         """
         declared = self._projection(projection)
         found = self.record(identifier, projection)
-        return None if found is None else lazily_typed(declared)(**found["attributes"])
+        if found is None:
+            return None
+        shape = Shape(self.plan, declared, None, sensitive=[a.name for a in declared.attributes])
+        seen = shape.look(found)
+        return None if seen is None else shape.instance(seen, self._open)
+
+    def sink(self, name: str) -> dict[str, Any]:
+        """What the far side of a sink holds by now: by profile id, the JSON that the sink's function gave."""
+        for door in self.plan.doors:
+            if door.sink is not None and door.sink.name == name:
+                return self._leaves(door)
+        raise UsageError(f"{self.plan.app!r} has no sink {name!r}")
+
+    def view(self, purpose: str, projection: str | None = None) -> dict[str, Any]:
+        """What the view for a purpose holds by now: by profile id, its record."""
+        declared = self._projection(projection)
+        for door in self.plan.doors:
+            if (door.projection, door.purpose.name, door.sink) == (declared, purpose, None):
+                return self._leaves(door)
+        raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
+
+    def _leaves(self, door: Door) -> dict[str, Any]:
+        self.settle()
+        held: dict[bytes | None, bytes | None] = dict(self.read(self.plan.leaves(door)))
+        return {
+            key.decode(): orjson.loads(value) for key, value in held.items() if key is not None and value is not None
+        }
+
+    def _open(self, value: Any, subjects: Container[str], fields: Container[str]) -> bytes:
+        assert self.vault is not None
+        opener = keys.opener_of(self.plan, self.cluster, self.vault)
+        return opener.open(value, subjects=subjects, fields=fields, complete=True)
 
     def record(self, identifier: str, projection: str | None = None) -> dict[str, Any] | None:
-        """The same as the JSON that the projection's topic has of it."""
+        """The same as the JSON that the projection's topic has of it, sealed values as they are."""
         self.settle()
         return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier, self._names())
 
@@ -179,6 +210,8 @@ class TestDriver:
     def settle(self) -> None:
         """Turn until nothing moves. Everything that reads does this first."""
         quiet = 0
+        for process in self.processes:
+            process.ask()
         for _ in range(_TURNS):
             if quiet == 4:  # rounds: a rebalance takes that many
                 return
@@ -191,13 +224,6 @@ class TestDriver:
         return stepping(
             self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault
         )
-
-    def _vault(self) -> Vault:
-        """Master keys in memory, and the secret in its topic, as `c360 keys init` puts it there."""
-        topics.apply(self.plan, self.cluster.admin())
-        master = LocalMasterKeys([self.random(KEY_BYTES)])
-        keys.make_secret_once(self.plan, self.cluster, master, self.random)
-        return keys.open_vault(self.plan, self.cluster, master, self.random)
 
     def _names(self) -> Names:
         return profiles.NO_NAMES if self.vault is None else self.vault.names

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Headers, Producer, Reader
+from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Delivered, Headers, Producer, Reader
 from c360.tables.budget import Budget
 from c360.tables.store import Entry, Store, Stores
 
@@ -58,7 +58,7 @@ class FaultyProducer:
         value: bytes | None,
         partition: int | None = None,
         headers: Headers | None = None,
-        delivered: Callable[[int], None] | None = None,
+        delivered: Delivered | None = None,
         timestamp: int | None = None,
     ) -> None:
         self.step("before produce")
@@ -80,8 +80,10 @@ class FaultyProducer:
         self.inner.abort()
         self.step("after abort")
 
-    def flush(self) -> None:
-        self.inner.flush()
+    def flush(self, timeout_s: float | None = None) -> None:
+        self.step("before flush")
+        self.inner.flush(timeout_s)
+        self.step("after flush")
 
     def close(self) -> None:
         self.inner.close()

@@ -42,6 +42,10 @@ BROKER = {**SHOP, "C360_BROKER": "127.0.0.1:9"}  # set, but the command ends bef
         ("worker --web-port 70000", BROKER, 2, "70000"),
         ("reset govern", BROKER, 2, "say where to: --to-earliest"),
         ("reset nobody --to-earliest", BROKER, 2, "there is no agent 'nobody' in 'shop'"),
+        ("reset customer@1 --to-earliest --execute", BROKER, 2, "say why, for those who will ask: --reason TEXT"),
+        ("reset nobody --to-earliest --execute --reason x", BROKER, 2, "there is no agent 'nobody' in 'shop'"),
+        ("audit tial", BROKER, 2, "there is no command 'tial'; did you mean 'tail'?"),
+        ("audit verify --heads no/such/file", BROKER, 2, "the file of heads no/such/file cannot be read"),
         ("verify nobody", BROKER, 2, "there is no agent 'nobody' in 'shop'"),
         ("profile 7", BROKER, 2, "'7' is not namespace:value; namespaces of 'shop' are crm, email, cookie"),
         ("profile crm:7 --projection nobody", BROKER, 2, "which projection? 'shop' has customer@1"),
@@ -160,6 +164,6 @@ def test_a_reset_without_execute_changes_nothing(shop: Shop) -> None:
 
 
 def test_a_reset_of_what_others_have_read_is_refused(shop: Shop) -> None:
-    ran = shop.c360("reset", "govern", "--to-earliest", "--execute")
+    ran = shop.c360("reset", "govern", "--to-earliest", "--reason", "a test", "--execute")
     assert (ran.code, ran.out) == (4, "")
     assert "identity@1 has read what govern wrote and would see every record twice" in ran.err

@@ -32,6 +32,8 @@ ON_THE_SHOP = {
     "c360 dlq list": (["dlq", "list"], 0),
     "c360 dlq show": (["dlq", "show", "LETTER"], 0),
     "c360 dlq replay": (["dlq", "replay", "--reason", "none of them"], 0),
+    "c360 audit tail": (["audit", "tail"], 0),
+    "c360 audit verify": (["audit", "verify"], 0),
 }
 ELSEWHERE = {
     "c360 load",

@@ -83,7 +83,7 @@ def test_an_altered_profile_is_found_and_a_reset_mends_it(shop: Shop, tmp_path: 
         second = c360("worker")
         assert second.code == 3
         assert "is in use by another worker" in second.err
-        running = c360("reset", "person@1", "--to-earliest", "--execute")
+        running = c360("reset", "person@1", "--to-earliest", "--reason", "a damaged profile", "--execute")
         assert (running.code, running.out) == (4, "")
         assert "person@1 is running" in running.err
 
@@ -94,7 +94,7 @@ def test_an_altered_profile_is_found_and_a_reset_mends_it(shop: Shop, tmp_path: 
     hold("c360 verify", damaged.json)
     assert [e["kind"] for e in damaged.json["examples"]] == ["altered"]
 
-    done = c360("reset", "person@1", "--to-earliest", "--execute", "--json")
+    done = c360("reset", "person@1", "--to-earliest", "--reason", "a damaged profile", "--execute", "--json")
     assert done.code == 0, done.err
     hold("c360 reset", done.json)
     assert done.json["executed"]

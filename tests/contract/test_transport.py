@@ -325,16 +325,48 @@ def test_a_fenced_producer_can_begin_nothing_new(cluster: Cluster, topic: str, n
 def test_a_delivery_report_gives_the_offset_when_the_commit_returns(cluster: Cluster, topic: str, name: str) -> None:
     producer = cluster.producer(name)
     at: list[int] = []
+
+    def delivered(offset: int, appended_ms: int | None) -> None:
+        assert appended_ms is None, "its topic keeps the times of producers"
+        at.append(offset)
+
     for _ in range(2):
         producer.begin()
         producer.produce(topic, b"k", b"a", 1)
-        producer.produce(topic, b"k", b"b", 1, None, at.append)
+        producer.produce(topic, b"k", b"b", 1, None, delivered)
         producer.commit()
     assert at == [1, 4]  # a marker has an offset too
     without = cluster.producer()
-    without.produce(topic, b"k", b"c", 1, delivered=at.append)
+    without.produce(topic, b"k", b"c", 1, delivered=delivered)
     without.flush()
     assert at == [1, 4, 6]
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_delivery_report_gives_the_time_of_append_of_a_topic_that_keeps_it(
+    cluster: Cluster, name: str, transactional: bool
+) -> None:
+    make(cluster, name, 1, message_timestamp_type="LogAppendTime")
+    producer = cluster.producer(name if transactional else None)
+    told: list[tuple[int, int | None]] = []
+    before_ms = system()
+    if transactional:
+        producer.begin()
+    for timestamp in (None, 1_000):
+        producer.produce(name, b"k", b"v", 0, None, lambda offset, ms: told.append((offset, ms)), timestamp=timestamp)
+    producer.commit() if transactional else producer.flush()
+    after_ms = system()
+    reader = cluster.reader()
+    found = [
+        (offset, ms)
+        for batches in reader.read({TP(name, 0): 0})
+        for b in batches
+        for offset, ms in zip(b.offsets, b.times, strict=True)
+    ]
+    assert told == found
+    assert all(before_ms <= (ms or 0) <= after_ms for _, ms in told)
+    reader.close()
+    producer.close()
 
 
 def test_a_record_larger_than_its_topic_takes_ends_in_an_error_that_nobody_retries(cluster: Cluster, name: str) -> None:

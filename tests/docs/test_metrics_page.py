@@ -14,6 +14,7 @@ from c360.serving.metrics import lag_of, page_of
 from c360.tables.store import MemoryStores
 from examples.shop.app import app
 from tests.docs.pages import REFERENCE, rows
+from tests.engine.test_teller import Ground
 from tests.identity.stage import IdentityStage
 
 Metric = tuple[str, frozenset[str]]  # type and labels
@@ -29,11 +30,12 @@ def printed() -> dict[str, Metric]:
     copy = GlobalTable("governance", ("shop.tasks",), demo.worker.cluster, MemoryStores(), lambda: 0)
     while copy.age() == math.inf:
         copy.turn()
-    page = page_of([*loops, identity], lag_of(loops, demo.reader), 1_767_225_600_000, [copy])
+    teller = Ground().teller(identity)
+    page = page_of([*loops, identity], lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller])
     copy.close()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))
     found: dict[str, Metric] = {}
-    for name, labels in re.findall(r"^(c360_\w+)\{(.*)\} \d+(?:\.\d+)?(?:e-\d+)?$", page, flags=re.MULTILINE):
+    for name, labels in re.findall(r"^(c360_\w+)\{(.*)\} (?:\d+(?:\.\d+)?(?:e-\d+)?|\+Inf)$", page, flags=re.MULTILINE):
         metric = types[name], frozenset(re.findall(r'(\w+)="', labels))
         assert found.setdefault(name, metric) == metric, f"{name} has labels now and then"
     assert found.keys() == types.keys(), "a line that this test does not understand"

@@ -89,8 +89,8 @@ def test_make_targets_that_pages_name_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
     targets = set(phony.split())
-    assert targets == set(re.findall(r"^([a-z]+):.*##", makefile, flags=re.MULTILINE))
-    named = {match[1] for _, line in told() if (match := re.match(r"(?:\S+=\S+ )?make ([a-z]+)", line))}
+    assert targets == set(re.findall(r"^([a-z-]+):.*##", makefile, flags=re.MULTILINE))
+    named = {match[1] for _, line in told() if (match := re.match(r"(?:\S+=\S+ )?make ([a-z-]+)", line))}
     assert {"demo", "test", "check"} <= named <= targets
 
 

@@ -43,7 +43,7 @@ RECEIPT = Receipt("r", "crm:7", 1, "customer@1", {"b": 1, "a": 2}, {"a/0": 9})
 ENTRY = Entry(who="ann", what="erase", at=5, reason="ticket 7", about=("crm:7",), after={"stage": "suppress"})
 
 WRITTEN: dict[str, list[bytes]] = {
-    "audit": [encode_record(chained(ENTRY, "cli", Head(0, "x"), {"erasure": Head(3, "y")}))],
+    "audit": [encode_record(chained("shop", ENTRY, "cli", Head(0, "x"), {"erasure": Head(3, "y")}))],
     "certificate": [encode_certificate(CERTIFICATE)],
     "erasure_command": [encode_erase(Erase("r", "crm:7", 1))[1]],
     "erasure_receipt": [encode_receipt(RECEIPT)[1], encode_receipt(Receipt("r", "crm:7", 1, "customer@1"))[1]],

@@ -53,7 +53,7 @@ class Sent:
         self.count += 1
         topic, partition = self.topics[to], self.count % 2 if partition is None else partition
 
-        def delivered(offset: int) -> None:
+        def delivered(offset: int, _: int | None) -> None:
             if bad:
                 self.bad[topic, partition, offset] = bad
             if either:

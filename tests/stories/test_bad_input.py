@@ -239,11 +239,11 @@ def test_misfits_are_replayed_after_a_fix_and_counted_once_also_when_replayed_ag
         assert stop(process) == 0
     assert "customer@1 has read what govern wrote" in cli("reset", "govern", "--to-earliest", says=4)
     cluster.admin().delete_group(fixed.agent("customer@1").group)
-    assert cli("reset", "govern", "--to-earliest", "--execute")["executed"]
+    assert cli("reset", "govern", "--to-earliest", "--reason", "a test", "--execute")["executed"]
     with working(kafka, state, log, AFTER, "--only", "govern", STORY=sent.name) as process:
         wait_for_rest(fixed, cluster, process, log, ("govern",))
         assert stop(process) == 0
-    assert cli("reset", "customer@1", "--to-earliest", "--execute")["executed"]
+    assert cli("reset", "customer@1", "--to-earliest", "--reason", "a test", "--execute")["executed"]
     with working(kafka, state, log, AFTER, STORY=sent.name) as process:
         wait_for_rest(fixed, cluster, process, log)
         assert {s: a["notes"] for s, a in attributes(plan, cluster).items()} == folded

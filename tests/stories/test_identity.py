@@ -38,7 +38,7 @@ def test_who_is_who_survives_kills_a_lost_disk_and_a_beginning_from_nothing(kafk
         assert sum(json.loads(record)["subjects_total"] > 1 for record in profiles.values()) > HISTORIES
 
         for agent in ("identity@1", "customer@1"):
-            done = c360(kafka, APP, "reset", agent, "--to-earliest", "--execute", STORY=name)
+            done = c360(kafka, APP, "reset", agent, "--to-earliest", "--reason", "a test", "--execute", STORY=name)
             assert done.returncode == 0, done.stderr
         working.start()
         working.caught_up(plan, cluster)

@@ -69,6 +69,14 @@ def c360(broker: str, app: str, *arguments: str, **settings: str) -> subprocess.
     )  # fmt: skip
 
 
+def begun(broker: str, app: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """A command that runs beside others; wait for it."""
+    return subprocess.Popen(
+        _command(app, *arguments), cwd=ROOT, env=_environ(broker, **settings), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
 def free_port() -> int:
     """One that nobody listens on now."""
     with socket.socket() as held:

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 
 from c360 import App, Projection, Record, count
+from c360.agents.govern import Govern
 from c360.assembly import Worker, governance_of
 from c360.engine.global_table import GlobalTable
 from c360.engine.memory import MemoryCluster
-from c360.engine.transport import TopicSpec
+from c360.engine.teller import Telling
+from c360.engine.transport import TP, TopicSpec
 from c360.errors import NeedsOperator, Stale
 from c360.serving.metrics import page_of
 from c360.serving.web import why_not_whole
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
-from examples.shop.app import app as shop
 
 NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
 
@@ -101,7 +102,16 @@ def test_coming_to_rest_takes_no_time_because_of_a_copy() -> None:
 
 
 def test_an_app_without_rights_has_no_copy() -> None:
-    with TestDriver(shop, now=NOW) as t:
+    plain = App("plain")
+
+    @plain.identifier("crm", priority=1, unique=True)
+    class Number(str): ...
+
+    @plain.source("events", subject="customer")
+    class Seen(Record):
+        customer: Number
+
+    with TestDriver(plain, now=NOW) as t:
         assert [process.tables for process in t.processes] == [[]]
 
 
@@ -175,3 +185,28 @@ def test_a_copy_that_cannot_go_on_ends_the_worker(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(NeedsOperator, match="the disk refuses"):
         Worker(app.plan(), cluster, MemoryStores(), "one").run()
     assert not [thread for thread in threading.enumerate() if thread.name in ("governance", "govern", "topics")]
+
+
+# ================================================================================================= how far an agent is
+def test_of_agents_that_are_told_of_the_worker_tells_and_the_driver_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With govern as if it were one of them: its inputs are raw, and each record leads to one in a governed topic."""
+
+    def telling(self: Govern) -> Telling:
+        outputs = [TP("asking.governed.events.v1", p) for p in range(3)]
+        return Telling("asking.fence", ["events"], outputs, lambda tp, at, ends: (f"{tp[1]}".encode(), b"%d" % at))
+
+    monkeypatch.setattr(Govern, "telling", telling, raising=False)
+    with TestDriver(app, now=NOW) as t:
+        for n in range(3):
+            t.send("events", "7", {"customer": "7", "page": str(n)})
+            t.advance(timedelta(seconds=1))
+            t.settle()
+            assert copy(t).get(b"0", "asking.fence") == copy(t).get(b"1", "asking.fence") == b"%d" % t.now_ms
+    running = worker(MemoryCluster())
+    (teller,) = running.tellers
+    running.start()
+    (table,) = running.tables
+    until(lambda: teller.age() < 1 and table.age() < 1 and table.get(b"1", "asking.fence"))
+    running.stop()
+    running.join()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("told-")]

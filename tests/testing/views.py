@@ -27,6 +27,7 @@ from c360 import (
     total,
 )
 from c360.agents.projection import ProjectionAgent
+from c360.assembly import Stepping
 from c360.declare import Source
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.ops import topics
@@ -161,21 +162,20 @@ class Bench(TestDriver):
         super().__init__(app, now=NOW)
         self.offsets = 0
 
-    def _loops(self) -> list[Loop]:
+    def _process(self) -> Stepping:
         topics.apply(self.plan, self.cluster.admin())
         (projection,) = self.plan.projections
-        agent = ProjectionAgent(self.plan, projection)
-        return [
-            Loop(
-                agent,
-                self.cluster,
-                self.stores,
-                slot=f"driver-{self.slots}",
-                clock=self._now,
-                settings=LATE,
-                executor=InlineExecutor(),
-            )
-        ]
+        slot = f"driver-{self.slots}"
+        loop = Loop(
+            ProjectionAgent(self.plan, projection),
+            self.cluster,
+            self.stores,
+            slot=slot,
+            clock=self._now,
+            settings=LATE,
+            executor=InlineExecutor(),
+        )
+        return Stepping([loop], [])
 
     def govern(self, type: str, subject: str, *, at: int = NOW_MS, sign: int = 1, **record: Any) -> None:
         """A governed record."""

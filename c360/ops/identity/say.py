@@ -18,8 +18,10 @@ from c360.governance.names import Names
 from c360.identity.facts import CANNOT, OPERATORS, Claim, Fact, cannot, encode_fact, link
 from c360.identity.namespace import shown_reason
 from c360.identity.rules import Key, namespace_of
+from c360.ops.audit import Told
 from c360.ops.identity.graph import Facts, Graph, label_of
 from c360.ops.profiles import NO_NAMES
+from c360.ops.records import Message
 from c360.plan import OPERATOR, Identity, Plan
 
 What = Literal["separate", "join"]
@@ -154,12 +156,35 @@ def _together(graph: Graph, one: Key, two: Key) -> bool:
     return graph.profile_of.get(one, one) == graph.profile_of.get(two, two)
 
 
-def write(plan: Plan, cluster: Cluster, facts: Sequence[Fact], *, reason: str, actor: str) -> None:
-    """Write the facts, with why and by whom. May be repeated."""
-    producer = cluster.producer()
+def told(planned: Saying) -> Told:
+    """What the audit log says of it."""
+    return Told(
+        planned.what,
+        about=planned.subjects,
+        before={"profiles": _named(planned.before)},
+        after={"profiles": _named(planned.after), **({"undo": "yes"} if planned.undo else {})},
+    )
+
+
+def _named(profiles: Sequence[Profile]) -> str:
+    named = ", ".join(profile.profile for profile in profiles[:SEVERAL])
+    return named + (f" and {len(profiles) - SEVERAL} more" if len(profiles) > SEVERAL else "")
+
+
+def messages(plan: Plan, facts: Sequence[Fact], *, reason: str, actor: str) -> list[Message]:
+    """The facts as they are written, with why and by whom. May be repeated."""
     headers = [(REASON, reason.encode()), (ACTOR, actor.encode())]
-    for fact in facts:
-        key, value = encode_fact(fact)
-        producer.produce(plan.links, key, value, partition_of(fact.subject.encode(), plan.partitions), headers)
+    return [
+        Message(plan.links, key, value, partition_of(fact.subject.encode(), plan.partitions), headers)
+        for fact in facts
+        for key, value in [encode_fact(fact)]
+    ]
+
+
+def write(plan: Plan, cluster: Cluster, facts: Sequence[Fact], *, reason: str, actor: str) -> None:
+    """Write the facts without a word in the audit log: for tests of an app."""
+    producer = cluster.producer()
+    for message in messages(plan, facts, reason=reason, actor=actor):
+        producer.produce(*message)
     producer.flush()
     producer.close()

@@ -1,0 +1,95 @@
+"""What `c360 doctor` finds: clocks that differ, and agents without which doors wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from c360.engine.global_table import GlobalTable
+from c360.engine.memory import MemoryCluster
+from c360.engine.transport import TP, TopicSpec
+from c360.ops import topics
+from c360.ops.doctor import Check, examine
+from c360.plan import Plan
+from c360.tables.store import MemoryStores
+from examples.hello import app as hello
+from tests.governance.test_rights import clinic
+
+NOW = 1_700_000_000_000
+
+
+class Nobody:
+    """A member that does not mind."""
+
+    def assigned(self, partitions: Sequence[TP]) -> None: ...
+    def revoked(self, partitions: Sequence[TP]) -> None: ...
+    def lost(self, partitions: Sequence[TP]) -> None: ...
+
+
+def installed(plan: Plan, broker_ms: int = NOW) -> MemoryCluster:
+    cluster = MemoryCluster(now_ms=lambda: broker_ms)
+    cluster.admin().create([TopicSpec(topic.name, 2) for topic in plan.topics if not topic.owned])
+    topics.apply(plan, cluster.admin())
+    return cluster
+
+
+def found(plan: Plan, cluster: MemoryCluster, path: Path, clock: int = NOW, step: int = 0) -> dict[str, Check]:
+    ticks = count(clock, step)
+    return {check.name: check for check in examine(plan, cluster, path, clock=lambda: next(ticks))}
+
+
+@pytest.mark.parametrize(
+    ("apart", "ok", "said"),
+    [
+        (0, True, "differ by less than 1 ms"),
+        (250, True, "differ by less than 251 ms"),
+        (251, False, "this machine is 251 ms ahead of the broker"),
+        (-40_000, False, "this machine is 40000 ms behind the broker"),
+    ],
+)
+def test_a_clock_that_differs_is_said_with_what_to_do(apart: int, ok: bool, said: str, tmp_path: Path) -> None:
+    plan = clinic().plan()
+    check = found(plan, installed(plan), tmp_path, NOW + apart)["clock"]
+    assert (check.ok, bool(check.do)) == (ok, not ok)
+    assert said in check.message
+
+
+def test_a_slow_broker_is_no_clock_that_differs(tmp_path: Path) -> None:
+    plan = clinic().plan()
+    cluster = installed(plan, NOW + 3_000)
+    assert found(plan, cluster, tmp_path, NOW, step=5_000)["clock"].ok, "its time is between our two"
+
+
+def test_looking_at_the_clock_leaves_nothing_that_reads_as_a_statement(tmp_path: Path) -> None:
+    plan = clinic().plan()
+    cluster = installed(plan)
+    for _ in range(3):
+        found(plan, cluster, tmp_path)
+    copy = GlobalTable("copy", [plan.fence], cluster, MemoryStores(), clock=lambda: NOW, look_s=0.0)
+    for _ in range(5):
+        copy.turn()
+    copy.fresh(60.0)
+    assert list(copy.scan()) == []
+
+
+def test_an_app_without_a_fence_is_not_asked_for_the_time(tmp_path: Path) -> None:
+    plan = hello.plan()
+    checks = found(plan, installed(plan), tmp_path, NOW + 99_000)
+    assert "clock" not in checks
+    assert not {"consent runs", "erasure runs"} & checks.keys()
+
+
+def test_a_consent_agent_that_nobody_runs_is_said_until_somebody_does(tmp_path: Path) -> None:
+    plan = clinic().plan()
+    cluster = installed(plan)
+    checks = found(plan, cluster, tmp_path)
+    for name in ("consent", "erasure"):
+        check = checks[f"{name} runs"]
+        assert not check.ok
+        assert "doors deliver nothing until it runs" in check.message
+        member = cluster.consumer(plan.agent(name).group)
+        member.subscribe([plan.fence], Nobody())
+        assert f"{name} runs" not in found(plan, cluster, tmp_path)
