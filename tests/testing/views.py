@@ -175,7 +175,7 @@ class Bench(TestDriver):
             settings=LATE,
             executor=InlineExecutor(),
         )
-        return Stepping([loop], [])
+        return Stepping([loop], [], [])
 
     def govern(self, type: str, subject: str, *, at: int = NOW_MS, sign: int = 1, **record: Any) -> None:
         """A governed record."""
