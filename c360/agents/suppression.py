@@ -14,6 +14,7 @@ from typing import NamedTuple
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP
 from c360.errors import Shut, Stale
+from c360.governance.messages import Erase
 from c360.governance.names import Names
 from c360.governance.suppressed import Suppressed, decode_suppressed
 from c360.identity.namespace import shown
@@ -35,7 +36,7 @@ class Suppression:
     """One per process; any thread may ask. All that looks raises Shut while the copy is not whole."""
 
     def __init__(self, plan: Plan, table: GlobalTable, names: Names, ends: Ends) -> None:
-        self.topic, self.table, self._ends = plan.suppressed, table, ends
+        self.topic, self.table, self.ends = plan.suppressed, table, ends
         self.partitions = [TP(plan.suppressed, p) for p in range(plan.partitions)]
         self.veil = lru_cache(VEILED_KEPT)(names.veil)
         self._lock = Lock()
@@ -45,13 +46,18 @@ class Suppression:
 
     def begin(self) -> Mapping[TP, int]:
         """What a task that begins now has to wait for: the end of the table. Raises BrokerAway."""
-        return self._ends(self.partitions)
+        return self.ends(self.partitions)
 
     def ready(self, until: Mapping[TP, int]) -> None:
         """Raises Shut while the copy does not hold everything below these offsets."""
         self.refresh()
         if not all(self.held.get(tp, -1) >= end for tp, end in until.items()):
             raise _shut("is not read to its end yet")
+
+    def reached(self) -> list[int]:
+        """Where the copy stands, partition by partition: a cheap question whether there may be news."""
+        reached = self.table.reached()
+        return [reached.get(tp, -1) for tp in self.partitions]
 
     def refresh(self) -> None:
         """Take in what is new."""
@@ -78,18 +84,18 @@ class Suppression:
         if not seen:
             return None
         veiled: list[str] = []
-        seen = list(seen)
+        at = list(seen)
         while True:
             mark = self.table.mark()
-            mark["next"] = {**mark["next"], self.topic: seen}  # nothing of the other topics
+            mark["next"] = {**mark["next"], self.topic: at}  # nothing of the other topics
             changes = self.table.changes(mark)
             if changes.anew:
                 return None
             veiled += [key.decode() for topic, key in changes.keys if topic == self.topic]
-            after = changes.seen["next"][self.topic]
-            if after == seen:
-                return News(list(dict.fromkeys(veiled)), seen)
-            seen = after
+            after: list[int] = changes.seen["next"][self.topic]
+            if after == at:
+                return News(list(dict.fromkeys(veiled)), at)
+            at = after
 
     def news(self, seen: Sequence[int]) -> News:
         """What is new since then, for a listener of its own; [] of one that knows nothing."""
@@ -121,6 +127,15 @@ class Suppression:
             raise _shut("is not whole") from error
         return None if data is None else decode_suppressed(data)
 
+    def due(self, erase: Erase) -> bool:
+        """Whether it is still to be done: not of a request that is over, or lifted. Raises Shut while that is not known."""
+        self.refresh()
+        said = self.look(erase.identifier)
+        if said is None or said.life < erase.life:
+            raise _shut("does not have the suppression of an erasure yet")
+        hold = said.holds.get(erase.request)
+        return hold is not None and not (hold.lifted or hold.proven)
+
     def lives(self, labels: Iterable[str]) -> dict[str, int]:
         """How often they were erased, of those that were."""
         if not self._known:
@@ -134,3 +149,26 @@ def _shut(what: str) -> Shut:
         f"this process's copy of who is suppressed {what}; nothing is made of records until it is, which comes by itself"
         " when the broker answers",
     )
+
+
+class Watch:
+    """Of one task: it begins when the copy holds what was said before the task began."""
+
+    def __init__(self, suppression: Suppression) -> None:
+        self.suppression = suppression
+        self.until: Mapping[TP, int] | None = None
+        self.begun = False
+
+    def again(self) -> None:
+        """It has been restored: on this machine it may have been away for long."""
+        self.until, self.begun = None, False
+
+    def begin(self) -> None:
+        """Before records are looked at. Raises Shut while what is suppressed is not known."""
+        if self.begun:
+            self.suppression.refresh()
+            return
+        if self.until is None:
+            self.until = self.suppression.begin()
+        self.suppression.ready(self.until)
+        self.begun = True

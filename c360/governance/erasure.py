@@ -304,8 +304,8 @@ class _Turn:
                     erasure.settled.add(view)
             case Receipt(_, identifier, life, agent):
                 found = erasure.nodes.get(identifier) or _veiled(erasure, identifier)
-                if found is None or life != found.life:
-                    return  # for what was not asked, or not of this life
+                if found is None or life < found.life:
+                    return  # for what was not asked, or of a life before
                 found.answered.add(agent)
                 known = found.receipts.setdefault(agent, Done({}, {}))
                 _raise(known.tombstones, event.tombstones)  # of an answer that is given again, the greater
@@ -385,7 +385,9 @@ def _raise(known: dict[str, int], said: dict[str, int]) -> None:
 def _unsettle(erasure: Erasure) -> None:
     erasure.rests = 0
     erasure.probing = erasure.unmarked = erasure.closed = False
-    for node in erasure.nodes.values():  # who was asked is asked again: a mark that is set again makes anew what it is set on
+    for (
+        node
+    ) in erasure.nodes.values():  # who was asked is asked again: a mark that is set again makes anew what it is set on
         node.told, node.answered = False, set()
 
 
@@ -495,9 +497,7 @@ def _due(erasure: Erasure, known: Known) -> Iterator[Command | _Write]:
     if erasure.probing:
         yield from (Settle(request, view, erasure.probe) for view in known.views if view not in erasure.settled)
     agents = set(known.agents)
-    yield from (
-        Erase(request, name, node.life) for name, node in nodes if node.told and not agents <= node.answered
-    )
+    yield from (Erase(request, name, node.life) for name, node in nodes if node.told and not agents <= node.answered)
 
 
 # ------------------------------------------------------------------------------------------------------------ certificate

@@ -93,7 +93,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """An agent or door: of the identifier nothing of lives below `life` is in what I hold, in what I have put out, nor on
     its way from one of my tasks to another.
 
-    identifier: as it was asked for, or veiled, from those who know it so. Key: the request. tombstones: how many, by topic. reached: by `topic/partition`, the offset of the last of them.
+    identifier: as it was asked for, or veiled, from those who know it so. Key: the request. tombstones: how many, by topic.
+    reached: by `topic/partition`, the offset of the last of them.
     """
 
     request: str

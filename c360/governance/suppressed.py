@@ -26,7 +26,9 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Suppressed(msgspec.Struct, frozen=True):
-    """Of one identifier, whose veiled label is the key. life: how often it was erased; records of lower lives are void for ever, also after a lift.
+    """Of one identifier, whose veiled label is the key.
+
+    life: how often it was erased; records of lower lives are void for ever, also after a lift.
 
     The life stands in the same record as the lift, because two tables would have no order between them: govern could see
     the lift first, and give new records the life that is void.
@@ -56,9 +58,7 @@ def join(one: Suppressed | None, other: Suppressed) -> Suppressed:
         holds[request] = (
             hold
             if known is None
-            else Hold(
-                min(known.since, hold.since), max(known.lifted, hold.lifted), max(known.proven, hold.proven)
-            )
+            else Hold(min(known.since, hold.since), max(known.lifted, hold.lifted), max(known.proven, hold.proven))
         )
     return Suppressed(max(one.life, other.life), holds)
 

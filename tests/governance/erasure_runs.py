@@ -122,7 +122,9 @@ def check(world: World) -> None:
         (last,) = certificates
         certified = {s.subject for s in last.subjects} | set(last.identifiers)
         assert certified == set(map(veil, everybody[request])), "not those are certified"
-        assert not any(is_subject(name) and not name.startswith("~") for name in erasure.nodes), "it still says who it was"
+        assert not any(is_subject(name) and not name.startswith("~") for name in erasure.nodes), (
+            "it still says who it was"
+        )
         for node in map(veil, everybody[request]):
             assert table[node].holds[request].proven, "not said to be over"
             assert bool(table[node].holds[request].lifted) == erasure.lifting, "not suppressed, or not lifted"
@@ -139,7 +141,9 @@ def check(world: World) -> None:
         assert not ids & world.keys.get(subject, {}).keys()
     living = sum(len(keys) for keys in world.keys.values())
     made_keys = {(task.name, *key) for task in world.tasks.values() for key in task.keys}
-    assert living == sum(life >= lives.get(veil(subject), 0) for _, subject, life in made_keys), "a key of a new life is gone"
+    assert living == sum(life >= lives.get(veil(subject), 0) for _, subject, life in made_keys), (
+        "a key of a new life is gone"
+    )
 
 
 def profile_of(world: World, request: str) -> set[str]:

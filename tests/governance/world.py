@@ -386,7 +386,9 @@ class World:
     def check_proof(self, certificate: Certificate, books: Books) -> None:
         """What the certificate says is so, and was done by those who say it."""
         nodes, kept = self.nodes[certificate.request], books.erasures[certificate.request]
-        assert kept.nodes.keys() == {veil(name) for name in nodes}, "what is kept says who it was, or not who is suppressed"
+        assert kept.nodes.keys() == {veil(name) for name in nodes}, (
+            "what is kept says who it was, or not who is suppressed"
+        )
         assert kept.identifier == certificate.identifier == veil(kept.identifier)
         assert [s.subject for s in certificate.subjects] == sorted(filter(is_subject, map(veil, nodes)))
         assert certificate.identifiers == others_of(set(map(veil, nodes)))
