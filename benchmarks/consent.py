@@ -5,9 +5,10 @@ granted, `--changes` profiles wait; then the doors start, and people withdraw al
 changes come. Times are the broker's: of the withdrawal when its raw record was appended, of a delivery when its record
 was (within its transaction, so before its commit) and, later than that, when a read_committed reader here had it.
 
-`withdrawal_ms_p99`: from a withdrawal to the moment after which the far side has nothing of this customer: the later of the
-last delivery and the removal, as that reader had it. `after_fence`: deliveries of a customer that were appended later after
-a withdrawal than the fence allows. `late`: those that the reader had later than that, an upper bound.
+`withdrawal_ms_*`: from a withdrawal to the last delivery of this customer, as that reader had it; only of customers of whom
+something was delivered after they withdrew, which is what must be soon over. `removal_ms_*`: until the far side was told to
+hold nothing. `after_fence`: deliveries that were appended later after a withdrawal than the fence allows. `late`: those
+that the reader had later than that, an upper bound.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def _withdraw(cluster: KafkaCluster, options: argparse.Namespace, drained: Calla
 
 
 def _result(watch: Watch, said: dict[str, int]) -> dict[str, Any]:
-    silent, after, late, never = list[float](), 0, 0, 0
+    last, removal, after, late, never = list[float](), list[float](), 0, 0, 0
     for who, withdrawn_ms in said.items():
         for door in PLAN.doors:
             events = watch.events.get((PLAN.leaves(door), f"crm:{who}".encode()), [])
@@ -178,14 +179,19 @@ def _result(watch: Watch, said: dict[str, int]) -> dict[str, Any]:
             if not events:
                 never += 1
                 continue
-            silent.append(events[-1].seen_ms - withdrawn_ms)
+            removal.append(events[-1].seen_ms - withdrawn_ms)
+            delivered = [e.seen_ms - withdrawn_ms for e in events if e.delivered and e.seen_ms > withdrawn_ms]
+            last += delivered[-1:]
     return {
-        "withdrawal_ms_p50": _percentile(silent, 50),
-        "withdrawal_ms_p99": _percentile(silent, 99),
-        "withdrawal_ms_max": max(silent, default=None),
+        "withdrawal_ms_p50": _percentile(last, 50),
+        "withdrawal_ms_p99": _percentile(last, 99),
+        "withdrawal_ms_max": max(last, default=None),
+        "delivered_after_withdrawal": len(last),
+        "removal_ms_p50": _percentile(removal, 50),
+        "removal_ms_p99": _percentile(removal, 99),
         "after_fence": after,
         "late": late,
-        "removed": len(silent),
+        "removed": len(removal),
         "never_delivered": never,
     }
 
