@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from benchmarks.consent_app import app
 from benchmarks.run import machine, say
 from c360.engine.kafka import KafkaCluster
-from c360.engine.transport import TP, TopicSpec
+from c360.engine.transport import TP, Admin, Reader, TopicSpec
 from c360.ops import dev_kafka
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
@@ -109,6 +109,7 @@ def _run(
     load(_grants(options.changes), cluster, partitions=PLAN.partitions)
     load(_events(options.changes), cluster, partitions=PLAN.partitions)
     _until(lambda: at_rest(PLAN, admin, reader, [*BEHIND, "consent"]), "govern, projection and consent have read all")
+    backlog = reader.ends([TP(PLAN.projected(PLAN.projections[0]), p) for p in range(PLAN.partitions)])
     # 2 the doors start; people withdraw, and more changes come
     watch = Watch(cluster)
     watching = threading.Thread(target=watch.run)
@@ -119,7 +120,7 @@ def _run(
     _worker(broker, work / "doors", DOORS, stack)
     _until(lambda: watch.count > 0, "the first delivery")
     first = time.monotonic()
-    withdrawn = _withdraw(cluster, options, lambda: at_rest(PLAN, admin, reader, DOORS))
+    withdrawn = _withdraw(cluster, options, lambda: _drained(admin, reader, backlog))
     drained = time.monotonic()
     _until(lambda: at_rest(PLAN, admin, reader), "everything is read")
     time.sleep(2.0)  # what has been committed is on its way to the watch
@@ -131,6 +132,15 @@ def _run(
         "to_first_delivery_s": round(first - began, 1),
         "deliveries_per_s": round(watch.count / (drained - first)),
     }
+
+
+def _drained(admin: Admin, reader: Reader, backlog: Mapping[TP, int]) -> bool:
+    """Whether every door has committed what waited at the start."""
+    for door in PLAN.doors:
+        offsets = admin.group_offsets(PLAN.leaves(door))
+        if any(reader.read({tp: offsets.get(tp, 0) for tp in backlog}, backlog)):
+            return False
+    return True
 
 
 def _withdraw(cluster: KafkaCluster, options: argparse.Namespace, drained: Callable[[], bool]) -> list[str]:
@@ -152,7 +162,7 @@ def _withdraw(cluster: KafkaCluster, options: argparse.Namespace, drained: Calla
         producer.flush()
         if begun - looked > 2.0:
             looked = begun
-            if len(gone) > 100 and drained():
+            if len(gone) >= 100 and drained():
                 return gone
         time.sleep(max(0.0, 1 / options.rate - (time.monotonic() - begun)))
 
