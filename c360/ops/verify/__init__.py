@@ -14,6 +14,7 @@ from c360.engine.state import Positions
 from c360.engine.transport import TP, Cluster
 from c360.governance.names import Vault
 from c360.governance.sealing import Destroyed
+from c360.governance.suppressed import decode_suppressed
 from c360.ops.dlq import open_letter
 from c360.ops.keys import opener_of
 from c360.ops.verify.govern import GovernCheck
@@ -54,6 +55,7 @@ def verify(
         dead = DeadLetters(log, plan.dlq)
         archived = Archive(log, archive, [s.topic for s in plan.sources])
         links = Links(log, plan.links) if plan.identities else None
+        erased = _erased(plan, log, vault)
         found = {}
         for name in agents or [a.name for a in plan.agents]:
             findings = Findings()
@@ -61,7 +63,7 @@ def verify(
                 findings.cannot_tell("nobody can tell without the master key what govern must write: set C360_KEYS")
                 found[name] = findings
                 continue
-            for changelogs, look in _checks(plan, name, log, dead, archived, links, sight):
+            for changelogs, look in _checks(plan, name, log, dead, archived, links, sight, erased):
                 findings.add(steady(log, changelogs, look))
             if name == "govern" and sight is not None and sight.lost:
                 findings.notes.append(f"sealed values of {len(sight.lost)} subjects were erased, and are not compared")
@@ -88,11 +90,31 @@ def _sight(plan: Plan, cluster: Cluster, vault: Vault) -> Sight:
     return Sight(vault.names.token, opened, letter)
 
 
+Erased = Callable[[str], int]
+"""How often a subject was erased."""
 Look = Callable[[Mapping[TP, Positions]], Findings]
 
 
+def _erased(plan: Plan, log: Log, vault: Vault | None) -> Erased | None:
+    """As the suppressed table has it. None where somebody was erased, and nobody can tell who without the keys."""
+    latest: dict[str, bytes | None] = {}
+    for entry in log.read(log.partitions(plan.suppressed) if plan.erases else []):
+        latest[(entry.key or b"").decode()] = entry.value
+    lives = {veiled: decode_suppressed(value).life for veiled, value in latest.items() if value is not None}
+    if not lives:
+        return lambda subject: 0
+    return None if vault is None else lambda subject: lives.get(vault.names.veil(subject), 0)
+
+
 def _checks(
-    plan: Plan, agent: str, log: Log, dead: DeadLetters, archive: Archive, links: Links | None, sight: Sight | None
+    plan: Plan,
+    agent: str,
+    log: Log,
+    dead: DeadLetters,
+    archive: Archive,
+    links: Links | None,
+    sight: Sight | None,
+    erased: Erased | None,
 ) -> Iterator[tuple[list[TP], Look]]:
     """What is to be looked at of an agent: changelogs of tasks that must not commit meanwhile, and the look."""
     if agent == "govern":
@@ -112,7 +134,7 @@ def _checks(
             together = [tasks] if plan.identity_of(projection) is not None else [[tp] for tp in tasks]
             for some in together:
                 partitions = [tp.partition for tp in some]
-                yield some, ProjectionCheck(plan, projection, log, dead, partitions).look
+                yield some, ProjectionCheck(plan, projection, log, dead, partitions, erased).look
 
 
 def steady(log: Log, changelogs: list[TP], look: Look) -> Findings:
