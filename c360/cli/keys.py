@@ -34,14 +34,14 @@ def _where(context: Context) -> str:
     return where
 
 
-def _sealing_plan(context: Context, cluster: Cluster) -> None:
+def _sealing_plan(context: Context, cluster: Cluster, who: str | None) -> None:
     """The topics that keys need. Raises UsageError for an app that has nothing to seal."""
     if not context.plan.needs_keys:
         raise UsageError(
             f"{context.plan.app!r} seals nothing and has no personal identifiers, so it needs no keys: type a field with"
             " Personal[…], or say personal=True on an identifier"
         )
-    topics.apply(context.plan, cluster.admin())
+    topics.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who))
 
 
 @keys.command("init")
@@ -60,22 +60,20 @@ def keys_init(context: Context, who: str | None, as_json: bool, broker: str | No
     master = context.master()
     secret = None
     if cluster is not None:
-        _sealing_plan(context, cluster)
-        told = Told("keys.init", after={"generation": master.current})
-        with run_of(context, cluster, who) as run, run.refusing(told):
-            there = keeping.secret_of(context.plan, cluster) is not None
-            if not there:
-                with run.acting(told):
-                    there = not keeping.make_secret_once(context.plan, cluster, master, os.urandom)
-            else:
-                keeping.open_vault(context.plan, cluster, master, os.urandom)
-        secret = "there" if there else "made"
+        _sealing_plan(context, cluster, who)
+        with run_of(context, cluster, who) as run, run.acting(_told("keys init", master)) as told:
+            now = keeping.make_secret_once(context.plan, cluster, master, os.urandom)
+            secret = told["secret"] = "made" if now else "there"
     said: dict[str, Any] = {"keys": where, "made": made, "generation": master.current, "secret": secret}
     if as_json:
         print_json(said)
         return
     click.echo(f"{where}: {'made' if made else 'as it was'}, generation {master.current}")
     click.echo(SECRETS[secret])
+
+
+def _told(what: str, master: MasterKeys) -> Told:
+    return Told(what, after={"generation": master.current})
 
 
 SECRETS = {
@@ -103,22 +101,20 @@ def keys_rotate(
     if new_only and wrap_only:
         raise UsageError("--new-only and --wrap-only are the two halves of it; for both, say neither")
     where = _where(context)
-    if new_only:
-        master, count = _added(context, where), None
+    cluster = None if new_only else context.cluster(broker)
+    if cluster is not None:
+        context.vault(cluster)  # the right keys, before a new one is among them
+    before = context.master()
+    if cluster is None:
+        master, count = _newest(context, where, add=not wrap_only), None
     else:
-        cluster = context.cluster(broker)
-        with run_of(context, cluster, who) as run:
-            told = Told("keys.rotate", before={"generation": context.master().current})
-            with run.refusing(told):
-                if context.vault(cluster) is None:  # also: the right keys, before a new one is among them
-                    raise UsageError(
-                        f"{context.plan.app!r} seals nothing and has no personal identifiers, so it has no keys"
-                    )
-            with run.acting(told) as more:
-                master = context.master() if wrap_only else _added(context, where)
-                more["generation"] = master.current
-                count = keeping.rewrap(context.plan, cluster, master)
-                more["wrapped"] = str(count)
+        with (
+            run_of(context, cluster, who) as run,
+            run.acting(Told("keys rotate", before=_told("", before).after)) as told,
+        ):
+            master = _newest(context, where, add=not wrap_only)
+            count = keeping.rewrap(context.plan, cluster, master)
+            told |= {"generation": master.current, "wrapped": str(count)}
     said: dict[str, Any] = {"generation": master.current, "added": not wrap_only, "wrapped": count}
     if as_json:
         print_json(said)
@@ -131,12 +127,12 @@ def keys_rotate(
     )
 
 
-def _added(context: Context, where: str) -> MasterKeys:
-    """The master keys with a new one among them."""
+def _newest(context: Context, where: str, *, add: bool) -> MasterKeys:
+    """The master keys as they are then."""
     before = context.master()
-    if isinstance(before, VaultMasterKeys):
+    if add and isinstance(before, VaultMasterKeys):
         before.rotate()
-    else:
+    elif add:
         keeping.rotate_keys(Path(where), os.urandom)
     return context.master()
 
