@@ -48,6 +48,12 @@ def test_the_keys_can_be_rotated_under_what_is_sealed(shop: Shop) -> None:
         "generations": [{"generation": rotated["generation"], "keys": rotated["wrapped"], "current": True}],
     }
     assert shop.c360("keys", "rotate", "--wrap-only", "--json").json["wrapped"] == 0
+    assert shop.c360("keys", "rotate", "--new-only").code == 0
+    refused = shop.c360("keys", "retire")
+    assert (refused.code, "still wraps keys" in refused.err) == (4, True)
+    assert shop.c360("keys", "rotate", "--wrap-only").code == 0
+    assert len(shop.c360("keys", "retire", "--json").json["retired"]) >= 2
+    assert shop.c360("keys", "retire", "--json").json["retired"] == []
     assert shop.c360("profile", "crm:1", "--json").json == profile
     assert shop.c360("verify", "govern").code == 0
     told = [line for line in shop.c360("audit", "tail", "--json").json["records"] if line["what"] == "keys.rotate"]
