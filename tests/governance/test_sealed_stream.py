@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,10 +18,12 @@ from c360.codecs.record import RecordMeta
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP
 from c360.errors import Evicted, Misfit, NeedsOperator, UsageError
-from c360.governance.keys import LocalMasterKeys, life_of, read_record_key
+from c360.governance.keys import LocalMasterKeys, MasterKeys, life_of, read_record_key
 from c360.governance.sealing import KEY_BYTES
 from c360.ops import dlq, keys, topics
+from c360.ops.vault import ServiceAway
 from c360.testing import TestDriver
+from c360.testing import driver as driving
 from tests.governance.sealed_shop import (
     Customer,
     Person,
@@ -426,3 +429,38 @@ def test_a_field_that_is_personal_from_now_on_is_sealed_as_its_rows_come_again()
         assert sorted(found, key=lambda f: (f[1], f[0])) == [
             (-1, "0", str), (1, "0", dict), (-1, "1", str), (1, "1", dict), (-1, "2", str)
         ]  # fmt: skip
+
+
+class Moody:
+    """Master keys of a service that does not answer for a while."""
+
+    def __init__(self, inner: MasterKeys, silent: int) -> None:
+        self.inner, self.silent = inner, silent
+
+    @property
+    def current(self) -> str:
+        return self.inner.current
+
+    def wrap(self, secrets: Sequence[bytes]) -> list[str]:
+        if self.silent:
+            self.silent -= 1
+            raise ServiceAway("the key service does not answer")
+        return self.inner.wrap(secrets)
+
+    def unwrap(self, wrapped: Sequence[str]) -> list[bytes | None]:
+        return self.inner.unwrap(wrapped)
+
+    def rewrap(self, wrapped: Sequence[str]) -> list[str | None]:
+        return self.inner.rewrap(wrapped)
+
+
+def test_a_key_service_that_is_away_is_waited_for_and_no_record_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driving, "_LATE", replace(driving._LATE, away_s=0.01))
+    with TestDriver(app) as t:
+        assert t.vault is not None
+        t.vault.master = Moody(t.vault.master, silent=3)
+        said(t)
+        assert len(governed(t, "clicks")) == 3
+        assert t.topic("sealed.dlq") == []
+        assert t.vault.master.silent == 0
+        t.verify()
