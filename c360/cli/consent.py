@@ -83,7 +83,14 @@ def set_(
     with run_of(context, cluster, who, why) as run:
         state = deciding.read(plan, cluster, label)
         planned = deciding.plan_saying(
-            plan, label, state, purpose, cast(Status, status), now_ms=_now_ms(), expires_ms=ends
+            plan,
+            label,
+            state,
+            purpose,
+            cast(Status, status),
+            now_ms=_now_ms(),
+            expires_ms=ends,
+            veil=context.veil(cluster),
         )
         run.say("done", planned.told, [planned.message])
     if as_json:

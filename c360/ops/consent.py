@@ -5,7 +5,7 @@ What is said goes to the consent agent like any other decision, and joins what i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,20 @@ class Saying:
 
 
 def plan_saying(
-    plan: Plan, label: str, state: State, purpose: str, status: Status, *, now_ms: int, expires_ms: int | None = None
+    plan: Plan,
+    label: str,
+    state: State,
+    purpose: str,
+    status: Status,
+    *,
+    now_ms: int,
+    expires_ms: int | None = None,
+    veil: Callable[[str], str] = str,
 ) -> Saying:
-    """What is written to say that somebody has decided now. Raises UsageError for a purpose that does not ask."""
+    """What is written to say that somebody has decided now. `veil`: how a label may stand in the audit log.
+
+    Raises UsageError for a purpose that does not ask.
+    """
     known = asking(plan)
     if purpose not in known:
         raise UsageError(
@@ -91,7 +102,7 @@ def plan_saying(
         after["expires_at"] = str(expires_ms)
     told = Told(
         "consent set",
-        about=(label,),
+        about=(veil(label),),
         before={"status": before["status"] or "unknown", "at": str(before["at"] or "")},
         after=after,
     )

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from c360.cli import audit
 from c360.cli import consent as consents
 from c360.engine.transport import Cluster
-from c360.governance.names import Names
+from c360.governance.names import Vault, is_veiled
 from c360.ops import audit as auditing
 from c360.ops.audit import verify
 from c360.testing import TestDriver
@@ -32,9 +32,8 @@ class Keyed(Here):
         super().__init__(clinic(), driver.cluster)
         self.driver = driver
 
-    def names(self, cluster: Cluster, *typed: str) -> Names:
-        assert self.driver.vault is not None
-        return self.driver.vault.names
+    def vault(self, cluster: Cluster) -> Vault | None:
+        return self.driver.vault
 
 
 @pytest.fixture
@@ -83,10 +82,27 @@ def test_what_is_said_is_known_and_told(driver: TestDriver) -> None:
     found = shown(driver, "patient:7")
     assert (found["allowed"], found["reason"]) == (False, "withdrawn")
     one, two = entries(driver)
-    assert (one["what"], one["about"], one["reason"]) == ("consent set", ["patient:7"], "ticket 8")
+    assert (one["what"], one["reason"]) == ("consent set", "ticket 8")
+    assert [is_veiled(label) for label in one["about"]] == [True], (
+        "customers can be forgotten here, and the log is kept"
+    )
     assert (one["before"]["status"], one["after"]["status"]) == ("unknown", "granted")
     assert (two["before"]["status"], two["after"]["status"]) == ("granted", "withdrawn")
     assert verify(driver.plan, driver.cluster).findings == []
+    assert not any(b"patient:7" in (value or b"") for _, value in driver.read(driver.plan.audit))
+
+
+def test_what_is_told_of_somebody_is_found_by_their_identifier(driver: TestDriver) -> None:
+    said(driver, "patient:7", "marketing", "granted")
+    said(driver, "email:ann@mail.org", "marketing", "granted")
+    said(driver, "patient:8", "marketing", "granted")
+    for who in ("patient:7", "email:ann@mail.org"):
+        ran = CliRunner().invoke(audit.audit, ["tail", "--about", who, "--json"], obj=Keyed(driver))
+        assert ran.exit_code == 0, ran.output
+        (line,) = json.loads(ran.stdout)["records"]
+        assert line["record"]["entry"]["what"] == "consent set"
+    nobody = CliRunner().invoke(audit.audit, ["tail", "--about", "patient:9", "--json"], obj=Keyed(driver))
+    assert json.loads(nobody.stdout)["records"] == []
 
 
 def test_doors_act_on_what_was_said() -> None:
