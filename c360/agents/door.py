@@ -21,13 +21,16 @@ Nothing of the identifier leaves by this task after its receipt, as long as the 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from c360.agents.audit import Chain, DoorLog
 from c360.agents.fencing import INPUTS_S, Fence, shut_by, staters_of
 from c360.agents.judging import Judge, labels_of
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in
@@ -123,6 +126,7 @@ class DoorTask:
         self.holders = Inverse(HOLDERS)  # of an identifier, as suppressed has it
         self.ends, self.begins = Timers(ENDS), Timers(BEGINS)
         self.tables = (self.held, self.holders, self.ends, self.begins)
+        self.log = door.log_of(self.partition)
         self.resume({})
 
     # --------------------------------------------------------------------------------------------------- processor
@@ -135,6 +139,7 @@ class DoorTask:
         self.catch_up: dict[str, int] = dict(notes.get("catch_up", {}))
         if notes.get("function", self.judge.fingerprint) != self.judge.fingerprint:
             self.sweep = ""
+        self.log.resume(notes)
 
     def notes(self) -> dict[str, Any]:
         notes: dict[str, Any] = {"function": self.judge.fingerprint}
@@ -146,7 +151,7 @@ class DoorTask:
             notes["sweep"] = self.sweep
         if self.catch_up:
             notes["catch_up"] = self.catch_up
-        return notes
+        return notes | self.log.notes()
 
     def process(self, batch: Batch, out: Outbox) -> None:
         if batch.tp.topic == self.door.erase:
@@ -174,6 +179,7 @@ class DoorTask:
             or self.ends.wants(now_ms)
             or self.begins.wants(now_ms)
             or self._has_news()
+            or (not self.door.is_shut and self.log.wants(now_ms))
         )
 
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
@@ -205,6 +211,8 @@ class DoorTask:
             self._due_by_sweep(due)
             self._decide(due, now, out)
         self._erase(out)
+        if answer.deliver:
+            self.log.finish(now, out)
 
     # ------------------------------------------------------------------------------------------------- what is held
     def _take_in(self, out: Outbox) -> dict[bytes, int | None]:
@@ -315,6 +323,8 @@ class DoorTask:
                 self.counters.misfits += 1
             if value is None:
                 self.counters.held_back[why] += 1
+                if row.why != why or row.digest:  # looked at again, it is no other refusal
+                    self.log.deny(why, now)
             sent = self._send(key, value, digest, row, cause, out)
             if sent and value is not None:
                 self.door.takes(ruling.labels, ruling.changes_at)
@@ -356,6 +366,7 @@ class DoorTask:
             row = rows[key]
             assert row is not None
             if not ruling.allowed:
+                self.log.deny(ruling.reason, now)
                 self._send(key, None, b"", row, None, out)
                 self._keep(key, row, b"", ruling.reason, ruling.changes_at, leaves=False)
             elif row.at is not None and row.at <= now:  # it was taken; what holds now ends later
@@ -429,15 +440,16 @@ class DoorAgent:
         partitions: Callable[[], Mapping[str, int]],
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
-        at the broker. `vault`: of an app that needs keys.
+        at the broker. `vault`: of an app that needs keys. `random`: of which its chains in the audit log have their names.
         """
         planned = plan.agent(door.agent)
         self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.input, self.output = plan.projected(door.projection), plan.leaves(door)
-        self.erase, self.receipts, self.dlq = plan.erase, plan.receipts, plan.dlq
+        self.erase, self.receipts, self.dlq, self.random = plan.erase, plan.receipts, plan.dlq, random
         self.judge = Judge(plan, door, governance, vault)
         self.fence: Fence | None = None
         if staters_of(plan, door.purpose):
@@ -465,6 +477,13 @@ class DoorAgent:
 
     def processor(self, task: Task) -> Processor:
         return DoorTask(self, task)
+
+    def log_of(self, partition: int) -> DoorLog:
+        """What a task tells the audit log."""
+        plan = self.plan
+        personal = {namespace.name for namespace in plan.identifiers.values() if namespace.personal}
+        chain = Chain(plan.app, plan.audit, f"{self.name}/{partition}", personal=personal, random=self.random)
+        return DoorLog(chain, self.name)
 
     def settings(self, given: LoopSettings) -> LoopSettings:
         """Small commits: what is in one was decided on at once, and is young when it leaves."""
@@ -501,6 +520,9 @@ class DoorAgent:
             return
         now = self.clock()
         try:
+            if self.judge.awaits is not None and not self.judge.awaits():
+                raise Shut("copy", "this door's copy is catching up with what was missing there; wait")
+            self.judge.awaits = None
             answer = self.ask(now)
             if answer.deliver and made.delivered:
                 answer = recheck(Taken(frozenset(made.labels), made.changes_at), answer, self._since(made), now=now)
@@ -602,9 +624,13 @@ class DoorAgent:
         """Raises Shut until this door's copy has the suppression that an erasure rests on: then nothing comes back."""
         if not self.judge.suppresses:
             return
-        assert self.governance is not None
-        value = self.governance.get(self.judge.named(erase.identifier).encode(), self.plan.suppressed)
-        if value is None or decode_suppressed(value).life < erase.life:
+        if not self._suppressed(erase):
+            self.judge.awaits = partial(self._suppressed, erase)
             raise Shut(
                 "behind", "the suppression of an erasure has not been read yet; this door's copy is catching up, wait"
             )
+
+    def _suppressed(self, erase: Erase) -> bool:
+        assert self.governance is not None
+        value = self.governance.get(self.judge.named(erase.identifier).encode(), self.plan.suppressed)
+        return value is not None and decode_suppressed(value).life >= erase.life

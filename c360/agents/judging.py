@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,6 +45,7 @@ NOT_LEAVING: Mapping[str, str] = {
     "too-large": f"what would leave of it is larger than {LARGEST_BYTES} bytes",
 }
 """Why nothing leaves of a profile, in a sentence that says what to do. `derived-failed` does not hold anything back."""
+WAITING = "the key of a sealed value has not been read yet; this door's copy is catching up, wait"
 
 
 class Listed(msgspec.Struct, gc=False):
@@ -116,6 +117,7 @@ class Judge:
         """An identifier as the suppressed are written, and as doors look for whom news are about."""
         self.opener = None if vault is None else Opener(plan.app, vault.master, self._key_records)
         self._unknown: dict[tuple[str, str], Mapping[TP, int]] = {}
+        self.awaits: Callable[[], bool] | None = None  # whether what was missing is there; then it is worth another try
         self.fingerprint = fingerprint_of(self.shape, door)
 
     @property
@@ -238,6 +240,11 @@ class Judge:
         values = self.governance.get_many([record_key(*pair) for pair in pairs], self.plan.keys)
         return {pair: value for pair, value in zip(pairs, values, strict=True) if value is not None}
 
+    def _reached(self, ends: Mapping[TP, int]) -> bool:
+        assert self.governance is not None
+        reached = self.governance.reached()
+        return all(reached.get(tp, 0) >= end for tp, end in ends.items())
+
     def _ends(self, partitions: list[TP]) -> dict[TP, int]:
         assert self.governance is not None
         reader = self.governance.cluster.reader()
@@ -261,18 +268,18 @@ class Judge:
             self.opener.forget(*pair)  # it may have been at hand still
         if new := [pair for pair in missing if pair not in self._unknown]:
             if len(self._unknown) > UNKNOWN_KEYS:
-                self._unknown.clear()
+                self._unknown, new = {}, missing
             partitions = [tp for tp in self.governance.reached() if tp.topic == self.plan.keys]
             self._unknown.update(dict.fromkeys(new, self._ends(partitions)))
         if not missing:
             return
-        reached = self.governance.reached()
+        wanted_ends: dict[TP, int] = {}
         for pair in missing:
-            ends = self._unknown.get(pair)
-            if ends is None or any(reached.get(tp, 0) < end for tp, end in ends.items()):
-                raise Shut(
-                    "keys", "the key of a sealed value has not been read yet; this door's copy is catching up, wait"
-                )
+            for tp, end in self._unknown[pair].items():
+                wanted_ends[tp] = max(end, wanted_ends.get(tp, 0))
+        if not self._reached(wanted_ends):
+            self.awaits = lambda: self._reached(wanted_ends)
+            raise Shut("keys", WAITING)
         found = self._key_records(missing)  # it may have come between the look and the count
         self.opener.prepare(found)
 

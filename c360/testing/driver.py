@@ -14,6 +14,7 @@ from typing import Any, Self
 import orjson
 
 from c360.agents.erasure import Ordered
+from c360.agents.render import lazily_typed
 from c360.agents.shape import Shape
 from c360.app import App
 from c360.assembly import Stepping, stepping
@@ -24,7 +25,7 @@ from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
 from c360.governance.certificate import Certificate
 from c360.governance.names import Names
-from c360.ops import erase, keys, profiles, reset
+from c360.ops import doors, erase, keys, profiles, reset
 from c360.ops.records import records
 from c360.rights import Door
 from c360.tables.store import MemoryStores
@@ -104,12 +105,16 @@ class TestDriver:
         self.producer.flush()
 
     # -------------------------------------------------------------------------------------------------------- reading
-    def profile(self, identifier: str, projection: str | None = None) -> Any:
+    def profile(self, identifier: str, projection: str | None = None, *, purpose: str | None = None) -> Any:
         """The profile that has this identifier ("crm:7"), as an instance of the app's class; None if there is none.
 
         All of it, for every purpose, and in clear: a test sees through what is sealed. `projection` ("customer" or
         "customer@1") is needed only if there are several.
+
+        With `purpose`: as that may see it now, asked as a door asks; None also where nothing of it may leave.
         """
+        if purpose is not None:
+            return self._profile_for(identifier, self._projection(projection), purpose)
         declared = self._projection(projection)
         found = self.record(identifier, projection)
         if found is None:
@@ -151,6 +156,26 @@ class TestDriver:
         return {
             key.decode(): orjson.loads(value) for key, value in held.items() if key is not None and value is not None
         }
+
+    def _profile_for(self, identifier: str, declared: ProjectionDeclaration, purpose: str) -> Any:
+        self.settle()
+        answer = doors.ask_door(
+            self.plan,
+            self.cluster,
+            doors.view_door(self.plan, declared, purpose),
+            identifier,
+            names=self._names(),
+            vault=self.vault,
+            clock=self._now,
+            fence_max_age_ms=1000,
+            wait_s=0.0,
+            pause=lambda _: None,
+        )
+        if answer.profile is None:
+            return None
+        shape = Shape(self.plan, declared, purpose)
+        values = answer.profile["attributes"]
+        return lazily_typed(declared, shape.hidden)(**{a.name: values[a.name] for a in shape.taken})
 
     def _open(self, value: Any, subjects: Container[str], fields: Container[str]) -> bytes:
         assert self.vault is not None
