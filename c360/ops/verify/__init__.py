@@ -16,6 +16,7 @@ from c360.errors import UsageError
 from c360.governance.names import Vault
 from c360.ops.dlq import open_letter
 from c360.ops.keys import opener_of
+from c360.ops.verify.consent import ConsentCheck
 from c360.ops.verify.govern import GovernCheck
 from c360.ops.verify.identity import IdentityCheck
 from c360.ops.verify.links import Links, LinksCheck
@@ -48,9 +49,10 @@ def verify(
     for name in agents:
         plan.agent(name)
     sight = None if vault is None else _sight(plan, cluster, vault)
-    if sight is None and plan.needs_keys and (not agents or "govern" in agents):
+    if sight is None and plan.needs_keys and (not agents or not {"govern", "consent"}.isdisjoint(agents)):
         raise UsageError(
-            "nobody can tell without the master key what govern must write of this app: set C360_KEYS, or name other agents"
+            "nobody can tell without the master key what govern and consent must write of this app: set C360_KEYS, or name"
+            " other agents"
         )
     log = Log(cluster)
     try:
@@ -96,6 +98,9 @@ def _checks(
         if links is not None:
             all_tasks = [tp for source in plan.sources for tp in log.partitions(plan.govern_changelog(source))]
             yield all_tasks, LinksCheck(plan, links).look
+        return
+    if agent == "consent":
+        yield log.partitions(f"{plan.consent}.changelog"), ConsentCheck(plan, log, dead, sight).look
         return
     for identity in plan.identities:
         if identity.agent == agent and links is not None:
