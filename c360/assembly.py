@@ -11,20 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from c360.agents.consent import ConsentAgent
+from c360.agents.door import DoorAgent
+from c360.agents.erasure import ErasureAgent
+from c360.agents.fencing import INPUTS_S
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
+from c360.agents.suppression import Suppression
 from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
+from c360.engine.lag import ends_of_records
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway, NeedsOperator
+from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
 from c360.ops import keys, topics
@@ -48,11 +54,15 @@ TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 class Shared:
     """What the agents of one process have in common.
 
-    `governance`: of an app that has something to ask it; `vault`: of one that needs keys.
+    `governance`: of an app that has something to ask it; `vault`: of one that needs keys. `fence_max_age_ms`: how old what a
+    door knows of people's decisions may be; `inputs_s`: between its looks at which partitions these come in.
     """
 
     governance: GlobalTable | None = None
     vault: Vault | None = None
+    clock: Clock = system
+    fence_max_age_ms: int = 1000
+    inputs_s: float = INPUTS_S
 
 
 def governance_of(
@@ -66,7 +76,9 @@ def governance_of(
     look_s: float = 0.1,
 ) -> GlobalTable | None:
     """The process's copy of `plan.governance`; None where no agent of it asks. The topics exist when it is turned."""
-    asking = {"govern", *(door.agent for door in plan.doors), *(("consent",) if plan.erases else ())}
+    asking = {"govern", *(door.agent for door in plan.doors)}
+    if plan.erases:
+        asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
         return None
     return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
@@ -74,16 +86,57 @@ def governance_of(
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
-    vault = None if shared is None else shared.vault
     chosen: list[Agent] = []
+    common = shared or Shared()
+    known = suppression_of(plan, common)
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, vault))
-    chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
-    chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance, known))
+    chosen += [IdentityAgent(plan, i, known) for i in plan.identities if not only or i.agent in only]
+    chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
-        governance = None if shared is None else shared.governance
-        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, vault, governance))
+        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
+    if known is not None and common.vault is not None and (not only or "erasure" in only):
+        records = partial(_ends_of_records, known.table.cluster)
+        chosen.append(ErasureAgent(plan, admin, known, common.vault.names, records))
+    chosen += [
+        DoorAgent(
+            plan,
+            door,
+            common.governance,
+            common.vault,
+            clock=common.clock,
+            partitions=admin.topics,
+            fence_max_age_ms=common.fence_max_age_ms,
+            inputs_s=common.inputs_s,
+        )
+        for door in plan.doors
+        if not only or door.agent in only
+    ]
     return chosen
+
+
+def suppression_of(plan: Plan, shared: Shared) -> Suppression | None:
+    """Who is suppressed, as this process knows it; None of an app that erases nobody, or for a caller that runs nothing."""
+    table, vault = shared.governance, shared.vault
+    if not plan.erases or table is None or vault is None:
+        return None
+    return Suppression(plan, table, vault.names, partial(_ends, table.cluster))
+
+
+def _ends(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
+    reader = cluster.reader()
+    try:
+        return reader.ends(partitions)
+    finally:
+        reader.close()
+
+
+def _ends_of_records(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
+    reader = cluster.reader()
+    try:
+        return ends_of_records(reader, reader.starts(partitions))
+    finally:
+        reader.close()
 
 
 def tellers_of(
@@ -121,6 +174,7 @@ class Worker:
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
+    fence_max_age_ms: int = 1000
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -135,7 +189,6 @@ class Worker:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
-        assert self.master is not None or not self.plan.needs_keys, "a worker of it needs the master keys"
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
@@ -144,15 +197,15 @@ class Worker:
             try:
                 admin = self.cluster.admin()
                 topics.apply(self.plan, admin)
+                vault = self._vault()
                 break
-            except BrokerAway as error:
+            except BrokerAway as error:  # also a key service that is
                 if not said:
                     log.warning("%s; waiting for it", error)
                     said = True
                 self.stopping.wait(AWAY_S)
         else:
             return
-        vault = None if self.master is None else self._vault(self.master)
         turnstile = Turnstile()
         settings = self.settings
         if self.plan.identities and settings.commit_share:
@@ -160,7 +213,8 @@ class Worker:
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
         if governance is not None:
             self.tables.append(governance)
-        for agent in agents_of(self.plan, admin, self.only, shared=Shared(governance, vault)):
+        shared = Shared(governance, vault, self.clock, self.fence_max_age_ms)
+        for agent in agents_of(self.plan, admin, self.only, shared=shared):
             self.loops.append(
                 Loop(
                     agent,
@@ -175,9 +229,13 @@ class Worker:
         self.tellers += tellers_of(self.loops, self.cluster)
         self.admin = admin
 
-    def _vault(self, master: MasterKeys) -> Vault | None:
-        """What keys the app has, before anything is written. Raises NeedsOperator where they are not these."""
-        return keys.open_vault(self.plan, self.cluster, master, os.urandom) if self.plan.needs_keys else None
+    def _vault(self) -> Vault | None:
+        """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
+        if not self.plan.needs_keys:
+            return None
+        if self.master is None:
+            raise UsageError(keys.NO_KEYS)
+        return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
 
     def start(self) -> None:
         """Start a thread per table, teller and loop, and one that creates what belongs to raw topics that appear later."""
@@ -283,7 +341,7 @@ class Stepping:
 
     loops: Sequence[Loop]
     tables: Sequence[GlobalTable]
-    tellers: Sequence[Teller]
+    tellers: Sequence[Teller] = ()
 
     def ask(self) -> None:
         """Have it told how far everything is, with all that was sent before now."""
@@ -329,6 +387,7 @@ def stepping(
     clock: Clock,
     settings: LoopSettings,
     vault: Vault | None = None,
+    fence_max_age_ms: int = 1000,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
@@ -340,7 +399,7 @@ def stepping(
     table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin, shared=Shared(table, vault))
+        for a in agents_of(plan, admin, shared=Shared(table, vault, clock, fence_max_age_ms, inputs_s=0.0))
     ]
     tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
     return Stepping(loops, [] if table is None else [table], tellers)

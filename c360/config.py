@@ -19,9 +19,14 @@ KNOWN: Mapping[str, str] = {
     "broker": "Kafka bootstrap servers, as host:port[,host:port]",
     "state_dir": "directory of local state; default .c360",
     "memory_mb": "MiB that decoded state and RocksDB may take, per process; default 384",
+    "fence_max_age": "seconds that what a door knows of people's decisions may be old; default 1",
+    "keys": "file of the master keys, or the URL of a transit key of Vault",
+    "keys_token": "token for that service",
+    "keys_token_file": "file of the token, read again for each request",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
 MEMORY_MIN_MB = 32
+FENCE_MIN_S, FENCE_MAX_S = 0.5, 60.0  # the agents say four times a second how far they are
 PREFIX = "C360_"
 CLIENT = "KAFKA_"  # C360_KAFKA_SASL_MECHANISM → sasl.mechanism
 OURS = ("C360_TEST_", "C360_NO_KAFKA")  # beginnings of names that the project's own tests read
@@ -36,6 +41,10 @@ class Settings:
     state_dir: Path = Path(".c360")
     memory_mb: int = 384
     slot: str | None = None
+    fence_max_age_s: float = 1.0
+    keys: str | None = None
+    keys_token: str | None = field(default=None, repr=False)
+    keys_token_file: Path | None = None
     kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
 
 
@@ -68,6 +77,10 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         state_dir=Path(found.get("state_dir", ".c360")),
         memory_mb=_megabytes(found.get("memory_mb", str(Settings.memory_mb))),
         slot=found.get("slot"),
+        fence_max_age_s=_fence_age(found.get("fence_max_age", str(Settings.fence_max_age_s))),
+        keys=found.get("keys"),
+        keys_token=found.get("keys_token"),
+        keys_token_file=None if "keys_token_file" not in found else Path(found["keys_token_file"]),
         kafka=kafka,
     )
 
@@ -76,6 +89,16 @@ def _megabytes(said: str) -> int:
     if not said.isdecimal() or int(said) < MEMORY_MIN_MB:
         raise UsageError(f"memory_mb is {said!r}; it must be a whole number of MiB, {MEMORY_MIN_MB} or more")
     return int(said)
+
+
+def _fence_age(said: str) -> float:
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not FENCE_MIN_S <= seconds <= FENCE_MAX_S:
+        raise UsageError(f"fence_max_age is {said!r}; it must be seconds, from {FENCE_MIN_S:g} to {FENCE_MAX_S:g}")
+    return seconds
 
 
 def _table(path: Path) -> dict[str, object]:

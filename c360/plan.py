@@ -585,8 +585,13 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 name=identity.agent,
                 group=loop,
                 lead=(plan.tasks,),
-                reads=(plan.links, loop),
-                writes=(plan.assignments(identity), plan.identity_changes(identity), loop),
+                reads=(plan.links, loop, *((plan.erase,) if plan.erases else ())),
+                writes=(
+                    plan.assignments(identity),
+                    plan.identity_changes(identity),
+                    loop,
+                    *((plan.links, plan.found, plan.receipts) if plan.erases else ()),
+                ),
                 changelogs=(f"{loop}.changelog",),
                 tables=("nodes", "neighbours", "waiting", "lent", "evidence", "holders", "told", "sent"),
                 fingerprint=identity.rules.fingerprint[:16],
@@ -602,8 +607,14 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 name=projection.agent,
                 group=f"{plan.app}.{projection.name}.v{projection.version}",
                 lead=(plan.tasks,),
-                reads=(*(plan.governed(s) for s in plan.sources_of(projection)), *assigned, *moves, *days),
-                writes=(plan.projected(projection), *moves),
+                reads=(
+                    *(plan.governed(s) for s in plan.sources_of(projection)),
+                    *assigned,
+                    *moves,
+                    *days,
+                    *((plan.erase,) if plan.erases else ()),
+                ),
+                writes=(plan.projected(projection), *moves, *((plan.receipts,) if plan.erases else ())),
                 changelogs=(f"{plan.projected(projection)}.changelog",),
                 tables=(
                     "fragments",
@@ -654,10 +665,10 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
             group=topic,
             lead=(plan.tasks,),
             reads=(plan.projected(door.projection), *((plan.erase,) if plan.erases else ())),
-            writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit),
+            writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit, plan.dlq),
             changelogs=(f"{topic}.changelog",),
             tables=("held", "holders", "timers"),
-            fingerprint=f"door/1 {door.purpose.name}",
+            fingerprint=f"door/1 {door.purpose.name}{' veiled' if plan.erases else ''}",
         )
 
 
@@ -794,7 +805,7 @@ def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity
         # What it reads is told below, as text; here, which attributes read the same, and so may be kept together.
         parts.append(repr(replace(attribute, of=read.index(attribute.of))))
         parts += [str(i) for i in declaration.inputs]
-        parts.append("" if declaration.where is None else _text_of(declaration.where))
+        parts.append("" if declaration.where is None else text_of(declaration.where))
     if projection.purposes:  # bits of stored masks are places in this list
         asking = [purpose for purpose in projection.purposes if plan.purposes.by_name[purpose].asks]
         parts.append(f"purposes {projection.purposes}, of which ask {asking}")
@@ -803,11 +814,11 @@ def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity
     if sealed:  # their values are kept in another form
         parts.append(f"sealed {sorted(map(str, sealed))}")
     for name in projection.derived:
-        parts += [name, _text_of(vars(projection.record)[name].fget)]
+        parts += [name, text_of(vars(projection.record)[name].fget)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _text_of(function: Callable[..., Any]) -> str:
+def text_of(function: Callable[..., Any]) -> str:
     """A function as text that survives reformatting and a newer Python; a condition on fields as it prints."""
     if not inspect.isfunction(function):
         return repr(function)

@@ -18,10 +18,11 @@ from c360.classes import Classified, FieldClass, classified, classified_in
 from c360.codecs.record import Record, fields_of, is_record, is_union, unmarked
 from c360.declare import Enrichment, Source
 from c360.engine.agent import Outbox
+from c360.engine.global_table import GlobalTable
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP
 from c360.errors import Misfit
-from c360.governance.keys import KeyRecord, Sealer, unwrap_keys
+from c360.governance.keys import KeyRecord, Sealer, generation_of, record_key, unwrap_keys
 from c360.governance.names import Vault
 from c360.governance.sealing import DataKey, check_place, read_sealed
 from c360.plan import Plan
@@ -207,8 +208,9 @@ class _Held(msgspec.Struct, array_like=True):
 class TaskKeys:
     """Data keys of one task that seals: one per subject, in its own state; new ones are said in the same transaction."""
 
-    def __init__(self, plan: Plan, vault: Vault, task: TP) -> None:
-        self.topic, self.partitions, self.vault = plan.keys, plan.partitions, vault
+    def __init__(self, plan: Plan, vault: Vault, task: TP, published: GlobalTable | None = None) -> None:
+        """`published`: the process's copy of the keys topic, asked for what was wrapped anew."""
+        self.topic, self.partitions, self.vault, self.published = plan.keys, plan.partitions, vault, published
         self.table: Table[_Held] = Table(KEYS, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Held).decode)
         self.sealer = Sealer(plan.app, f"{task.topic}/{task.partition}", vault.master, self._records, vault.random)
 
@@ -228,13 +230,27 @@ class TaskKeys:
         out.send(self.topic, record.key, record.value, partition_of(subject.encode(), self.partitions))
 
     def _records(self, subjects: Collection[str]) -> Mapping[str, Mapping[str, bytes]]:
-        held = self.table.load({s.encode() for s in subjects})
-        return {s: {row.name: row.value} for s in subjects if (row := held[s.encode()]) is not None}
+        found = {s: self._held(s) for s in subjects}
+        return {s: {row.name: row.value} for s, row in found.items() if row is not None}
+
+    def _held(self, subject: str) -> _Held | None:
+        """What the task has of a subject, wrapped as it is now, so that old master keys can go. Raises Stale."""
+        row = self.table.get(subject.encode())
+        if row is None or self.published is None or generation_of(row.value) == self.vault.master.current:
+            return row
+        value = self.published.get(record_key(subject, row.name), self.topic)
+        if value is None:  # destroyed
+            self.table.delete(subject.encode())
+            return None
+        if value != row.value:
+            row = _Held(row.name, value)
+            self.table.put(subject.encode(), row)
+        return row
 
     def open(self, value: Any, subject: str, field: str) -> bytes:
         """What this task sealed. Raises Misfit for anything else, also where the key was destroyed."""
         sealed = read_sealed(value)
-        held = self.table.get(subject.encode())
+        held = self._held(subject)
         if held is None or held.name != sealed.key_id:
             raise Misfit("unknown-row", "what was sealed cannot be opened any more: its key was destroyed, or replaced")
         (key,) = unwrap_keys(self.vault.app, [(subject, held.name, held.value)], self.vault.master)

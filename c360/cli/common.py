@@ -6,6 +6,7 @@ import difflib
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from c360.app import App
 from c360.config import Settings, read_settings
 from c360.engine.transport import Cluster
 from c360.errors import BrokerAway, C360Error, UsageError
+from c360.governance.keys import MasterKeys
+from c360.governance.names import Names, Vault, is_veiled
 from c360.plan import Plan
 
 P = ParamSpec("P")
@@ -62,6 +65,41 @@ class Context:
         if not bootstrap:
             raise UsageError("which broker? Set C360_BROKER=host:port, or start one here with `c360 dev kafka`")
         return KafkaCluster(bootstrap, self.settings.kafka)
+
+    def key_token(self) -> str:
+        """The token for the key service. Raises UsageError where there is none."""
+        path = self.settings.keys_token_file
+        if path is not None:
+            try:
+                return path.read_text().strip()
+            except OSError as error:
+                raise UsageError(
+                    f"the token file {path} (C360_KEYS_TOKEN_FILE) cannot be read: {error.strerror}"
+                ) from error
+        if self.settings.keys_token is None:
+            raise UsageError("the key service wants a token: set C360_KEYS_TOKEN_FILE or C360_KEYS_TOKEN")
+        return self.settings.keys_token
+
+    def master(self) -> MasterKeys:
+        """The master keys of C360_KEYS. Raises UsageError, ServiceAway."""
+        from c360.ops.keys import open_master  # here: most commands need no keys
+
+        return open_master(self.settings.keys, self.key_token)
+
+    def vault(self, cluster: Cluster) -> Vault | None:
+        """The keys of the app, checked; None for one that needs none. Raises UsageError, NeedsOperator."""
+        from c360.ops.keys import open_vault
+
+        return open_vault(self.plan, cluster, self.master(), os.urandom) if self.plan.needs_keys else None
+
+    def names(self, cluster: Cluster, *typed: str) -> Names:
+        """What makes labels of these identifiers as typed: with the keys only where one of them has to become a token."""
+        personal = {n.name for n in self.plan.identifiers.values() if n.personal}
+        if any(one.partition(":")[0] in personal and not is_veiled(one) for one in typed):
+            vault = self.vault(cluster)
+            assert vault is not None
+            return vault.names
+        return Names()
 
     def with_settings(self, **changes: Any) -> Settings:
         return replace(self.settings, **{k: v for k, v in changes.items() if v is not None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -17,6 +18,8 @@ from rich.table import Table
 from c360.cli.common import RATE, Context, handled, json_option, pass_context, print_json, set_up_logging, stderr
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
+from c360.governance.keys import MasterKeys
+from c360.governance.sealing import is_sealed
 from c360.ops.demo import Demo, Glance, Summary, shop
 from c360.tables.store import MemoryStores, Stores
 
@@ -51,7 +54,7 @@ def demo(context: Context, broker: str, events: int, rate: float, once: bool, as
     # On a broker every run is new traffic: what an earlier one left there would be its duplicates.
     seed, start_ms = (7, DEMO_START_MS) if embedded else (now_ms % 1_000_000_007, now_ms)
     with _place(context, broker) as (cluster, stores):
-        running = Demo(plan, cluster, stores, slot="demo")
+        running = Demo(plan, cluster, stores, slot="demo", master=None if embedded else _keys(context))
         with _screen(quiet=as_json) as show:
             if not once:
                 with contextlib.suppress(KeyboardInterrupt):
@@ -63,6 +66,19 @@ def demo(context: Context, broker: str, events: int, rate: float, once: bool, as
     else:
         click.echo(text_of(summary))
     sys.exit(1 if summary.differences else 0)
+
+
+def _keys(context: Context) -> MasterKeys:
+    """Keys that outlive the demo, as what it writes to a broker does: those of C360_KEYS, or a file in the state directory."""
+    from c360.ops.keys import init_keys, open_master
+
+    if context.settings.keys is not None:
+        return context.master()
+    path = context.settings.state_dir / "demo.keys"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        init_keys(path, os.urandom)
+    return open_master(str(path), context.key_token)
 
 
 def text_of(summary: Summary) -> str:
@@ -131,6 +147,8 @@ def _table(glance: Glance) -> Group:
 
 
 def _cell(value: object) -> str:
+    if is_sealed(value):
+        return "sealed"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     text = "" if value is None else str(value)

@@ -13,6 +13,7 @@ from rich.table import Table
 from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.ops import dlq as letters
+from c360.ops.keys import opener_of
 
 
 @click.group(cls=Group)
@@ -62,9 +63,13 @@ def dlq_list(context: Context, as_json: bool, broker: str | None) -> None:
 @pass_context
 @handled
 def dlq_show(context: Context, letter_id: str, as_json: bool, broker: str | None) -> None:
-    """One misfit, with its error and original bytes (these may be personal)."""
-    letter = letters.find(context.plan, context.cluster(broker), letter_id)
-    said: dict[str, Any] = {"id": letter.id, **msgspec.structs.asdict(letter.misfit)}
+    """One misfit, with its error and original bytes (these may be personal; what is sealed needs C360_KEYS)."""
+    cluster = context.cluster(broker)
+    letter = letters.find(context.plan, cluster, letter_id)
+    misfit = letter.misfit
+    if misfit.sealed is not None and (vault := context.vault(cluster)) is not None:
+        misfit = letters.shown(misfit, opener_of(context.plan, cluster, vault))
+    said: dict[str, Any] = {"id": letter.id, **msgspec.structs.asdict(misfit)}
     if as_json:
         print_json(said)
         return

@@ -15,6 +15,7 @@ from c360.cli.audit import run_of, user, who_option, why_of
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json, stderr
 from c360.declare import Source
 from c360.errors import UsageError
+from c360.governance.names import Names
 from c360.ops import profiles
 from c360.ops import why as explaining
 from c360.ops.identity import ask, compare, say
@@ -59,6 +60,10 @@ def facts_of(context: Context, broker: str | None, *, quiet: bool) -> Facts:
     return read_facts(plan, context.cluster(broker))
 
 
+def names_of(context: Context, broker: str | None, *typed: str) -> Names:
+    return context.names(context.cluster(broker), *typed)
+
+
 def graph_of(context: Context, chosen: Identity, broker: str | None, *, quiet: bool) -> Graph:
     return Graph(facts_of(context, broker, quiet=quiet), chosen.rules)
 
@@ -75,7 +80,7 @@ def show(context: Context, identifier: str, rules: str, as_json: bool, broker: s
     """The profile of an identifier: its members, what links them, what was refused and why. Exit 1 if nothing is known."""
     plan, chosen = context.plan, chosen_rules(context.plan, rules)
     graph = graph_of(context, chosen, broker, quiet=as_json)
-    found = ask.show(plan, chosen, graph, identifier)
+    found = ask.show(plan, chosen, graph, identifier, names_of(context, broker, identifier))
     known = bool(found["profile"] or found["holders_total"])
     if as_json:
         print_json(found)
@@ -133,7 +138,8 @@ def _time(ms: int) -> str:
 def why(context: Context, a: str, b: str, rules: str, as_json: bool, broker: str | None) -> None:
     """The chain of evidence between two, or why they are not one customer. Exit 1 if they are not."""
     plan, chosen = context.plan, chosen_rules(context.plan, rules)
-    found = ask.why(plan, chosen, graph_of(context, chosen, broker, quiet=as_json), a, b)
+    names = names_of(context, broker, a, b)
+    found = ask.why(plan, chosen, graph_of(context, chosen, broker, quiet=as_json), a, b, names)
     if as_json:
         print_json(found)
     else:
@@ -226,7 +232,8 @@ def why_profile(
     chosen = profiles.chosen_projection(plan, projection)
     if not as_json:
         stderr.print("reading profiles, assignments, links and governed records once", style="dim")
-    found = explaining.explain(plan, context.cluster(broker), chosen, identifier, attribute)
+    cluster = context.cluster(broker)
+    found = explaining.explain(plan, cluster, chosen, identifier, attribute, context.names(cluster, identifier))
     if as_json:
         print_json(found)
     elif found is None:
@@ -294,7 +301,8 @@ def _say(
 
     def planned_now() -> say.Saying:
         facts = facts_of(context, broker, quiet=as_json)
-        return say.plan_saying(plan, chosen, facts, what, typed, undo=undo, now_ms=time.time_ns() // 1_000_000)
+        names, now_ms = names_of(context, broker, *typed), time.time_ns() // 1_000_000
+        return say.plan_saying(plan, chosen, facts, what, typed, undo=undo, now_ms=now_ms, names=names)
 
     if execute:
         with run_of(context, context.cluster(broker), who, why) as run:

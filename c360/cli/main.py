@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, demo, dlq, identity, run, simulate, state
+from c360.cli import apps, audit, demo, dlq, identity, keys, run, simulate, state
 from c360.cli.common import Context, Group
 
 
@@ -33,6 +33,7 @@ for command in (
     state.verify,
     dlq.dlq,
     audit.audit,
+    keys.keys,
     identity.identity,
     simulate.simulate,
 ):

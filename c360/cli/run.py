@@ -107,7 +107,9 @@ def worker(
             name,
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),
+            fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
+        running.master = context.master() if plan.needs_keys else None
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()

@@ -11,25 +11,35 @@ import orjson
 
 from c360.cli.audit import reason_option, run_of, who_option, why_of
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
+from c360.clock import system
+from c360.engine.transport import Cluster
 from c360.errors import UsageError
-from c360.ops import profiles
+from c360.ops import doors, profiles
 from c360.ops import reset as resetting
+from c360.rights import Door
 
 
 @click.command()
 @click.argument("identifier", metavar="NAMESPACE:VALUE")
 @click.option("--projection", help="Which projection, if there are several.")
+@click.option("--purpose", help="As its view for this purpose would have it now, opened; or why it would not.")
 @json_option
 @broker_option
 @pass_context
 @handled
-def profile(context: Context, identifier: str, projection: str | None, as_json: bool, broker: str | None) -> None:
+def profile(
+    context: Context, identifier: str, projection: str | None, purpose: str | None, as_json: bool, broker: str | None
+) -> None:
     """One profile, by any of its identifiers; reads the projection's topic once. Exit 1 if there is none."""
     plan = context.plan
     chosen = profiles.chosen_projection(plan, projection)
     if not as_json:
         stderr.print(f"reading {plan.projected(chosen)} once", style="dim")
-    found = profiles.find_profile(plan, context.cluster(broker), chosen, identifier)
+    cluster = context.cluster(broker)
+    if purpose is not None:
+        _profile_for(context, cluster, doors.view_door(plan, chosen, purpose), identifier, as_json=as_json)
+        return
+    found = profiles.find_profile(plan, cluster, chosen, identifier, context.names(cluster, identifier))
     if as_json:
         print_json(found)
     elif found is None:
@@ -37,6 +47,27 @@ def profile(context: Context, identifier: str, projection: str | None, as_json: 
     else:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     sys.exit(0 if found is not None else 1)
+
+
+def _profile_for(context: Context, cluster: Cluster, door: Door, identifier: str, *, as_json: bool) -> None:
+    vault = context.vault(cluster)
+    answer = doors.ask_door(
+        context.plan,
+        cluster,
+        door,
+        identifier,
+        names=profiles.NO_NAMES if vault is None else vault.names,
+        vault=vault,
+        clock=system,
+        fence_max_age_ms=round(context.settings.fence_max_age_s * 1000),
+    )
+    if as_json:
+        print_json(answer.profile if answer.profile is not None else {"profile": None, "reason": answer.reason})
+    elif answer.profile is None:
+        click.echo(f"nothing of it for {door.purpose.name}: {answer.why}")
+    else:
+        click.echo(orjson.dumps(answer.profile, option=orjson.OPT_INDENT_2).decode())
+    sys.exit(0 if answer.profile is not None else 1)
 
 
 @click.command()
@@ -114,7 +145,9 @@ def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_js
     """Recompute everything from the input, slowly and separately, and compare. Exit 1 on a difference."""
     from c360.ops import verify as verifying
 
-    report = verifying.verify(context.plan, context.cluster(broker), [agent] if agent else [], archive=archive)
+    cluster = context.cluster(broker)
+    vault = context.vault(cluster) if agent in (None, "govern") else None
+    report = verifying.verify(context.plan, cluster, [agent] if agent else [], archive=archive, vault=vault)
     if as_json:
         print_json(report.to_json())
     else:

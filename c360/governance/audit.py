@@ -269,7 +269,7 @@ def _against(writer: str, head: Head, place: int, chain: _Chain, end: Head | Non
         hashed, there = known
         if hashed != _bytes(head.hash):
             return Finding("altered", writer, head.number, there)
-        return Finding("reordered", writer, head.number, there) if 0 <= place < there else None
+        return Finding("reordered", writer, head.number, there) if place >= 0 else None  # it was met after it was named
     if head.number > (-1 if end is None else end.number) and (end is not None or whole or place < 0):
         return Finding("cut", writer, head.number, -1)
     return None

@@ -201,6 +201,11 @@ def own_key(records: Mapping[str, bytes], task: str, life: int = 0) -> str | Non
     return min((name for name, said in read.items() if (said.task, said.life) == (task, life)), default=None)
 
 
+def generation_of(value: bytes) -> str:
+    """Which generation wrapped the key of a record's value."""
+    return generation(_read("of a subject", value).wrapped)
+
+
 def life_of(value: bytes) -> int:
     """The life in which the key of a record's value was made."""
     return _read("of a subject", value).life

@@ -7,6 +7,7 @@ machine believe ratios to the null limit of the same run, not absolute figures.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,10 @@ from typing import Any
 
 from c360.assembly import Worker, tune_process
 from c360.engine.transport import TP, Cluster
+from c360.governance.keys import LocalMasterKeys, MasterKeys
+from c360.governance.sealing import KEY_BYTES
+from c360.ops import topics
+from c360.ops.keys import make_secret_once
 from c360.ops.latency import latency
 from c360.ops.load import load
 from c360.ops.progress import at_rest
@@ -38,14 +43,15 @@ def run_bench(cluster: Cluster, plan: Plan, events: int, say: Say) -> dict[str, 
         null = _null(cluster, plan, counts)
         result["null"] = null
         say(f"null limit: {null['cpu_us_per_event']} µs CPU per event")
-        for agent in plan.agents:
-            measured = _stage(cluster, plan, agent.name, Path(directory) / "state")
-            result[agent.name] = measured
-            say(f"{agent.name}: {measured['cpu_us_per_event']} µs CPU per event, {measured['events_per_s']} events/s")
-        result["restore"] = _restore(cluster, plan, Path(directory) / "fresh")
+        master = _keys(cluster, plan)
+        for name in ["govern", *(i.agent for i in plan.identities), *(p.agent for p in plan.projections)]:
+            measured = _stage(cluster, plan, master, name, Path(directory) / "state")
+            result[name] = measured
+            say(f"{name}: {measured['cpu_us_per_event']} µs CPU per event, {measured['events_per_s']} events/s")
+        result["restore"] = _restore(cluster, plan, master, Path(directory) / "fresh")
         say(f"restore: {result['restore']['records_per_s']} records/s")
         result["latency_ms"] = _latency(
-            cluster, plan, Path(directory) / "fresh", min(LATENCY_S, max(2.0, events / 20_000))
+            cluster, plan, master, Path(directory) / "fresh", min(LATENCY_S, max(2.0, events / 20_000))
         )
         say(f"latency: {result['latency_ms']}")
     return result
@@ -79,15 +85,24 @@ def _until(done: Callable[[], bool], worker: Worker | None = None) -> None:
         time.sleep(0.25)  # looking costs CPU too, and this process is measured
 
 
-def _worker(cluster: Cluster, plan: Plan, state: Path, only: Iterable[str] = ()) -> Worker:
-    worker = Worker(plan, cluster, RocksStores(state), "bench", only=tuple(only))
+def _keys(cluster: Cluster, plan: Plan) -> MasterKeys:
+    """Keys for as long as the benchmark runs."""
+    master = LocalMasterKeys([os.urandom(KEY_BYTES)])
+    if plan.needs_keys:
+        topics.apply(plan, cluster.admin())
+        make_secret_once(plan, cluster, master, os.urandom)
+    return master
+
+
+def _worker(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path, only: Iterable[str] = ()) -> Worker:
+    worker = Worker(plan, cluster, RocksStores(state), "bench", only=tuple(only), master=master)
     worker.prepare()
     return worker
 
 
-def _stage(cluster: Cluster, plan: Plan, agent: str, state: Path) -> dict[str, Any]:
+def _stage(cluster: Cluster, plan: Plan, master: MasterKeys, agent: str, state: Path) -> dict[str, Any]:
     """One agent over all of its input, from ready to the last commit."""
-    worker = _worker(cluster, plan, state, [agent])
+    worker = _worker(cluster, plan, master, state, [agent])
     loop = worker.loops[0]
     admin, reader = cluster.admin(), cluster.reader()
     with _Clocked() as clocked:
@@ -157,9 +172,9 @@ def _null(cluster: Cluster, plan: Plan, counts: dict[str, int]) -> dict[str, Any
     return clocked.per(events)
 
 
-def _restore(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
+def _restore(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path) -> dict[str, Any]:
     """Start with an empty disk; count changelog records until every task runs."""
-    worker = _worker(cluster, plan, state)
+    worker = _worker(cluster, plan, master, state)
     begun = time.monotonic()
     worker.start()
     _until(lambda: all(loop.metrics.restores for loop in worker.loops), worker)
@@ -171,8 +186,8 @@ def _restore(cluster: Cluster, plan: Plan, state: Path) -> dict[str, Any]:
     return {"records": records, "records_per_s": round(records / busy) if busy else 0, "ready_s": round(seconds, 2)}
 
 
-def _latency(cluster: Cluster, plan: Plan, state: Path, seconds: float) -> dict[str, Any]:
-    worker = _worker(cluster, plan, state)
+def _latency(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path, seconds: float) -> dict[str, Any]:
+    worker = _worker(cluster, plan, master, state)
     worker.start()
     reader = cluster.reader()
 

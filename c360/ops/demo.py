@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 import time
@@ -21,7 +22,10 @@ from c360.app import App
 from c360.assembly import Worker
 from c360.engine.transport import TP, Cluster
 from c360.errors import C360Error, UsageError
-from c360.ops import topics
+from c360.governance.keys import LocalMasterKeys, MasterKeys
+from c360.governance.names import Vault
+from c360.governance.sealing import KEY_BYTES
+from c360.ops import keys, topics
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
 from c360.ops.records import follow, records
@@ -82,9 +86,13 @@ class Glance:
 class Demo:
     """Traffic, worker and a reader of profiles. `run_once` returns when everything is folded and checked."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, stores: Stores, *, slot: str) -> None:
+    def __init__(
+        self, plan: Plan, cluster: Cluster, stores: Stores, *, slot: str, master: MasterKeys | None = None
+    ) -> None:
+        """`master`: of an app whose keys are to outlive the demo; None: keys in memory."""
         self.plan, self.cluster = plan, cluster
-        self.worker = Worker(plan, cluster, stores, slot)
+        self.master = master or LocalMasterKeys([os.urandom(KEY_BYTES)])
+        self.worker = Worker(plan, cluster, stores, slot, master=self.master)
         self.sent = 0
         self.profiles: dict[bytes, bytes] = {}
         self.positions: dict[TP, int] = {}
@@ -97,7 +105,7 @@ class Demo:
     def run_once(self, events: int, seed: int, end_ms: int, show: Callable[[Glance], None]) -> Summary:
         """Send `events` records, wait until all is folded, recompute and compare."""
         seconds = self.fold(traffic(events, seed=seed, end_ms=end_ms), show)
-        report = verify(self.plan, self.cluster, [a.name for a in self.plan.agents])
+        report = verify(self.plan, self.cluster, [a.name for a in self.plan.agents], vault=self.vault())
         govern = self._govern()
         return Summary(
             events=self.sent,
@@ -134,6 +142,10 @@ class Demo:
         finally:
             self._stop()
 
+    def vault(self) -> Vault | None:
+        """The keys of the app, once it has run; None where it needs none."""
+        return keys.open_vault(self.plan, self.cluster, self.master, os.urandom) if self.plan.needs_keys else None
+
     # ------------------------------------------------------------------------------------------------------- parts
     def _start(self, raw: Iterator[RawRecord], rate: float | None) -> None:
         def feed() -> None:
@@ -144,7 +156,11 @@ class Demo:
             finally:
                 self.fed.set()
 
-        self.cluster.admin().topics()  # raises BrokerAway: a worker would wait for a broker, a demo does not
+        admin = self.cluster.admin()
+        admin.topics()  # raises BrokerAway: a worker would wait for a broker, a demo does not
+        if self.plan.needs_keys:
+            topics.apply(self.plan, admin)
+            keys.make_secret_once(self.plan, self.cluster, self.master, os.urandom)
         self.fed = threading.Event()
         self.feeding = True
         self.feeder = threading.Thread(target=feed, name="traffic", daemon=True)

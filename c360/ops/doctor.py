@@ -14,8 +14,10 @@ from pathlib import Path
 from c360.clock import Clock, system
 from c360.engine.lag import records_left
 from c360.engine.transport import TP, Cluster
-from c360.errors import C360Error
+from c360.errors import BrokerAway, C360Error
+from c360.governance.keys import MasterKeys, open_secret
 from c360.ops import topics
+from c360.ops.keys import secret_of
 from c360.plan import Plan
 
 LOW_DISK_BYTES = 1 << 30
@@ -35,15 +37,26 @@ class Check:
 
 @dataclass(frozen=True)
 class Ground:
-    """What checks look at. existing: topics of the broker and their partition counts. clock: this machine's."""
+    """What checks look at. existing: topics of the broker and their partition counts. clock: this machine's.
+
+    master: opens the master keys of the settings; None: they are not looked at.
+    """
 
     plan: Plan
     cluster: Cluster
     existing: dict[str, int]
     clock: Clock = system
+    master: Callable[[], MasterKeys] | None = None
 
 
-def examine(plan: Plan, cluster: Cluster, state_dir: Path, *, clock: Clock = system) -> list[Check]:
+def examine(
+    plan: Plan,
+    cluster: Cluster,
+    state_dir: Path,
+    *,
+    clock: Clock = system,
+    master: Callable[[], MasterKeys] | None = None,
+) -> list[Check]:
     """All checks, in the order in which to read them."""
     checks = [_state_dir(state_dir)]
     try:
@@ -51,7 +64,7 @@ def examine(plan: Plan, cluster: Cluster, state_dir: Path, *, clock: Clock = sys
     except C360Error as error:
         return [*checks, Check("broker", False, str(error), "check C360_BROKER, the network and the broker's log")]
     checks.append(Check("broker", True, f"{cluster.name} answers, {len(existing)} topics"))
-    ground = Ground(plan, cluster, existing, clock)
+    ground = Ground(plan, cluster, existing, clock, master)
     return [*checks, *(found for check in CHECKS for found in check(ground))]
 
 
@@ -108,23 +121,38 @@ def _apart_ms(cluster: Cluster, tp: TP, clock: Clock) -> int:
 
     The broker took the record between two looks at this clock, so however long that lasts it is no difference.
     """
-    offsets: list[int] = []
-    producer, reader = cluster.producer(), cluster.reader()
+    times: list[int | None] = []
+    producer = cluster.producer()
     try:
         before = clock()
-        producer.produce(tp.topic, PROBE, None, tp.partition, delivered=offsets.append)
+        producer.produce(
+            tp.topic, PROBE, None, tp.partition, delivered=lambda _, appended_ms: times.append(appended_ms)
+        )
         producer.flush()
         after = clock()
-        times = [
-            at
-            for batches in reader.read({tp: offsets[0]}, {tp: offsets[0] + 1})
-            for batch in batches
-            for at in batch.times
-        ]
     finally:
         producer.close()
-        reader.close()
-    return before - min(before, times[0]) - (times[0] - min(times[0], after))
+    at = times[0] if times else None
+    if at is None:
+        raise BrokerAway(f"{tp.topic} does not say when it was appended")
+    return before - min(before, at) - (at - min(at, after))
+
+
+def _keys(ground: Ground) -> list[Check]:
+    """Whether these are the app's master keys: they open its secret, as each worker asks at its start."""
+    plan = ground.plan
+    if not plan.needs_keys or ground.master is None:
+        return []
+    try:
+        master = ground.master()
+        if (value := secret_of(plan, ground.cluster)) is None:
+            return [
+                Check("keys", False, f"{plan.app} has no secret yet; generation {master.current}", "c360 keys init")
+            ]
+        open_secret(plan.app, value, master)
+    except C360Error as error:
+        return [Check("keys", False, str(error), "give this process the master keys of the app (C360_KEYS)")]
+    return [Check("keys", True, f"generation {master.current} wraps, and the app's secret opens")]
 
 
 def _rights(ground: Ground) -> list[Check]:
@@ -171,4 +199,4 @@ def _groups(ground: Ground) -> list[Check]:
     return checks
 
 
-CHECKS: Sequence[Callable[[Ground], list[Check]]] = (_topics, _clock, _rights, _groups)
+CHECKS: Sequence[Callable[[Ground], list[Check]]] = (_topics, _keys, _clock, _rights, _groups)

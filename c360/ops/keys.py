@@ -12,9 +12,9 @@ import os
 import stat
 from base64 import b64decode, b64encode
 from binascii import Error
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster, Producer
@@ -29,6 +29,7 @@ from c360.governance.keys import (
     Opener,
     Random,
     generation,
+    generation_of,
     make_secret,
     master_id,
     open_secret,
@@ -36,13 +37,15 @@ from c360.governance.keys import (
     rewrapped,
 )
 from c360.governance.names import Names, Vault
-from c360.governance.sealing import KEY_BYTES, Destroyed, is_sealed, read_sealed
+from c360.governance.sealing import KEY_BYTES
 from c360.governance.tokens import Tokens
+from c360.ops import topics
 from c360.ops.records import follow
-from c360.ops.vault import SCHEMES, VaultMasterKeys
+from c360.ops.vault import VaultMasterKeys, is_service
 from c360.plan import Plan
 
 FORMAT = "c360 master keys 1"
+AT_ONCE = 1_000  # records of one transaction
 
 
 class FileMasterKeys:
@@ -194,14 +197,17 @@ def _sync_directory(path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- at every start
+NO_KEYS = (
+    "this app seals personal values, so it needs its master key: set C360_KEYS to the file that has it, or to the URL of a"
+    " transit key. For a new app, `c360 keys init` makes one"
+)
+
+
 def open_master(said: str | None, token: Callable[[], str]) -> MasterKeys:
     """The master keys that C360_KEYS names: a file, or the URL of a transit key. Raises UsageError, ServiceAway."""
     if said is None:
-        raise UsageError(
-            "this app seals personal values, so it needs its master key: set C360_KEYS to the file that has it (or to the URL"
-            " of a transit key). For a new app, `c360 keys init` makes one"
-        )
-    return VaultMasterKeys(said, token) if said.partition("://")[0] in SCHEMES else FileMasterKeys(Path(said))
+        raise UsageError(NO_KEYS)
+    return VaultMasterKeys(said, token) if is_service(said) else FileMasterKeys(Path(said))
 
 
 def read_records(plan: Plan, cluster: Cluster, subjects: Collection[str] | None = None) -> dict[bytes, bytes]:
@@ -228,6 +234,16 @@ def open_vault(plan: Plan, cluster: Cluster, master: MasterKeys, random: Random)
     """What an app that needs keys starts with. Raises NeedsOperator where it has no secret, or another master key."""
     secret = open_secret(plan.app, secret_of(plan, cluster), master)
     return Vault(plan.app, master, Names(Tokens(secret)), random)
+
+
+def vault_in_memory(plan: Plan, cluster: Cluster, random: Random) -> Vault | None:
+    """Keys for an app that ends with this process, and its topics; None for an app that needs none."""
+    if not plan.needs_keys:
+        return None
+    topics.apply(plan, cluster.admin())
+    master = LocalMasterKeys([random(KEY_BYTES)])
+    make_secret_once(plan, cluster, master, random)
+    return open_vault(plan, cluster, master, random)
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -259,16 +275,25 @@ def make_secret_once(plan: Plan, cluster: Cluster, master: MasterKeys, random: R
 
 
 def rewrap(plan: Plan, cluster: Cluster, master: MasterKeys) -> int:
-    """Wrap all keys under the newest generation; how many were not yet. May be repeated, also after a crash."""
+    """Wrap all keys under the newest generation; how many were not yet. May be repeated, also after a crash.
+
+    Whoever destroys keys meanwhile takes the transactional id over: then this is fenced, and to be said again.
+    """
     producer = cluster.producer(writer_of(plan))
     try:
-        producer.begin()
         renewed = rewrapped(read_records(plan, cluster).items(), master)
-        _say(plan, cluster, producer, renewed)
-        producer.commit()
+        for start in range(0, len(renewed), AT_ONCE):
+            producer.begin()
+            _say(plan, cluster, producer, renewed[start : start + AT_ONCE])
+            producer.commit()
         return len(renewed)
     finally:
         producer.close()
+
+
+def generations(records: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
+    """How many records each generation wraps."""
+    return dict(sorted(Counter(generation_of(value) for _, value in records).items()))
 
 
 def _say(plan: Plan, cluster: Cluster, producer: Producer, records: Sequence[KeyRecord]) -> None:
@@ -278,19 +303,6 @@ def _say(plan: Plan, cluster: Cluster, producer: Producer, records: Sequence[Key
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
-def open_all(value: Any, opener: Opener) -> Any:
-    """A JSON value with every sealed value in it opened, as far as its key is there; None in place of those destroyed."""
-    if is_sealed(value):
-        sealed = read_sealed(value)
-        try:
-            return json.loads(opener.open(value, subjects=(sealed.subject,), fields=(sealed.field,), complete=True))
-        except Destroyed:
-            return None
-    if isinstance(value, dict):
-        return {name: open_all(each, opener) for name, each in value.items()}
-    return [open_all(each, opener) for each in value] if isinstance(value, list) else value
-
-
 def opener_of(plan: Plan, cluster: Cluster, vault: Vault) -> Opener:
     """Opens with the keys that there are now: for commands, which look once."""
     records = read_records(plan, cluster)

@@ -10,7 +10,8 @@ command finishes:
 4. move the group's offsets. Now positions and offsets agree, and a worker may start.
 
 A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
-that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return.
+that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return. So it
+is with a door; what somebody forbids meanwhile it takes back as soon as it has read who that is.
 
 Identity does so, too: it reads the links again, and what nodes said to each other before never, as that was said by nodes
 that are no more; it publishes when what follows from those links has come to rest. Its numbers go on above those of before,
@@ -27,15 +28,16 @@ a profile of several may be written without members who are told of later.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from c360.agents import door as doors
 from c360.agents import identity as identities
 from c360.agents.consent import CONSENTS, Held, encode_held
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
-from c360.declare import ProjectionDeclaration
+from c360.engine.lag import ends_of_records
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
@@ -82,7 +84,7 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         now = admin.group_offsets(agent.group)
         if agent_name == "consent":  # whom to forget was said once, and may have come back since
             starts |= {tp: now[tp] for tp in inputs if tp.topic == plan.erase and now.get(tp, -1) > starts[tp]}
-        ends = _ends_of_records(reader, starts)
+        ends = ends_of_records(reader, starts)
     finally:
         reader.close()
     moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
@@ -99,20 +101,6 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         sum(ends[tp] - starts[tp] for tp in inputs),
         tuple(notes),
     )
-
-
-def _ends_of_records(reader: Reader, starts: dict[TP, int]) -> dict[TP, int]:
-    """The offset after each partition's last record. What is beyond are marks of transactions, which nobody reads."""
-    ends, found, look = reader.ends(list(starts)), dict(starts), 64
-    open_ = {tp for tp in starts if ends[tp] > starts[tp]}
-    while open_:
-        begin = {tp: max(starts[tp], ends[tp] - look) for tp in open_}
-        for batches in reader.read(begin, {tp: ends[tp] for tp in open_}):
-            for batch in batches:
-                found[batch.tp] = batch.offsets[-1] + 1
-        open_ = {tp for tp in open_ if found[tp] == starts[tp] and begin[tp] > starts[tp]}
-        look *= 64
-    return found
 
 
 def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
@@ -170,7 +158,14 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
         producer = cluster.producer()
         incarnation = encode_reset(time.time_ns() // 1000)
         positions = {tp: to for tp, (_, to) in reset.moves.items()}
-        before = _digests(plan, projection, admin, reader) if projection is not None else {}
+        before: Mapping[int, Mapping[bytes, bytes]] = {}
+        if projection is not None:
+            folding = Folding(projection.attributes)
+            topic = plan.projected(projection)
+            before = _digests(topic, PROFILES, lambda digest: written_before(folding, digest), admin, reader)
+        door = next((d for d in plan.doors if d.agent == reset.agent), None)
+        if door is not None:
+            before = _digests(plan.leaves(door), doors.HELD, doors.held_before, admin, reader)
         identity = next((i for i in plan.identities if i.agent == reset.agent), None)
         life = time.time_ns() // 60_000_000_000 if life is None else life
         if identity is not None:
@@ -185,6 +180,10 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
                 notes = notes_of_reset(upto)
             elif identity is not None:
                 notes = identities.notes_of_reset(life, upto)
+            elif door is not None:
+                notes = doors.notes_of_reset(
+                    {name: end for name, end in upto.items() if not name.startswith(plan.erase)}
+                )
             producer.produce(log.topic, RESET, incarnation, log.partition)
             for key, state in before.get(log.partition, {}).items():
                 producer.produce(log.topic, key, state, log.partition)
@@ -229,20 +228,18 @@ def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
 
 
 def _digests(
-    plan: Plan, projection: ProjectionDeclaration, admin: Admin, reader: Reader
+    topic: str, table: bytes, row_of: Callable[[bytes], bytes], admin: Admin, reader: Reader
 ) -> Mapping[int, Mapping[bytes, bytes]]:
     """By partition: states without records, but with the digest of what the output topic holds for their profile."""
-    folding = Folding(projection.attributes)
-    topic = plan.projected(projection)
     found: dict[int, dict[bytes, bytes]] = {}
     partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
     for tp, _, key, value in records(reader, reader.starts(partitions)):
         assert key is not None
         held = found.setdefault(tp.partition, {})
         if value is None:
-            held.pop(PROFILES + key, None)
+            held.pop(table + key, None)
         else:
-            held[PROFILES + key] = written_before(folding, digest_of(value))
+            held[table + key] = row_of(digest_of(value))
     return found
 
 

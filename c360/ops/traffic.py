@@ -114,6 +114,7 @@ class _Shop:
         old = self.rows.get(customer)
         new: dict[str, object] = {
             "id": customer,
+            "name": f"Customer {customer}",
             "email": f"customer{customer}@mail.example",
             "city": self.dice.choice(CITIES),
         }

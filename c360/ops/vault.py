@@ -25,6 +25,11 @@ BATCH = 250  # keys in one request: OpenBao 2.7 refuses more than 1000 texts in 
 EXAMPLE = "vault+https://vault.example.org:8200/transit/shop"
 
 
+def is_service(said: str) -> bool:
+    """Whether C360_KEYS names a service; else it is a file."""
+    return said.partition("://")[0] in SCHEMES
+
+
 class ServiceAway(BrokerAway):
     """Wait and try again: the key service does not answer, or is sealed."""
 

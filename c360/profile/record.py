@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from c360.profile.value import time_text
 
@@ -87,7 +88,7 @@ class ProfileWriter:
 
         `purpose` is null in the internal topic. `as_of_ms` is epoch milliseconds, None if nothing was ever folded.
         """
-        said = (
+        record = ProfileRecord(
             profile_id,
             self.projection,
             self.version,
@@ -98,4 +99,4 @@ class ProfileWriter:
             self.attributes(*values),
             None if as_of_ms is None else time_text(as_of_ms),
         )
-        return _encode(_RecordWithViews(*said, views) if views else ProfileRecord(*said))
+        return _encode(_RecordWithViews(**asdict(record), views=views) if views else record)

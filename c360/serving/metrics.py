@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from c360.agents.door import DoorAgent
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent, IdentityTask
 from c360.agents.projection import ProjectionAgent, ProjectionTask
@@ -84,6 +85,8 @@ def page_of(
         elif isinstance(loop.agent, ProjectionAgent):
             _projection(page, loop.agent, lag.get(name, 0), now_ms)
             _moves(page, loop, loop.agent)
+        elif isinstance(loop.agent, DoorAgent):
+            _door(page, loop.agent)
     for table in tables:
         _table(page, table)
     for teller in tellers:
@@ -246,6 +249,42 @@ def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> No
     page.add(
         "c360_freshness_seconds", "gauge", "How old the newest folded raw record is; 0 without lag.", labels, behind
     )
+
+
+def _door(page: Page, agent: DoorAgent) -> None:
+    labels, counters = {"agent": agent.name}, agent.counters
+    page.totals(
+        "c360_",
+        labels,
+        (
+            ("delivered", "Profiles that left, anew or changed.", counters.delivered),
+            ("taken_back", "Tombstones written: what was delivered may stay no longer.", counters.removed),
+            ("undelivered", "Profiles looked at whose far side holds the same already.", counters.unchanged),
+            (
+                "door_misfits",
+                "Profiles put aside, as something in them or the sink's function failed.",
+                counters.misfits,
+            ),
+            ("door_timers", "Profiles looked at as a decision had ended.", counters.timers),
+            ("door_swept", "Profiles looked at as all were.", counters.swept),
+            ("receipts", "Receipts given for erasures.", counters.receipts),
+        ),
+    )
+    for reason, count in sorted(counters.held_back.items()):
+        page.add(
+            "c360_held_back_total", "counter", "Profiles looked at that may not leave, by reason.",
+            {**labels, "reason": reason}, count,
+        )  # fmt: skip
+    for reason, count in sorted(counters.shut.items()):
+        page.add(
+            "c360_shut_total",
+            "counter",
+            "Times that nothing might leave, by reason.",
+            {**labels, "reason": reason},
+            count,
+        )
+    age_s = 0.0 if agent.fence is None else agent.fence.age_ms / 1000
+    page.add("c360_fence_age_seconds", "gauge", "Of the oldest statement that it rests on, asked last.", labels, age_s)
 
 
 def _moves(page: Page, loop: Loop, agent: ProjectionAgent) -> None:

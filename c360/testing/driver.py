@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -13,7 +13,9 @@ from typing import Any, Self
 
 import orjson
 
+from c360.agents.erasure import Ordered
 from c360.agents.render import lazily_typed
+from c360.agents.shape import Shape
 from c360.app import App
 from c360.assembly import Stepping, stepping
 from c360.declare import ProjectionDeclaration
@@ -21,11 +23,11 @@ from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
-from c360.governance.keys import LocalMasterKeys
-from c360.governance.names import Names, Vault
-from c360.governance.sealing import KEY_BYTES
-from c360.ops import keys, profiles, reset, topics
+from c360.governance.certificate import Certificate
+from c360.governance.names import Names
+from c360.ops import doors, erase, keys, profiles, reset
 from c360.ops.records import records
+from c360.rights import Door
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
@@ -54,7 +56,7 @@ class TestDriver:
         self.producer = self.cluster.producer()
         self.slots = 0
         self.random = Random(0).randbytes  # the same keys in every run: a driver's data is nobody's
-        self.vault = self._vault() if self.plan.needs_keys else None
+        self.vault = keys.vault_in_memory(self.plan, self.cluster, self.random)
         self.start()
 
     def __enter__(self) -> Self:
@@ -103,17 +105,85 @@ class TestDriver:
         self.producer.flush()
 
     # -------------------------------------------------------------------------------------------------------- reading
-    def profile(self, identifier: str, projection: str | None = None) -> Any:
+    def profile(self, identifier: str, projection: str | None = None, *, purpose: str | None = None) -> Any:
         """The profile that has this identifier ("crm:7"), as an instance of the app's class; None if there is none.
 
-        `projection` ("customer" or "customer@1") is needed only if there are several.
+        All of it, for every purpose, and in clear: a test sees through what is sealed. `projection` ("customer" or
+        "customer@1") is needed only if there are several.
+
+        With `purpose`: as that may see it now, asked as a door asks; None also where nothing of it may leave.
         """
+        if purpose is not None:
+            return self._profile_for(identifier, self._projection(projection), purpose)
         declared = self._projection(projection)
         found = self.record(identifier, projection)
-        return None if found is None else lazily_typed(declared)(**found["attributes"])
+        if found is None:
+            return None
+        shape = Shape(self.plan, declared, None, sensitive=[a.name for a in declared.attributes])
+        seen = shape.look(found)
+        return None if seen is None else shape.instance(seen, self._open)
+
+    def sink(self, name: str) -> dict[str, Any]:
+        """What the far side of a sink holds by now: by profile id, the JSON that the sink's function gave."""
+        for door in self.plan.doors:
+            if door.sink is not None and door.sink.name == name:
+                return self._leaves(door)
+        raise UsageError(f"{self.plan.app!r} has no sink {name!r}")
+
+    def view(self, purpose: str, projection: str | None = None) -> dict[str, Any]:
+        """What the view for a purpose holds by now: by profile id, its record."""
+        declared = self._projection(projection)
+        for door in self.plan.doors:
+            if (door.projection, door.purpose.name, door.sink) == (declared, purpose, None):
+                return self._leaves(door)
+        raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
+
+    def erase(self, identifier: str, reason: str = "test") -> Certificate | None:
+        """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None if it is not proven yet."""
+        label = profiles.normalized(self.plan, identifier, self._names())
+        request = erase.ask(self.plan, self.cluster, Ordered(identifier=label, reason=reason, who="test"))
+        self.settle()
+        return erase.certificate_of(self.plan, self.cluster, request)
+
+    def lift(self, certificate: Certificate) -> None:
+        """End a suppression, as `c360 erase --lift` does: who comes from now on, comes anew."""
+        erase.ask(self.plan, self.cluster, Ordered(lift=certificate.request, who="test"))
+        self.settle()
+
+    def _leaves(self, door: Door) -> dict[str, Any]:
+        self.settle()
+        held: dict[bytes | None, bytes | None] = dict(self.read(self.plan.leaves(door)))
+        return {
+            key.decode(): orjson.loads(value) for key, value in held.items() if key is not None and value is not None
+        }
+
+    def _profile_for(self, identifier: str, declared: ProjectionDeclaration, purpose: str) -> Any:
+        self.settle()
+        answer = doors.ask_door(
+            self.plan,
+            self.cluster,
+            doors.view_door(self.plan, declared, purpose),
+            identifier,
+            names=self._names(),
+            vault=self.vault,
+            clock=self._now,
+            fence_max_age_ms=1000,
+            wait_s=0.0,
+            pause=lambda _: None,
+        )
+        if answer.profile is None:
+            return None
+        shape = Shape(self.plan, declared, purpose)
+        values = answer.profile["attributes"]
+        return lazily_typed(declared, shape.hidden)(**{a.name: values[a.name] for a in shape.taken})
+
+    def _open(self, value: Any, subjects: Container[str], fields: Container[str]) -> bytes:
+        assert self.vault is not None
+        opener = keys.opener_of(self.plan, self.cluster, self.vault)
+        return opener.open(value, subjects=subjects, fields=fields, complete=True)
 
     def record(self, identifier: str, projection: str | None = None) -> dict[str, Any] | None:
-        """The same as the JSON that the projection's topic has of it."""
+        """The same as the JSON that the projection's topic has of it, sealed values as they are."""
         self.settle()
         return profiles.find_profile(self.plan, self.cluster, self._projection(projection), identifier, self._names())
 
@@ -193,13 +263,6 @@ class TestDriver:
         return stepping(
             self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault
         )
-
-    def _vault(self) -> Vault:
-        """Master keys in memory, and the secret in its topic, as `c360 keys init` puts it there."""
-        topics.apply(self.plan, self.cluster.admin())
-        master = LocalMasterKeys([self.random(KEY_BYTES)])
-        keys.make_secret_once(self.plan, self.cluster, master, self.random)
-        return keys.open_vault(self.plan, self.cluster, master, self.random)
 
     def _names(self) -> Names:
         return profiles.NO_NAMES if self.vault is None else self.vault.names

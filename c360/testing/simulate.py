@@ -17,6 +17,7 @@ from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster, TopicSpec
 from c360.identity.facts import Claim, cannot, encode_fact, link
 from c360.ops import topics
+from c360.ops.keys import vault_in_memory
 from c360.ops.load import RawRecord
 from c360.ops.progress import at_rest
 from c360.plan import OPERATOR, Plan
@@ -74,14 +75,15 @@ class AppStage:
         self.admin, self.reader, self.producer = self.cluster.admin(), self.cluster.reader(), self.cluster.producer()
         self.admin.create([TopicSpec(topic.name, RAW_PARTITIONS) for topic in plan.topics if not topic.owned])
         topics.apply(plan, self.admin)
-        self.agents: list[Agent] = agents_of(plan, self.admin)
+        self.vault = vault_in_memory(plan, self.cluster, random.Random(0).randbytes)
+        self.agents: list[Agent] = agents_of(plan, self.admin, shared=Shared(vault=self.vault))
 
     def _now(self) -> int:
         return self.now_ms
 
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
         table = governance_of(self.plan, cluster, stores, self._now, monotonic=lambda: self.now_ms / 1000, look_s=0.0)
-        agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=Shared(table))
+        agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=Shared(table, self.vault))
         return [
             Served(
                 agent,
@@ -129,7 +131,7 @@ class AppStage:
     def check(self) -> None:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
-        report = verify(self.plan, self.cluster, [agent.name for agent in self.plan.agents])
+        report = verify(self.plan, self.cluster, [agent.name for agent in self.plan.agents], vault=self.vault)
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 

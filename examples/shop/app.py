@@ -3,7 +3,21 @@
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from c360 import App, Projection, Record, count, derived, distinct, field, newest, normalize, prefer, top, total
+from c360 import (
+    App,
+    Personal,
+    Projection,
+    Record,
+    count,
+    derived,
+    distinct,
+    field,
+    newest,
+    normalize,
+    prefer,
+    top,
+    total,
+)
 
 app = App("shop", partitions=4)
 
@@ -35,6 +49,7 @@ class Click(Record):
 @app.cdc("crm.public.customers", key="id")
 class Customer(Record):
     id: CrmId
+    name: Personal[str] | None
     email: Email | None
     city: str | None
 
@@ -55,6 +70,7 @@ def section(click: Click) -> str:
 @app.projection("customer", version=1)
 class Profile(Projection):
     email: str | None = prefer(Customer.email, Click.login)  # in order of trust
+    name: str | None = newest(Customer.name)
     city: str | None = newest(Customer.city)
     orders: int = count(Order)
     spend: Decimal = total(Order.amount)

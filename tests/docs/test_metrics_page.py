@@ -15,6 +15,7 @@ from c360.tables.store import MemoryStores
 from examples.shop.app import app
 from tests.docs.pages import REFERENCE, rows
 from tests.engine.test_teller import Ground
+from tests.governance.door_shop import SECOND, Street
 from tests.identity.stage import IdentityStage
 
 Metric = tuple[str, frozenset[str]]  # type and labels
@@ -31,7 +32,15 @@ def printed() -> dict[str, Metric]:
     while copy.age() == math.inf:
         copy.turn()
     teller = Ground().teller(identity)
-    page = page_of([*loops, identity], lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller])
+    street = Street()
+    street.customer(1, "Ann")
+    street.rights.stopped = True
+    street.advance(SECOND * 5)
+    street.customer(2, "Bob")
+    street.settle()
+    door = next(loop for loop in street.loops if loop.agent.name == "sink:crm-sync")
+    page = page_of([*loops, identity, door], lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller])
+    street.stop()
     copy.close()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))
     found: dict[str, Metric] = {}

@@ -67,7 +67,7 @@ class Echo(Toy):
 
     def telling(self) -> Telling:
         outputs = [TP(self.topic("echo"), p) for p in range(3)]
-        return Telling(FENCE, [self.topic("in"), self.topic("other")], outputs, encode)
+        return Telling(self.topic("fence"), [self.topic("in"), self.topic("other")], outputs, encode)
 
 
 @dataclass
@@ -110,36 +110,57 @@ class Ground:
             self.echo.telling(), self.echo.group, loop.transactional_id, cluster or self.cluster, loop.standing, **how
         )
 
-    # ---------------------------------------------------------------------------------------------------- what there is
-    def records(self, *tps: TP) -> Iterator[tuple[TP, int, bytes | None, bytes | None, int]]:
-        reader = self.cluster.reader()
-        for batches in reader.read(reader.starts(tps)):
-            for b in batches:
-                for row in zip(b.offsets, b.keys, b.values, b.times, strict=True):
-                    yield (b.tp, *row)
+    def records(self, *tps: TP) -> Iterator[Row]:
+        return records(self.cluster, tps)
 
     def statements(self) -> list[Statement]:
-        found = []
-        for _, _, key, value, _ in self.records(TP(FENCE, 0)):
-            assert key is not None
-            assert (value is None) == key.startswith(b"\0"), "a probe has no value, and a key of its own"
-            if value is not None:
-                tp, at_ms, ends = msgspec.json.decode(value, type=tuple[TP, int, list[tuple[TP, int]]])
-                assert key == encode(tp, at_ms, ends)[0]
-                found.append(Statement(tp, at_ms, dict(ends)))
-        return found
+        return statements(self.cluster, self.echo)
 
     def check(self) -> None:
-        """The slow way: each record that was appended before, one by one, in what was made of it."""
-        made = {value: (tp, offset) for tp, offset, _, value, _ in self.records(*(TP("toy.echo", p) for p in range(3)))}
-        appended: dict[TP, list[tuple[int, bytes | None]]] = {tp: [] for tp in self.world.tps}
-        for tp, _, _, value, time_ms in self.records(*self.world.tps):
-            appended[tp].append((time_ms, value))
-        for said in self.statements():
-            for time_ms, value in appended[said.input]:
-                if time_ms < said.at_ms:
-                    tp, offset = made[value]
-                    assert offset < said.ends[tp], f"{said}: of {value!r} it is not so"
+        check(self.cluster, self.echo, self.world.tps)
+
+
+# -------------------------------------------------------------------------------------------------------- what there is
+class Row(NamedTuple):
+    tp: TP
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    time_ms: int
+
+
+def records(cluster: Cluster, tps: Sequence[TP]) -> Iterator[Row]:
+    reader = cluster.reader()
+    for batches in reader.read(reader.starts(tps)):
+        for b in batches:
+            yield from map(Row, [b.tp] * len(b), b.offsets, b.keys, b.values, b.times)
+    reader.close()
+
+
+def statements(cluster: Cluster, echo: Echo) -> list[Statement]:
+    """All that were ever said."""
+    found = []
+    for row in records(cluster, [TP(echo.topic("fence"), 0)]):
+        assert row.key is not None
+        assert (row.value is None) == row.key.startswith(b"\0"), "a probe has no value, and a key of its own"
+        if row.value is not None:
+            tp, at_ms, ends = msgspec.json.decode(row.value, type=tuple[TP, int, list[tuple[TP, int]]])
+            assert row.key == encode(tp, at_ms, ends)[0]
+            found.append(Statement(tp, at_ms, dict(ends)))
+    return found
+
+
+def check(cluster: Cluster, echo: Echo, inputs: Sequence[TP]) -> None:
+    """The slow way: each record that was appended before, one by one, in what was made of it."""
+    made = {row.value: row for row in records(cluster, echo.telling().outputs)}
+    appended: dict[TP, list[Row]] = {tp: [] for tp in inputs}
+    for row in records(cluster, inputs):
+        appended[row.tp].append(row)
+    for said in statements(cluster, echo):
+        for row in appended[said.input]:
+            if row.time_ms < said.at_ms:
+                echoed = made[row.value]
+                assert echoed.offset < said.ends[echoed.tp], f"{said}: of {row.value!r} it is not so"
 
 
 def told(ground: Ground) -> set[TP]:

@@ -142,6 +142,7 @@ def test_runs_that_did_not_know_of_each_other_are_both_named_by_the_next() -> No
     more = chained(APP, ENTRY, "cli/a", head_of(one))
     log += [encode_record(chained(APP, ENTRY, "cli/c", None, tips)), encode_record(more)]
     assert set(tips_of(APP, log)) == {"cli/a", "cli/c"}, "what has moved on since is to be named again"
+    assert tips_of(APP, [encode_record(more), encode_record(one)]) == {"cli/a": head_of(more)}
 
 
 def test_records_of_another_app_are_foreign_and_nobody_s_tips() -> None:

@@ -82,6 +82,18 @@ def test_whatever_comes_is_told_once_and_rarely_through_crashes_and_commits() ->
         assert told > 0
 
 
+def test_counting_on_leaves_the_notes_it_went_on_from_as_they_are() -> None:
+    """The loop keeps them, to go back to when a transaction is aborted."""
+    denials = Denials()
+    denials.count("withdrawn", NOW)
+    notes = denials.notes()
+    before = json.dumps(notes)
+    denials.resume(notes)
+    denials.count("withdrawn", NOW)
+    denials.entry("door", NOW)
+    assert json.dumps(notes) == before
+
+
 def test_a_door_that_never_refused_has_nothing_to_remember() -> None:
     assert Denials().notes() == {}
 

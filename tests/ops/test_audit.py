@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from c360.errors import (
 )
 from c360.governance.audit import Entry, Head, Record, decode_record
 from c360.identity.facts import OPERATORS
+from c360.ops import audit as auditing
 from c360.ops import dlq, topics
 from c360.ops.audit import Report, Run, Told, follow, read_heads, tail, verify, write_heads
 from c360.ops.identity import say
@@ -30,6 +32,7 @@ from c360.ops.reset import reset_told
 from c360.testing.faults import At, Crash, FaultyCluster
 from examples.hello import app as hello
 from tests.engine.test_crash import every_step
+from tests.governance.test_rights import clinic
 from tests.testing.people import app as people
 from tests.testing.world import Edited, World
 
@@ -271,6 +274,18 @@ def test_a_reason_with_a_mail_address_is_refused_before_anything_is_read() -> No
         run(world, reason="ann@mail.org asked for it")
 
 
+def test_an_identifier_that_is_personal_is_told_as_its_token_or_not_at_all() -> None:
+    plan, cluster = clinic().plan(), MemoryCluster()
+    cluster.admin().create([TopicSpec(plan.audit, 1)])
+    told = Told("separate", about=("patient:7", "email:ann@mail.org"))
+    with Run(plan, cluster, who="kim", random=lambda size: bytes(size)) as running:
+        with pytest.raises(UsageError, match="write its token"):
+            running.say("done", told)
+        running.say("done", replace(told, about=("patient:7", "email:~" + "a2" * 12)))
+    lines, _ = tail(plan, cluster, 9)
+    assert [line.record.entry.about for line in lines if line.record] == [("patient:7", "email:~" + "a2" * 12)]
+
+
 def test_a_refusal_that_names_somebody_is_told_without_the_name() -> None:
     world = made()
     with run(world) as running, pytest.raises(NeedsOperator), running.refusing(Told("reset")):
@@ -288,10 +303,23 @@ def test_two_commands_at_once_make_two_chains_and_the_next_names_both() -> None:
         other.say("done", Told("reset"))
     with run(world) as third:
         third.say("done", Told("reset"))
+        assert log_of(world)[-1].seen.keys() == {one.writer, other.writer}
+        third.say("done", Told("reset"))
+    assert [len(record.seen) for record in log_of(world)] == [0, 0, 0, 0, 2, 0], "once is enough"
+
     report = verify(world.plan, world.cluster)
-    assert (report.records, len(report.heads), report.findings, report.whole) == (5, 3, [], True)
-    assert log_of(world)[-1].seen.keys() == {one.writer, other.writer}
-    assert [len(record.seen) for record in log_of(world)] == [0, 0, 0, 0, 2]
+    assert (report.records, len(report.heads), report.findings, report.whole) == (6, 3, [], True)
+
+
+def test_of_a_long_log_a_run_reads_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = made()
+    with run(world) as one, run(world) as other:
+        one.say("done", Told("reset"))
+        other.say("done", Told("reset"))
+    monkeypatch.setattr(auditing, "READ_BACK", 2)  # a record and the mark of its transaction
+    with run(world) as third:
+        third.say("done", Told("reset"))
+    assert log_of(world)[-1].seen.keys() == {other.writer}
 
 
 def three(world: World) -> None:
@@ -387,6 +415,17 @@ def test_the_tail_is_the_last_records_whatever_lies_between_them() -> None:
     for n in (0, 1, 7, 239, 240):
         lines, again = tail(world.plan, world.cluster, n)
         assert (lines, again) == (every[240 - n :], end)
+
+
+def test_the_tail_is_found_behind_many_transactions_that_were_aborted() -> None:
+    world = made()
+    three(world)
+    producer = world.cluster.producer("clumsy")
+    for _ in range(300):
+        producer.begin()
+        producer.produce(world.plan.audit, b"x", b"x", 0)
+        producer.abort()
+    assert len(tail(world.plan, world.cluster, 5)[0]) == 5
 
 
 def test_what_comes_is_followed_without_a_gap() -> None:

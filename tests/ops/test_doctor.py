@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from c360 import App, Record
 from c360.engine.global_table import GlobalTable
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
 from c360.ops import topics
 from c360.ops.doctor import Check, examine
+from c360.ops.keys import init_keys, make_secret_once, open_master
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
 from examples.hello import app as hello
@@ -82,6 +85,22 @@ def test_an_app_without_a_fence_is_not_asked_for_the_time(tmp_path: Path) -> Non
     assert not {"consent runs", "erasure runs"} & checks.keys()
 
 
+def test_an_agent_that_nobody_waits_for_may_rest(tmp_path: Path) -> None:
+    """Customers can be forgotten, since mail addresses are personal; but nobody has said from where that is asked."""
+    app = App("letters")
+
+    @app.identifier("email", personal=True)
+    class Email(str): ...
+
+    @app.source("letters", subject="to")
+    class Letter(Record):
+        to: Email
+
+    plan = app.plan()
+    assert plan.agent("erasure")
+    assert "erasure runs" not in found(plan, installed(plan), tmp_path)
+
+
 def test_a_consent_agent_that_nobody_runs_is_said_until_somebody_does(tmp_path: Path) -> None:
     plan = clinic().plan()
     cluster = installed(plan)
@@ -93,3 +112,34 @@ def test_a_consent_agent_that_nobody_runs_is_said_until_somebody_does(tmp_path: 
         member = cluster.consumer(plan.agent(name).group)
         member.subscribe([plan.fence], Nobody())
         assert f"{name} runs" not in found(plan, cluster, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------- keys
+def test_the_master_keys_are_those_of_the_app_or_it_says_what_is_wrong(tmp_path: Path) -> None:
+    plan = clinic().plan()
+    cluster, path = installed(plan), tmp_path / "keys"
+
+    def looked() -> Check:
+        checks = examine(plan, cluster, tmp_path, clock=lambda: NOW, master=lambda: open_master(str(path), str))
+        (check,) = [check for check in checks if check.name == "keys"]
+        assert bool(check.do) != check.ok
+        return check
+
+    assert "there is no master key file" in looked().message
+    made = init_keys(path, os.urandom)
+    assert (looked().ok, looked().do) == (False, "c360 keys init")
+    make_secret_once(plan, cluster, open_master(str(path), str), os.urandom)
+    assert (looked().ok, looked().message) == (True, f"generation {made} wraps, and the app's secret opens")
+    path.chmod(0o644)
+    assert "its mode is 0644" in looked().message
+    path.unlink()
+    init_keys(path, os.urandom)
+    other = looked()
+    assert not other.ok
+    assert "is not the master key of clinic" in other.message
+
+
+def test_an_app_that_needs_no_keys_is_not_asked_for_them(tmp_path: Path) -> None:
+    plan = hello.plan()
+    checks = examine(plan, installed(plan), tmp_path, clock=lambda: NOW, master=lambda: open_master(None, str))
+    assert "keys" not in {check.name for check in checks}

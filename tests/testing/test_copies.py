@@ -22,7 +22,6 @@ from c360.serving.metrics import page_of
 from c360.serving.web import why_not_whole
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
-from examples.shop.app import app as shop
 
 NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
 
@@ -103,7 +102,16 @@ def test_coming_to_rest_takes_no_time_because_of_a_copy() -> None:
 
 
 def test_an_app_without_rights_has_no_copy() -> None:
-    with TestDriver(shop, now=NOW) as t:
+    plain = App("plain")
+
+    @plain.identifier("crm", priority=1, unique=True)
+    class Number(str): ...
+
+    @plain.source("events", subject="customer")
+    class Seen(Record):
+        customer: Number
+
+    with TestDriver(plain, now=NOW) as t:
         assert [process.tables for process in t.processes] == [[]]
 
 

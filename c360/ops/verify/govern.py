@@ -134,6 +134,17 @@ class GovernCheck:
 
     def _output(self, out: Findings) -> dict[int, dict[int, list[Actual]]]:
         """Actual governed records by raw partition and raw offset of their origin."""
+        lost = set() if self.sight is None else self.sight.lost
+        before = len(lost)
+        seen = Findings()
+        found = self._read_output(seen)
+        if len(lost) > before:  # of their records that came before it was known, more was looked at than can be
+            seen = Findings()
+            found = self._read_output(seen)
+        out.add(seen)
+        return found
+
+    def _read_output(self, out: Findings) -> dict[int, dict[int, list[Actual]]]:
         found: dict[int, dict[int, list[Actual]]] = {}
         count = self.log.counts.get(self.output, 0)
         for entry in self.log.read(self.log.partitions(self.output)):

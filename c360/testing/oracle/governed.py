@@ -159,13 +159,18 @@ class TypeOracle:
     def effect(self, record: Record, event_id: str | None, at: int, key: bytes | None, append: int) -> Effect:
         """The governed record of a record. Raises NoFit, or what a function of the user raises."""
         subject = self.subject(record, key).label
-        enriched = {e.name: as_json(value) for e in self.enrichments if (value := e.function(record)) is not None}
+        enriched: Mapping[str, Any] = {
+            e.name: as_json(value) for e in self.enrichments if (value := e.function(record)) is not None
+        }
         said = {"type": self.declared.name, "id": event_id, "at": at, "cause": append, "origin": [0, 0],
                 "enriched": enriched, "record": as_json(record)}  # fmt: skip
         if len(written(as_sealed(said, self.shut, subject)).encode()) > LARGEST:
             raise NoFit
+        fields: Any = record
+        if self.sight is not None and subject in self.sight.lost:
+            fields, enriched = in_clear(self.shut, {n: getattr(record, n) for n in self.annotations}, enriched)
         content = digest(
-            self.declared.name, event_id, at, 0, enriched_meaning(enriched, self.enrichments), meaning(record)
+            self.declared.name, event_id, at, 0, enriched_meaning(enriched, self.enrichments), meaning(fields)
         )
         return Effect(1, append, Content(subject, content))
 
@@ -175,6 +180,20 @@ class TypeOracle:
         if nobody:
             return []
         return [(subject, label) for label in self.linking.labels(self.source, record, subject)]
+
+
+def in_clear(
+    shut: Sequence[Shut], fields: Mapping[str, Any], enriched: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The same without what is sealed: of such a field no more than whether there is something."""
+    closed, hidden = fields_in(shut), {place.path[1] for place in shut if place.path[0] == "enriched"}
+    kept = {name: (value is not None) if name in closed else value for name, value in fields.items()}
+    return kept, {name: value for name, value in enriched.items() if name not in hidden}
+
+
+def fields_in(shut: Sequence[Shut]) -> set[str]:
+    """The fields of a record that are sealed, or have sealed parts."""
+    return {place.path[1] for place in shut if place.path[0] == "record"}
 
 
 def enriched_meaning(enriched: Mapping[str, Any], enrichments: Iterable[Enrichment]) -> Any:
@@ -195,25 +214,38 @@ def read_governed(
 ) -> tuple[tuple[int, int], Effect]:
     """Origin (raw partition, offset) and effect of an actual governed record. A broken one raises anything.
 
-    `shut`: by record type, what must be sealed.
+    `shut`: by record type, what must be sealed. Of a subject of whom something cannot be opened any more, which is noted in
+    `sight`, only what is in clear counts: read its records again that were read before that was known.
     """
-    said = parse(value)
+    said = sealed = parse(value)
     declared = next(t for t in source.types if t.name == said["type"])
-    for place in shut[said["type"]]:
+    places, subject = shut[said["type"]], key.decode()
+    enriched: Mapping[str, Any] = simple(said.get("enriched", {}))
+    for place in places:
         assert sight is not None
 
         def opened(value: Any, field: str = place.field) -> Any:
-            return parse(sight.open(value, key.decode(), field))
+            text = sight.open(value, subject, field)
+            if text is None:
+                sight.lost.add(subject)
+            return None if text is None else parse(text)
 
         said = at_place(said, place.path, opened)
-    record = record_from_governed(declared.record, said["record"])
+    if sight is not None and subject in sight.lost:
+        closed = fields_in(places)
+        clear = record_from_governed(declared.record, sealed["record"], closed)
+        names = [f.name for f in fields_of(declared.record)]
+        found = {n: sealed["record"].get(n) if n in closed else getattr(clear, n) for n in names}
+        record, enriched = in_clear(places, found, enriched)
+    else:
+        record, enriched = record_from_governed(declared.record, said["record"]), simple(said.get("enriched", {}))
     enrichments = [e for e in source.enrichments if e.record is declared.record]
     content = digest(
         said["type"],
         said.get("id") if source.kind == "events" else None,
         said["at"],
         said.get("life", 0),
-        enriched_meaning(simple(said.get("enriched", {})), enrichments),
+        enriched_meaning(enriched, enrichments),
         meaning(record),
     )
     partition, offset = said["origin"]

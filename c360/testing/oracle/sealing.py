@@ -7,7 +7,7 @@ sealed, for whom and under which name, and that none is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from c360.classes import classified, classified_in
@@ -23,12 +23,17 @@ KEY_ID, TAG = 24, 16  # characters, bytes
 
 @dataclass(frozen=True)
 class Sight:
-    """What is seen with the keys of an app. `open`: from a sealed value, its subject and field to the JSON in it; it raises
-    for anything else. `letter`: from a sealed value to the raw record, key and value, of a dead letter."""
+    """What is seen with the keys of an app.
+
+    `open`: from a sealed value, its subject and field to the JSON in it, None where its key was destroyed; it raises for
+    anything else. `letter`: from a sealed value to the raw record, key and value, of a dead letter. `lost`: subjects of whom
+    a value cannot be opened any more, as far as they were met.
+    """
 
     token: Callable[[str], str]
-    open: Callable[[Any, str, str], bytes]
+    open: Callable[[Any, str, str], bytes | None]
     letter: Callable[[Any], tuple[bytes | None, bytes | None]]
+    lost: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

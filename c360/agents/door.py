@@ -1,0 +1,636 @@
+"""door: profiles leave, as a purpose may see them or as a sink's function gives them, while people let them.
+
+    projection's topic ──► held ──┐
+    consent, suppressed ──news────┼──► due ──► judge ──► delivered? ──► record, tombstone, nothing
+    ends of decisions ────────────┘                        the fence: in `finish`, and at the gate
+
+One task per partition of profiles. `process` only notes the newest record of each; `finish` decides, as late as can be, so
+that what was decided on is seconds younger than the backlog. Net changes leave: a record that is another than the last, a
+tombstone for what was delivered. Right before its commit the gate asks again: is the fence held, has anything been decided
+on somebody in this transaction since, has a decision expired? Then nothing of it leaves. What only takes back may always.
+
+What a task has learnt of the copies (`seen`) is in its notes, in the transaction that acts on it: what it learnt right before
+it crashed it learns again. While it may not deliver, it takes back and learns nothing for good.
+
+Erased: `Erase` comes to the task of the identifier's partition. It removes the profile of that name, and those it holds that
+list the identifier, and says so in a receipt, in one transaction, once its copy has the suppression. Profiles elsewhere that
+list it are not delivered any more, by the suppression, which every task knows; their rows go when the projection has written
+them without it. So a receipt is of what this task held; the erasure agent asks for each subject, and ids of profiles are such.
+Nothing of the identifier leaves by this task after its receipt, as long as the suppression stands.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from c360.agents.audit import Chain, DoorLog
+from c360.agents.fencing import INPUTS_S, Fence, shut_by, staters_of
+from c360.agents.judging import Judge, labels_of
+from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in
+from c360.clock import Clock
+from c360.engine.agent import Outbox, Processor, Task
+from c360.engine.global_table import GlobalTable
+from c360.engine.loop import LoopSettings
+from c360.engine.transport import TP, Batch, Headers
+from c360.errors import Shut, Stale
+from c360.governance.fence import Answer, Taken, recheck
+from c360.governance.messages import Erase, Receipt, decode_erase, encode_receipt
+from c360.governance.names import Vault
+from c360.governance.suppressed import decode_suppressed
+from c360.plan import Plan
+from c360.profile.format import digest_of
+from c360.rights import Door
+from c360.tables.inverse import Inverse
+from c360.tables.table import Table
+from c360.tables.timers import Timers
+
+HELD, HOLDERS, ENDS, BEGINS = b"h", b"i", b"e", b"b"  # tables
+PROFILES_PER_COMMIT = 5_000
+BEHIND_S = 0.2
+NEWS = 1_000  # keys asked for at a time
+TAKEN_BACK = 20_000  # profiles looked at while shut, at a time
+OPEN = Answer(True, "open")
+
+
+# ------------------------------------------------------------------------------------------------------------- state
+class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is kept of a profile: its internal record, as it came, and what became of it.
+
+    record: b"" after a reset, until it is read again. digest: of what was delivered; b"" nothing. why: it does not leave.
+    at: when it is to be looked at again, since what lets it leave ends then (`leaves`), or what does not.
+    """
+
+    record: bytes
+    digest: bytes = b""
+    why: str = ""
+    at: int | None = None
+    leaves: bool = False
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Held).decode
+
+
+def held_before(digest: bytes) -> bytes:
+    """The row of a profile of which nothing is known but what was delivered last: with it a reset begins."""
+    return _pack(Held(b"", digest))
+
+
+def notes_of_reset(catch_up: Mapping[str, int]) -> dict[str, Any]:
+    """What a task begins with: inputs ("topic/partition") to be read up to an offset, then all profiles to be compared."""
+    return {"catch_up": dict(catch_up)} if catch_up else {"sweep": ""}
+
+
+@dataclass
+class DoorCounters:
+    """What became of profiles in this process, for metrics; work that was aborted counts again."""
+
+    delivered: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    misfits: int = 0
+    timers: int = 0  # that have come
+    swept: int = 0
+    receipts: int = 0
+    newest_cause: int = 0
+    held_back: Counter[str] = field(default_factory=Counter)  # profiles that do not leave, by reason, when looked at
+    shut: Counter[str] = field(default_factory=Counter)  # times that nothing might leave, by reason
+
+
+@dataclass
+class Made:
+    """What is in the open transaction, of all tasks."""
+
+    labels: set[str] = field(default_factory=set)  # of profiles that are delivered, also as suppressed has them
+    changes_at: int | None = None
+    mark: dict[str, Any] | None = None  # of the copies, before anything was decided
+    delivered: int = 0
+    removed: int = 0
+
+
+# -------------------------------------------------------------------------------------------------------------- task
+class DoorTask:
+    """One partition of the profiles of a projection."""
+
+    def __init__(self, door: DoorAgent, task: Task) -> None:
+        self.door, self.judge, self.counters = door, door.judge, door.counters
+        self.partition = task.lead.partition
+        self.held: Table[Held] = Table(HELD, _pack, _unpack)
+        self.holders = Inverse(HOLDERS)  # of an identifier, as suppressed has it
+        self.ends, self.begins = Timers(ENDS), Timers(BEGINS)
+        self.tables = (self.held, self.holders, self.ends, self.begins)
+        self.log = door.log_of(self.partition)
+        self.resume({})
+
+    # --------------------------------------------------------------------------------------------------- processor
+    def resume(self, notes: Mapping[str, Any]) -> None:
+        self.noted: dict[bytes, tuple[bytes | None, int]] = {}  # profile → newest record, append time of its cause
+        self.erasing: list[Erase] = []
+        self.seen: dict[str, Any] | None = notes.get("seen")
+        self.rest: list[tuple[str, str]] = [(name, start) for name, start in notes.get("rest", ())]
+        self.sweep: str | None = notes.get("sweep")
+        self.catch_up: dict[str, int] = dict(notes.get("catch_up", {}))
+        if notes.get("function", self.judge.fingerprint) != self.judge.fingerprint:
+            self.sweep = ""
+        self.log.resume(notes)
+
+    def notes(self) -> dict[str, Any]:
+        notes: dict[str, Any] = {"function": self.judge.fingerprint}
+        if self.seen is not None:
+            notes["seen"] = self.seen
+        if self.rest:
+            notes["rest"] = [list(one) for one in self.rest]
+        if self.sweep is not None:
+            notes["sweep"] = self.sweep
+        if self.catch_up:
+            notes["catch_up"] = self.catch_up
+        return notes | self.log.notes()
+
+    def process(self, batch: Batch, out: Outbox) -> None:
+        if batch.tp.topic == self.door.erase:
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                if key is not None and value is not None:
+                    self.erasing.append(decode_erase(key, value))
+            return
+        for at, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+            assert key is not None, "a record of a projection is about a profile"
+            self.noted[key] = value, _cause_of(batch.headers(at))
+
+    def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
+        """What cannot be held is not delivered, nor is what was delivered of it before."""
+        out.send(self.door.dlq, batch.keys[0], misfit_in(self.door.name, batch, 0, error))
+        if batch.tp.topic != self.door.erase and batch.keys[0] is not None:
+            self.noted[batch.keys[0]] = None, -1
+
+    def settle(self, out: Outbox) -> None:
+        self.door.begin()
+
+    def wants(self, now_ms: int) -> bool:
+        return (
+            self.sweep is not None
+            or bool(self.rest)
+            or self.ends.wants(now_ms)
+            or self.begins.wants(now_ms)
+            or self._has_news()
+            or (not self.door.is_shut and self.log.wants(now_ms))
+        )
+
+    def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
+        try:
+            self._finish(positions, now_ms, out)
+        except Shut as shut:
+            self.counters.shut[shut.reason] += 1
+            raise
+        except Stale as stale:
+            self.counters.shut["copy"] += 1
+            raise self.door.stays_shut(Shut("copy", str(stale))) from stale
+
+    def _finish(self, positions: Mapping[TP, int], now: int, out: Outbox) -> None:
+        came = bool(self.noted)
+        due = self._take_in(out)
+        if self.catch_up and all(positions[_tp(name)] >= end for name, end in self.catch_up.items()):
+            self.catch_up, self.sweep = {}, ""
+        answer = OPEN if self.catch_up else self.door.ask(now)
+        if not answer.deliver:
+            if due or not (came or self.door.is_shut):
+                raise self.door.stays_shut(shut_by(answer))
+            self._take_back(now, out)
+        elif self.catch_up:
+            self._take_back(now, out)
+            self._learn()  # what is to be delivered, the sweep will find
+        else:
+            self._due_by_news(due)
+            self._due_by_time(now, due)
+            self._due_by_sweep(due)
+            self._decide(due, now, out)
+        self._erase(out)
+        if answer.deliver:
+            self.log.finish(now, out)
+
+    # ------------------------------------------------------------------------------------------------- what is held
+    def _take_in(self, out: Outbox) -> dict[bytes, int | None]:
+        """Hold the newest records; those profiles that are due for it, with what caused that."""
+        due: dict[bytes, int | None] = {}
+        rows = self.held.load(self.noted)
+        for key, (record, cause) in self.noted.items():
+            row = rows[key]
+            before = labels_of(row.record) if row is not None and row.record else frozenset[str]()
+            after = labels_of(record) if record is not None else frozenset[str]()
+            self._index(key, before, after)
+            if record is not None:
+                self.held.put(key, msgspec.structs.replace(row, record=record) if row else Held(record))
+                due[key] = cause
+            elif row is not None and self.catch_up and row.digest:
+                self._schedule(key, row, None, leaves=False)
+                self.held.put(key, Held(b"", row.digest))  # an old end may be followed by a new beginning
+            elif row is not None:
+                self._remove(key, row, out, cause)
+        self.noted = {}
+        return due
+
+    def _index(self, key: bytes, before: Collection[str], after: Collection[str]) -> None:
+        named = self.judge.named
+        for label in before:
+            if label not in after:
+                self.holders.remove(named(label).encode(), key)
+        for label in after:
+            if label not in before:
+                self.holders.add(named(label).encode(), key)
+
+    def _schedule(self, key: bytes, row: Held, at: int | None, *, leaves: bool) -> None:
+        """Have it looked at when a decision ends; what was planned before is no more."""
+        if row.at is not None and (row.at, row.leaves) != (at, leaves):
+            (self.ends if row.leaves else self.begins).cancel(row.at, key)
+        if at is not None:
+            (self.ends if leaves else self.begins).schedule(at, key)
+
+    def _remove(self, key: bytes, row: Held, out: Outbox, cause: int | None = None) -> int:
+        """All of a profile; how many tombstones it took."""
+        said = self._send(key, None, b"", row, cause, out)
+        self._schedule(key, row, None, leaves=False)
+        self.held.delete(key)
+        return said
+
+    # ------------------------------------------------------------------------------------------------- what is due
+    def _has_news(self) -> bool:
+        return self.door.has_news(self.seen)
+
+    def _learn(self) -> Iterable[bytes] | None:
+        """Identifiers decided on since `seen`, as `holders` has them, which moves on; None: any may have been."""
+        if not self._has_news():
+            return ()
+        keys, self.seen, anew = self.door.news(self.seen)
+        if anew:
+            self.sweep = ""
+            return None
+        return keys
+
+    def _due_by_news(self, due: dict[bytes, int | None]) -> None:
+        if not self.rest:
+            self.rest = [(key.decode(), "") for key in dict.fromkeys(self._learn() or ())]
+        while self.rest and len(due) < 2 * PROFILES_PER_COMMIT:
+            name, start = self.rest[0]
+            members = self.holders.members(name.encode(), PROFILES_PER_COMMIT, start.encode())
+            for member in members:
+                due.setdefault(member, None)
+            if len(members) == PROFILES_PER_COMMIT:
+                self.rest[0] = name, members[-1].decode() + "\0"
+            else:
+                del self.rest[0]
+
+    def _due_by_time(self, now: int, due: dict[bytes, int | None]) -> None:
+        for timers in (self.ends, self.begins):
+            if timers.wants(now):
+                for _, key, _ in timers.pop(now, PROFILES_PER_COMMIT):
+                    self.counters.timers += 1
+                    due.setdefault(key, None)
+
+    def _due_by_sweep(self, due: dict[bytes, int | None]) -> None:
+        if self.sweep is None:
+            return
+        start = self.sweep.encode()
+        found = [key for (key, _), _ in zip(self.held.scan(start), range(PROFILES_PER_COMMIT), strict=False)]
+        for key in found:
+            due.setdefault(key, None)
+        self.counters.swept += len(found)
+        self.sweep = found[-1].decode() + "\0" if len(found) == PROFILES_PER_COMMIT else None
+
+    # --------------------------------------------------------------------------------------------------- decisions
+    def _decide(self, due: Mapping[bytes, int | None], now: int, out: Outbox) -> None:
+        if not due:
+            return
+        self.door.about_to_decide()
+        rows = self.held.load(due)
+        judged = self.judge.judge({key: row.record for key in due if (row := rows[key]) and row.record}, now)
+        for key, cause in due.items():
+            row = rows[key]
+            if row is None:
+                continue
+            if (said := judged.get(key)) is None:  # it was delivered before a reset, and was not read again since
+                self._remove(key, row, out)
+                continue
+            ruling, value, why, failed = said
+            digest = b"" if value is None else digest_of(value)
+            if failed is not None and (cause is not None or row.why != why):
+                out.send(self.door.dlq, key, self._misfit(why, failed))
+                self.counters.misfits += 1
+            if value is None:
+                self.counters.held_back[why] += 1
+                if row.why != why or row.digest:  # looked at again, it is no other refusal
+                    self.log.deny(why, now)
+            sent = self._send(key, value, digest, row, cause, out)
+            if sent and value is not None:
+                self.door.takes(ruling.labels, ruling.changes_at)
+            self._keep(key, row, digest, why if value is None or failed else "", ruling.changes_at, ruling.allowed)
+
+    def _keep(self, key: bytes, row: Held, digest: bytes, why: str, at: int | None, leaves: bool) -> None:
+        self._schedule(key, row, at, leaves=leaves)
+        after = Held(row.record, digest, why, at, leaves)
+        if after != row:
+            self.held.put(key, after)
+
+    def _send(self, key: bytes, value: bytes | None, digest: bytes, row: Held, cause: int | None, out: Outbox) -> int:
+        """What is another than what was delivered; whether anything was."""
+        if digest == row.digest:
+            self.counters.unchanged += 1
+            return 0
+        headers = None if cause is None or cause < 0 else [(CAUSE, b"%d" % cause)]
+        out.send(self.door.output, key, value, self.partition, headers)
+        self.door.sends(removal=value is None)
+        if value is not None and cause is not None:
+            self.counters.newest_cause = max(self.counters.newest_cause, cause)
+        return 1
+
+    def _take_back(self, now: int, out: Outbox) -> None:
+        """While nothing may be delivered: what may not stay is removed. What else there is to do stays to be done."""
+        due: dict[bytes, None] = {}
+        if self.ends.wants(now):
+            due = dict.fromkeys(key for _, key, _ in self.ends.pop(now, TAKEN_BACK))
+        names = [name.encode() for name, _ in self.rest]
+        if self._has_news():
+            names += self.door.news(self.seen, limit=TAKEN_BACK)[0]
+        for name in dict.fromkeys(names):
+            due.update(dict.fromkeys(self.holders.members(name, TAKEN_BACK)))
+            if len(due) >= TAKEN_BACK:
+                break
+        rows = self.held.load(due)
+        rulings = self.judge.rule({key: row.record for key in due if (row := rows[key]) and row.record}, now)
+        for key, ruling in rulings.items():
+            row = rows[key]
+            assert row is not None
+            if not ruling.allowed:
+                self.log.deny(ruling.reason, now)
+                self._send(key, None, b"", row, None, out)
+                self._keep(key, row, b"", ruling.reason, ruling.changes_at, leaves=False)
+            elif row.at is not None and row.at <= now:  # it was taken; what holds now ends later
+                self._keep(key, row, row.digest, row.why, ruling.changes_at, leaves=True)
+
+    def _misfit(self, reason: str, failed: tuple[str, str | None]) -> bytes:
+        said, places = failed
+        return encode(
+            MisfitRecord(
+                stage=self.door.name,
+                topic=self.door.input,
+                partition=self.partition,
+                offset=-1,
+                timestamp=-1,
+                reason=reason,
+                error=said,
+                traceback=places,
+            )
+        )
+
+    # ----------------------------------------------------------------------------------------------------- erasure
+    def _erase(self, out: Outbox) -> None:
+        for erase in self.erasing:
+            self.door.knows(erase)
+            name = self.judge.named(erase.identifier).encode()
+            count = 0
+            while members := {erase.identifier.encode(), *self.holders.members(name, PROFILES_PER_COMMIT)}:
+                rows = {key: row for key in members if (row := self.held.get(key)) is not None}
+                for key, row in rows.items():
+                    self._index(key, labels_of(row.record), ())
+                    count += self._remove(key, row, out)
+                if not rows:
+                    break
+            out.send(self.door.receipts, *_receipt(erase, self.door, count))
+            self.door.sends(removal=True)
+            self.counters.receipts += 1
+        self.erasing = []
+
+
+def _receipt(erase: Erase, door: DoorAgent, count: int) -> tuple[bytes, bytes]:
+    tombstones = {door.output: count} if count else {}
+    return encode_receipt(Receipt(erase.request, erase.identifier, erase.life, door.name, tombstones))
+
+
+def _cause_of(headers: Headers) -> int:
+    for name, value in headers:
+        if name == CAUSE:
+            return int(value)
+    return -1
+
+
+def _tp(said: str) -> TP:
+    topic, _, partition = said.rpartition("/")
+    return TP(topic, int(partition))
+
+
+# ------------------------------------------------------------------------------------------------------------- agent
+class DoorAgent:
+    """One view, or one sink."""
+
+    loops: Sequence[str] = ()
+
+    def __init__(
+        self,
+        plan: Plan,
+        door: Door,
+        governance: GlobalTable | None,
+        vault: Vault | None = None,
+        *,
+        clock: Clock,
+        partitions: Callable[[], Mapping[str, int]],
+        fence_max_age_ms: int = 1000,
+        inputs_s: float = INPUTS_S,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
+        at the broker. `vault`: of an app that needs keys. `random`: of which its chains in the audit log have their names.
+        """
+        planned = plan.agent(door.agent)
+        self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
+        self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
+        self.input, self.output = plan.projected(door.projection), plan.leaves(door)
+        self.erase, self.receipts, self.dlq, self.random = plan.erase, plan.receipts, plan.dlq, random
+        self.judge = Judge(plan, door, governance, vault)
+        self.fence: Fence | None = None
+        if staters_of(plan, door.purpose):
+            assert governance is not None, "a door that asks needs the copies to ask"
+            self.fence = Fence(
+                plan, door.purpose, governance, partitions, max_age_ms=fence_max_age_ms, inputs_s=inputs_s
+            )
+        self.counters = DoorCounters()
+        self.made = Made()
+        self.is_shut = False
+        self._at: tuple[int, dict[str, Any]] | None = None  # version of the copies, and where they stand
+
+    # ------------------------------------------------------------------------------------------------------- agent
+    def lead_topics(self) -> Sequence[str]:
+        return (self.plan.tasks,)
+
+    def task(self, lead: TP) -> Task:
+        return Task(lead, tuple(TP(t, lead.partition) for t in self.planned.reads))
+
+    def changelog(self, lead: TP) -> TP:
+        return TP(f"{self.output}.changelog", lead.partition)
+
+    def store_name(self, lead: TP) -> str:
+        return f"{self.group}/{lead.partition}"
+
+    def processor(self, task: Task) -> Processor:
+        return DoorTask(self, task)
+
+    def log_of(self, partition: int) -> DoorLog:
+        """What a task tells the audit log."""
+        plan = self.plan
+        personal = {namespace.name for namespace in plan.identifiers.values() if namespace.personal}
+        chain = Chain(plan.app, plan.audit, f"{self.name}/{partition}", personal=personal, random=self.random)
+        return DoorLog(chain, self.name)
+
+    def settings(self, given: LoopSettings) -> LoopSettings:
+        """Small commits: what is in one was decided on at once, and is young when it leaves."""
+        most = min(given.commit_records, PROFILES_PER_COMMIT)
+        return replace(given, commit_records=most, behind_s=min(given.behind_s, BEHIND_S))
+
+    # ------------------------------------------------------------------------------------ the transaction, and its gate
+    def begin(self) -> None:
+        """A commit begins: nothing is in it yet."""
+        self.made = Made()
+
+    def about_to_decide(self) -> None:
+        if self.made.mark is None and self.governance is not None and self.judge.topics:
+            self.made.mark = self.governance.mark()
+
+    def sends(self, *, removal: bool) -> None:
+        if removal:
+            self.made.removed += 1
+            self.counters.removed += 1
+        else:
+            self.made.delivered += 1
+            self.counters.delivered += 1
+
+    def takes(self, labels: Collection[str], changes_at: int | None) -> None:
+        """Somebody is delivered: whose change of mind this transaction must not survive."""
+        made = self.made
+        made.labels.update(map(self.judge.named, labels))
+        if changes_at is not None:
+            made.changes_at = changes_at if made.changes_at is None else min(made.changes_at, changes_at)
+
+    def gate(self) -> None:
+        made, self.made = self.made, Made()
+        if made.removed and not made.delivered:
+            return
+        now = self.clock()
+        try:
+            if self.judge.awaits is not None and not self.judge.awaits():
+                raise Shut("copy", "this door's copy is catching up with what was missing there; wait")
+            self.judge.awaits = None
+            answer = self.ask(now)
+            if answer.deliver and made.delivered:
+                answer = recheck(Taken(frozenset(made.labels), made.changes_at), answer, self._since(made), now=now)
+        except Stale as stale:
+            self.counters.shut["copy"] += 1
+            raise self.stays_shut(Shut("copy", str(stale))) from stale
+        if answer.deliver:
+            self.is_shut = False
+            return
+        self.counters.shut[answer.why] += 1
+        if answer.why in ("expired", "news"):  # of what was to be delivered, not of all
+            raise shut_by(answer)
+        raise self.stays_shut(shut_by(answer))
+
+    def ask(self, now: int) -> Answer:
+        return OPEN if self.fence is None else self.fence.held(now)
+
+    def stays_shut(self, why: Shut) -> Shut:
+        """For whatever is to be delivered, until the gate opens: tasks need not say so again."""
+        self.is_shut = True
+        return why
+
+    def _since(self, made: Made) -> set[str]:
+        """Who was decided on since this transaction's first decision, as `holders` has them."""
+        if made.mark is None:
+            return set()
+        news: set[str] = set()
+        seen: dict[str, Any] | None = made.mark
+        anew = False
+        while not anew:
+            keys, seen, anew = self.news(seen, limit=NEWS)
+            news.update(key.decode() for key in keys)
+            if len(keys) < NEWS:
+                return news
+        return made.labels  # nobody can tell: all of them may have been
+
+    # ------------------------------------------------------------------------------------------------ what copies know
+    def has_news(self, seen: Mapping[str, Any] | None) -> bool:
+        """Whether there is anything that a task should know; while there is no copy, it cannot be said."""
+        topics = self.judge.topics
+        if not topics or self.governance is None:
+            return False
+        try:
+            now = self._where()
+        except Stale:
+            return False
+        if seen is None or any(seen["ids"].get(topic) != now["ids"][topic] for topic in topics):
+            return True
+        return any(
+            offset > (before[number] if number < len(before) else 0)
+            for topic in topics
+            for before in [seen["next"][topic]]
+            for number, offset in enumerate(now["next"][topic])
+        )
+
+    def news(
+        self, seen: Mapping[str, Any] | None, limit: int = NEWS
+    ) -> tuple[list[bytes], dict[str, Any] | None, bool]:
+        """Who was decided on since then, as `holders` has them; what to ask with next; whether any may have been.
+
+        Only of topics that matter here: the others, the fence above all, say something four times a second.
+        """
+        assert self.governance is not None
+        topics, asked = self.judge.topics, None
+        if seen is not None:
+            now = self.governance.mark()
+            asked = {
+                "ids": {topic: seen["ids"].get(topic, gone) if topic in topics else gone for topic, gone in now["ids"].items()},
+                "next": {
+                    topic: seen["next"].get(topic, []) if topic in topics else ends for topic, ends in now["next"].items()
+                },
+                "ms": seen["ms"],
+            }  # fmt: skip
+        told = self.governance.changes(asked, limit)
+        keys = [
+            key if topic == self.plan.suppressed else self.judge.named(key.decode()).encode()
+            for topic, key in told.keys
+            if topic in topics
+        ]
+        return keys, self._noted(told.seen), told.anew
+
+    def _noted(self, seen: Mapping[str, Any]) -> dict[str, Any]:
+        topics = self.judge.topics
+        return {
+            "ids": {topic: seen["ids"][topic] for topic in topics},
+            "next": {topic: seen["next"][topic] for topic in topics},
+            "ms": seen["ms"],
+        }
+
+    def _where(self) -> dict[str, Any]:
+        """Where the copies stand, asked once for all tasks."""
+        assert self.governance is not None
+        version = self.governance.version
+        if self._at is None or self._at[0] != version:
+            self._at = version, self.governance.mark()
+        return self._at[1]
+
+    def knows(self, erase: Erase) -> None:
+        """Raises Shut until this door's copy has the suppression that an erasure rests on: then nothing comes back."""
+        if not self.judge.suppresses:
+            return
+        if not self._suppressed(erase):
+            self.judge.awaits = partial(self._suppressed, erase)
+            raise Shut(
+                "behind", "the suppression of an erasure has not been read yet; this door's copy is catching up, wait"
+            )
+
+    def _suppressed(self, erase: Erase) -> bool:
+        assert self.governance is not None
+        value = self.governance.get(self.judge.named(erase.identifier).encode(), self.plan.suppressed)
+        return value is not None and decode_suppressed(value).life >= erase.life
