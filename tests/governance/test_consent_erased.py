@@ -30,6 +30,12 @@ class Email(str): ...
 app.purpose("marketing")
 
 
+@app.source("orders", subject="crm")
+class Order(Record):
+    crm: CrmId
+    email: Email | None
+
+
 @app.consent("choices")
 class Choice(Record):
     who: AnyIdentifier
@@ -85,7 +91,8 @@ def erase(t: TestDriver, who: str, life: int = 1) -> None:
 
 def receipts(t: TestDriver) -> list[Receipt]:
     t.settle()
-    return [decode_receipt(k, v) for k, v in t.read("shop.receipts") if k is not None and v is not None]
+    found = [decode_receipt(k, v) for k, v in t.read("shop.receipts") if k is not None and v is not None]
+    return [receipt for receipt in found if receipt.agent == "consent"]
 
 
 @pytest.mark.parametrize("who", [f"email:{MAIL}", "crm:7"])
@@ -160,7 +167,7 @@ def everything(t: TestDriver) -> bytes:
     t.settle()
     found = []
     for name, topic in t.cluster.topics.items():
-        if name not in ("choices", "numbers"):
+        if name not in ("choices", "numbers", "orders"):
             for log in topic.partitions:
                 found += [part for pair in zip(log.keys, log.values, strict=True) for part in pair if part]
     for store in t.stores.stores.values():
@@ -185,4 +192,24 @@ def test_addresses_are_written_as_tokens_and_dead_letters_that_may_have_one_are_
         written = everything(t)
         assert not [form for form in forms_of(MAIL) if form in written]
         assert decided(t) == {label(t, f"email:{MAIL}"): "granted"}
+        t.verify("consent")
+
+
+def test_an_erasure_from_its_request_to_its_certificate_takes_the_decisions_with_it() -> None:
+    with driver() as t:
+        t.send("choices", None, choice(f"email:{MAIL}", "denied"))
+        t.send("choices", None, choice("crm:8"))
+        t.send("orders", None, {"crm": "7", "email": MAIL})
+        t.settle()
+        certificate = t.erase(f"email:{MAIL}")
+        assert certificate is not None
+        assert [(r.agent, r.tombstones) for r in certificate.agents if r.agent == "consent"] == [
+            ("consent", {"shop.consent": 1})
+        ]
+        assert decided(t) == {"crm:8": "granted"}
+        t.send("choices", None, choice(f"email:{MAIL}", hour=9))
+        assert decided(t) == {"crm:8": "granted"}
+        t.lift(certificate)
+        t.send("choices", None, choice(f"email:{MAIL}", hour=9))
+        assert decided(t) == {label(t, f"email:{MAIL}"): "granted", "crm:8": "granted"}
         t.verify("consent")
