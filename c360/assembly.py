@@ -81,7 +81,8 @@ def governance_of(
         asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
         return None
-    return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
+    silent = (plan.keys,)
+    return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s, silent=silent)
 
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:

@@ -85,6 +85,7 @@ class Ordered(msgspec.Struct, frozen=True, omit_defaults=True):
     lift: str | None = None
     reason: str = ""
     who: str = ""
+    ticket: str = ""  # of the run of a command that says so: by it the command finds what the log made of it
 
 
 encode_command = msgspec.json.Encoder().encode

@@ -79,7 +79,8 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     reader = cluster.reader()
     try:
         starts = reader.starts(inputs)
-        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes])
+        # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
+        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes and tp.topic != plan.links])
         starts |= said
         now = admin.group_offsets(agent.group)
         if agent_name == "consent":  # whom to forget was said once, and may have come back since

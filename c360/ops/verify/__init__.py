@@ -14,6 +14,7 @@ from c360.engine.state import Positions
 from c360.engine.transport import TP, Cluster
 from c360.governance.names import Vault
 from c360.governance.sealing import Destroyed
+from c360.identity.namespace import shown
 from c360.ops.dlq import open_letter
 from c360.ops.keys import opener_of
 from c360.ops.verify.consent import ConsentCheck
@@ -22,7 +23,7 @@ from c360.ops.verify.identity import IdentityCheck
 from c360.ops.verify.links import Links, LinksCheck
 from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.projection import ProjectionCheck
-from c360.ops.verify.report import Findings, Report
+from c360.ops.verify.report import Findings, Forgotten, Report, forgotten
 from c360.plan import Plan, sealed_of
 from c360.testing.oracle.sealing import Sight
 
@@ -51,6 +52,7 @@ def verify(
     sight = None if vault is None else _sight(plan, cluster, vault)
     blind = sight is None and (plan.personal_kinds or any(sealed_of(plan, source) for source in plan.sources))
     log = Log(cluster)
+    known = forgotten.set(_forgotten(plan, log, vault)) if vault is not None and plan.erases else None
     try:
         dead = DeadLetters(log, plan.dlq)
         archived = Archive(log, archive, [s.topic for s in plan.sources])
@@ -69,7 +71,22 @@ def verify(
             found[name] = findings
         return Report(found)
     finally:
+        if known is not None:
+            forgotten.reset(known)
         log.reader.close()
+
+
+def _forgotten(plan: Plan, log: Log, vault: Vault) -> Forgotten:
+    """Who was ever erased, by the suppressed table: of keys of records, which may be those of link facts."""
+    erased = {entry.key for entry in log.read(log.partitions(plan.suppressed))}
+    if not erased:
+        return lambda _: False
+
+    def is_erased(key: bytes) -> bool:
+        labels = (part.replace("%7C", "|").replace("%25", "%") for part in key.decode(errors="replace").split("|"))
+        return any(":" in label and vault.names.veil(shown(label)).encode() in erased for label in labels)
+
+    return is_erased
 
 
 def _sight(plan: Plan, cluster: Cluster, vault: Vault) -> Sight:
