@@ -412,7 +412,7 @@ def answering(plan: Plan, topics: Mapping[str, int]) -> list[str]:
     found += [identity.agent for identity in plan.identities]
     found += [projection.agent for projection in plan.projections]
     found += [door.agent for door in plan.doors]
-    return found
+    return [*found, "consent"] if plan.asks else found
 
 
 def promise(role: str, config: Mapping[str, str]) -> Promise:

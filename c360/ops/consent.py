@@ -1,115 +1,188 @@
-"""What people decided, as operators look at it and say it: a decision that came by letter or telephone.
-
-What is said goes to the consent agent like any other decision, and joins what is known by the same rules: the newest holds.
-"""
+"""What is decided of an identifier and of the profile that has it; and decisions that an operator says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from c360.agents.wire import ConsentCommand, encode
+import msgspec
+
+from c360.agents.wire import ConsentCommand
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
-from c360.governance.consent import State, Status, decode_state, verdict
-from c360.governance.purposes import Purpose
+from c360.governance.consent import REASONS, STATUSES, State, Word, decode_state, verdict
+from c360.governance.names import Names
+from c360.ops import profiles
 from c360.ops.audit import Told
 from c360.ops.records import Message, records
 from c360.plan import Plan
 
+NONE = "none"  # in place of a status or an end where there is none
 
-def asking(plan: Plan) -> Mapping[str, Purpose]:
-    """The purposes that rest on consent. Raises UsageError where none does."""
-    found = {name: purpose for name, purpose in sorted(plan.purposes.by_name.items()) if purpose.asks}
-    if not found:
-        raise UsageError(f"no purpose of {plan.app!r} rests on consent; declare one with app.purpose(…)")
+
+def read_states(plan: Plan, cluster: Cluster, labels: Collection[str]) -> dict[str, State]:
+    """What is known of identifiers now, those of which nothing is left out. Reads the partitions they lie in once."""
+    wanted = {label.encode(): label for label in labels}
+    if plan.consent not in cluster.admin().topics():
+        return {}
+    partitions = {TP(plan.consent, partition_of(key, plan.partitions)) for key in wanted}
+    found: dict[str, State] = {}
+    reader = cluster.reader()
+    try:
+        for _, _, key, value in records(reader, reader.starts(sorted(partitions))):
+            if (label := wanted.get(key or b"")) is not None:
+                found[label] = decode_state(value)
+    finally:
+        reader.close()
+    return {label: state for label, state in found.items() if state}
+
+
+def _check_asks(plan: Plan) -> None:
+    if not plan.asks:
+        raise UsageError(f"nobody is asked in {plan.app!r}: no app.purpose rests on consent")
+
+
+# ------------------------------------------------------------------------------------------------------------- looking
+def show(
+    plan: Plan, cluster: Cluster, typed: str, *, projection: str | None, now_ms: int, names: Names = profiles.NO_NAMES
+) -> dict[str, Any]:
+    """The keys of `c360 consent show --json` (docs/reference/cli.md). Raises UsageError."""
+    _check_asks(plan)
+    label = profiles.normalized(plan, typed, names)
+    record = chosen = None
+    if plan.projections:
+        chosen = profiles.chosen_projection(plan, projection)
+        record = profiles.find_profile(plan, cluster, chosen, label, names)
+    of_profile = [] if record is None else sorted({*record["identifiers"], *record["subjects"]})
+    states = read_states(plan, cluster, {label, *of_profile})
+    profile = None
+    if record is not None and chosen is not None:
+        profile = {
+            "projection": chosen.agent,
+            "profile_id": record["profile_id"],
+            "identifiers": of_profile,
+            "whole": _is_whole(record),
+            "verdicts": _verdicts(plan, {i: states[i] for i in of_profile if i in states}, now_ms),
+        }
+    return {"identifier": label, "decided": _decided(states.get(label, {}), now_ms), "profile": profile}
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Whether the record names all of whom it is about; doors deliver nothing where it does not."""
+    return all(len(record[name]) >= int(record.get(f"{name}_total", 0)) for name in ("subjects", "identifiers"))
+
+
+def _decided(state: State, now_ms: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "purpose": purpose,
+            "at": known.at,
+            **_word(known.holds),
+            "expired": known.holds.end <= now_ms,
+            "conflict": known.conflict,
+            "said": [_word(word) for word in (known.grant, known.refusal) if word is not None],
+        }
+        for purpose, known in sorted(state.items())
+    ]
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"status": word.status, "source": word.source, "expires_at": word.expires_at}
+
+
+def _verdicts(plan: Plan, states: Mapping[str, State], now_ms: int) -> list[dict[str, Any]]:
+    found = []
+    for name in plan.purposes.names:
+        said = verdict(plan.purposes.by_name[name], states, now_ms)
+        found.append(
+            {
+                "purpose": name,
+                "allowed": said.allowed,
+                "reason": said.reason,
+                "means": REASONS[said.reason],
+                "by": list(said.by),
+                "changes_at": said.changes_at,
+            }
+        )
     return found
 
 
-def read(plan: Plan, cluster: Cluster, label: str) -> State:
-    """What the consent agent knows of an identifier; {} where nothing is. Reads one partition of its topic once."""
-    count = cluster.admin().topics().get(plan.consent)
-    if count is None:
-        return {}
-    reader, value, key = cluster.reader(), None, label.encode()
-    try:
-        for found in records(reader, reader.starts([TP(plan.consent, partition_of(key, count))])):
-            if found.key == key:
-                value = found.value
-    finally:
-        reader.close()
-    return decode_state(value)
-
-
-def shown(plan: Plan, label: str, state: State, now_ms: int) -> dict[str, Any]:
-    """Of each purpose that rests on consent: what this identifier alone says to it, and why. As printed JSON."""
-    return {"identifier": label, "purposes": [_shown(p, label, state, now_ms) for p in asking(plan).values()]}
-
-
-def _shown(purpose: Purpose, label: str, state: State, now_ms: int) -> dict[str, Any]:
-    known, found = state.get(purpose.name), verdict(purpose, {label: state}, now_ms)
-    word = None if known is None else known.holds
-    return {
-        "purpose": purpose.name,
-        "allowed": found.allowed,
-        "reason": found.reason,
-        "status": None if word is None else word.status,
-        "at": None if known is None else known.at,
-        "expires_at": None if word is None else word.expires_at,
-        "sources": [] if known is None else sorted({w.source for w in (known.grant, known.refusal) if w is not None}),
-    }
-
-
+# -------------------------------------------------------------------------------------------------------------- saying
 @dataclass(frozen=True)
-class Saying:
-    """A decision to be said: the record, what the audit log is told, and what people should know."""
+class Setting:
+    """A decision to be said, and what holds before it."""
 
     command: ConsentCommand
-    message: Message
-    told: Told
-    notes: tuple[str, ...]
+    before: str | None
 
 
-def plan_saying(
+def plan_setting(
     plan: Plan,
-    label: str,
-    state: State,
+    cluster: Cluster,
+    typed: str,
     purpose: str,
-    status: Status,
+    status: str,
     *,
+    expires_at: int | None,
     now_ms: int,
-    expires_ms: int | None = None,
-    veil: Callable[[str], str] = str,
-) -> Saying:
-    """What is written to say that somebody has decided now. `veil`: how a label may stand in the audit log.
+    names: Names = profiles.NO_NAMES,
+) -> Setting:
+    """What would be written. It counts as of now, or right after what is known already, whatever clock that came by.
 
-    Raises UsageError for a purpose that does not ask.
+    Raises UsageError for a purpose that is not declared or does not ask, and for an end that is over.
     """
-    known = asking(plan)
-    if purpose not in known:
-        raise UsageError(
-            f"{purpose!r} is no purpose of {plan.app!r} that rests on consent; those are {', '.join(sorted(known))}"
-        )
-    if expires_ms is not None and expires_ms <= now_ms:
-        raise UsageError("it would have ended already: say an end that is to come, or none")
-    command = ConsentCommand(identifier=label, purpose=purpose, status=status, at=now_ms, expires_at=expires_ms)
-    message = Message(plan.consent_commands, label.encode(), encode(command), 0)
-    before = _shown(known[purpose], label, state, now_ms)
-    after = {"purpose": purpose, "status": status, "at": str(now_ms)}
-    if expires_ms is not None:
-        after["expires_at"] = str(expires_ms)
-    told = Told(
+    _check_asks(plan)
+    label = profiles.normalized(plan, typed, names)
+    _check_asking(plan, purpose)
+    if status not in STATUSES:
+        raise UsageError(f"{status!r} is no decision; say one of {', '.join(STATUSES)}")
+    if expires_at is not None and expires_at <= now_ms:
+        raise UsageError("--expires-at is over already: the decision would never count")
+    known = read_states(plan, cluster, [label]).get(label, {}).get(purpose)
+    at = now_ms if known is None else max(now_ms, known.at + 1)
+    command = ConsentCommand(identifier=label, purpose=purpose, status=status, at=at, expires_at=expires_at)
+    return Setting(command, None if known is None else known.holds.status)
+
+
+def _check_asking(plan: Plan, name: str) -> None:
+    asking = [p for p in plan.purposes.by_name.values() if p.asks]
+    if any(purpose.name == name for purpose in asking):
+        return
+    known = ", ".join(sorted(p.name for p in asking))
+    if name in plan.purposes:
+        basis = plan.purposes.by_name[name].basis
+        raise UsageError(f"{name} rests on {basis}, so nobody is asked; purposes that ask are {known}")
+    raise UsageError(f"there is no purpose {name!r} in {plan.app!r}; those that ask are {known}")
+
+
+def told(setting: Setting) -> Told:
+    """What the audit log says of it."""
+    said = setting.command
+    end = {} if said.expires_at is None else {"expires_at": str(said.expires_at)}
+    return Told(
         "consent set",
-        about=(veil(label),),
-        before={"status": before["status"] or "unknown", "at": str(before["at"] or "")},
-        after=after,
+        about=(said.identifier,),
+        before={"status": setting.before or NONE},
+        after={"purpose": said.purpose, "status": said.status, **end},
     )
-    notes = []
-    if (last := state.get(purpose)) is not None and last.at >= now_ms:
-        notes.append(
-            f"what is known is of {last.at - now_ms} ms later than this machine's clock, so this does not change it: the newest"
-            " holds, and of one instant the refusal. Say it again then"
-        )
-    return Saying(command, message, told, tuple(notes))
+
+
+def message(plan: Plan, setting: Setting) -> Message:
+    """The record for the consent agent. May be repeated."""
+    return Message(plan.consent_commands, setting.command.identifier.encode(), msgspec.json.encode(setting.command), 0)
+
+
+def setting_json(setting: Setting, *, executed: bool) -> dict[str, Any]:
+    """What `c360 consent set --json` prints."""
+    said = setting.command
+    return {
+        "identifier": said.identifier,
+        "purpose": said.purpose,
+        "before": setting.before,
+        "status": said.status,
+        "at": said.at,
+        "expires_at": said.expires_at,
+        "executed": executed,
+    }

@@ -18,6 +18,7 @@ from c360.governance.suppressed import decode_suppressed
 from c360.identity.namespace import shown
 from c360.ops.dlq import open_letter
 from c360.ops.keys import opener_of
+from c360.ops.verify.consent import ConsentCheck
 from c360.ops.verify.govern import GovernCheck
 from c360.ops.verify.identity import IdentityCheck
 from c360.ops.verify.links import Links, LinksCheck
@@ -44,8 +45,8 @@ def verify(
 
     `archive`: JSON lines as for `c360 load` with raw records that retention has cut. They are placed by their key, in
     order, from offset 0 on, so the topic must have been filled by plain producers; where that does not meet the log,
-    they are not used. `vault`: of an app that needs keys; without it nothing is said of govern. Raises UsageError for an
-    unknown agent, BrokerAway where a transaction stays open.
+    they are not used. `vault`: of an app that needs keys; without it nothing is said of govern and consent. Raises
+    UsageError for an unknown agent, BrokerAway where a transaction stays open.
     """
     for name in agents:
         plan.agent(name)
@@ -61,8 +62,8 @@ def verify(
         found = {}
         for name in agents or [a.name for a in plan.agents]:
             findings = Findings()
-            if name == "govern" and blind:
-                findings.cannot_tell("nobody can tell without the master key what govern must write: set C360_KEYS")
+            if name in ("govern", "consent") and blind:
+                findings.cannot_tell(f"nobody can tell without the master key what {name} must write: set C360_KEYS")
                 found[name] = findings
                 continue
             for changelogs, look in _checks(plan, name, log, dead, archived, links, sight, erased):
@@ -141,6 +142,9 @@ def _checks(
         if links is not None:
             all_tasks = [tp for source in plan.sources for tp in log.partitions(plan.govern_changelog(source))]
             yield all_tasks, LinksCheck(plan, links).look
+        return
+    if agent == "consent":
+        yield log.partitions(f"{plan.consent}.changelog"), ConsentCheck(plan, log, dead, sight).look
         return
     for identity in plan.identities:
         if identity.agent == agent and links is not None:
