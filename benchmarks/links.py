@@ -30,6 +30,7 @@ from c360.agents.govern import Govern
 from c360.agents.projection import ProjectionAgent
 from c360.engine.agent import Processor, Task
 from c360.engine.transport import TP, Batch, Headers
+from c360.governance.names import Vault
 from c360.plan import Plan
 from c360.tables.store import MemoryStore
 
@@ -86,9 +87,9 @@ class Driven:
         return thread_time() - begun
 
 
-def govern(plan: Plan, topic: str, kept: str = "") -> Driven:
+def govern(plan: Plan, topic: str, kept: str = "", vault: Vault | None = None) -> Driven:
     tp = TP(topic, 0)
-    return Driven(Govern(plan, dict).processor(Task(tp, (tp,))), tp, Out(kept))
+    return Driven(Govern(plan, dict, vault).processor(Task(tp, (tp,))), tp, Out(kept))
 
 
 # ------------------------------------------------------------------------------------------------------- known links
@@ -109,7 +110,7 @@ def clicks(cookies: int, batches: int) -> Iterator[list[Record]]:
 
 
 def known_links(cookies: int, batches: int) -> dict[str, Any]:
-    from examples.shop.app import app
+    from tests.clear_shop import app  # nothing is sealed: what that costs is another question (`benchmarks.sealing`)
 
     plan = app.plan()
     tasks = [govern(replace(plan, links_of={}, identities=()), "web.clicks"), govern(plan, "web.clicks")]

@@ -1,7 +1,9 @@
 """What sealing costs: `python -m benchmarks.sealing [--rounds N]`. CPU µs of the thread per call; the median of the rounds, and
 from the least to the most of them, which is the noise of this machine.
 
-The goal of a field that is sealed with a known key of its subject is GOAL_US, and a subject's first key is apart.
+The goal of a field that is sealed with a known key of its subject is GOAL_US, and a subject's first key is apart. In govern: the
+same records through two tasks batch by batch in turn, one of a type with FIELDS personal fields and one with none of them
+personal; and of a type without any in an app that needs keys, beside one that needs none.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import cycle
 from random import Random
@@ -19,9 +21,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV, AESSIV
 
+from benchmarks.links import BATCH, WARM, Driven, compared, govern
+from c360 import App, Personal
+from c360.codecs.record import Record
+from c360.engine.memory import MemoryCluster
 from c360.governance.keys import LocalMasterKeys, Sealer, make_keys, make_secret, open_secret, unwrap_keys
 from c360.governance.sealing import CIPHERS_KEPT, KEY_BYTES, DataKey, Sealed
 from c360.governance.tokens import Tokens
+from c360.ops.keys import vault_in_memory
+from c360.plan import Plan
 
 GOAL_US = 8.0
 CALLS = 10_000
@@ -83,18 +91,91 @@ def measured(rounds: int) -> dict[str, tuple[float, float, float]]:
     return found
 
 
+# ------------------------------------------------------------------------------------------------------------- govern
+class Plain(Record):
+    id: str
+    user: str
+    a: str
+    b: str
+    c: str
+    d: str
+
+
+class Sealed4(Record):
+    id: str
+    user: str
+    a: Personal[str]
+    b: Personal[str]
+    c: Personal[str]
+    d: Personal[str]
+
+
+FIELDS = 4
+SUBJECTS = 1000
+
+
+def _app(name: str, *types: type[Record]) -> Plan:
+    """An app that reads these, the subject of each being its raw key."""
+    app = App(name, partitions=4)
+    user = app.identifier("user")(type("User", (str,), {}))
+    for record in types:
+        app.source(record.__name__, event_id="id", key=user)(record)
+    return app.plan()
+
+
+def _govern(plan: Plan, record: type[Record]) -> Driven:
+    vault = vault_in_memory(plan, MemoryCluster(), Random(1).randbytes)
+    return govern(plan, record.__name__, vault=vault)
+
+
+def in_govern(batches: int) -> dict[str, dict[str, float]]:
+    """µs per record, in pairs; every subject has its key before it is measured."""
+    pairs = {
+        f"{FIELDS} fields sealed": (_govern(_app("one", Plain), Plain), _govern(_app("two", Sealed4), Sealed4)),
+        "nothing to seal, in an app with keys": (
+            _govern(_app("one", Plain), Plain), _govern(_app("two", Plain, Sealed4), Plain)
+        ),
+    }  # fmt: skip
+    found = {}
+    for what, tasks in pairs.items():
+        times = []
+        for number, batch in enumerate(_batches(WARM + batches)):
+            turn = tasks if number % 2 else tasks[::-1]
+            took = {id(task): task.take(batch) for task in turn}
+            if number >= WARM:
+                times.append([took[id(task)] for task in tasks])
+        found[what] = compared(times, ("without", "with"))
+    return found
+
+
+def _batches(count: int) -> Iterator[list[tuple[bytes, bytes]]]:
+    for number in range(count):
+        yield [
+            (b"u-%d" % (n % SUBJECTS), json.dumps({"id": f"{number}-{n}", "user": "u", "a": f"Ann Miller {n}",
+             "b": f"Main Street {n}, Oslo", "c": "1980-02-29", "d": "ann.miller@mail.example"}).encode())
+            for n in range(BATCH)
+        ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each, at least one (7)")
+    parser.add_argument("--batches", type=int, default=100, help=f"batches of {BATCH} records through govern (100)")
     parser.add_argument("--json", action="store_true", help="one document in place of the table")
     chosen = parser.parse_args()
     found = measured(max(1, chosen.rounds))
+    governed = in_govern(chosen.batches)
+    per_field = round(governed[f"{FIELDS} fields sealed"]["difference"] / FIELDS, 2)
     within = all(most <= GOAL_US for name, (_, _, most) in found.items() if name.startswith("sealed"))
     if chosen.json:
-        print(json.dumps({"us": {n: dict(zip(("median", "least", "most"), c, strict=True)) for n, c in found.items()}}))
+        us = {n: dict(zip(("median", "least", "most"), c, strict=True)) for n, c in found.items()}
+        print(json.dumps({"us": us, "govern": governed, "sealed_field_us": per_field, "goal_us": GOAL_US}))
         return
     for name, (median, least, most) in found.items():
         print(f"{name:36} {median:6.2f} µs  ({least:.2f} to {most:.2f})")
+    for what, pair in governed.items():
+        print(f"govern, {what}: {pair['without']} and {pair['with']} µs a record, in pairs {pair['difference']} more")
+    print(f"govern: {per_field} µs per sealed field, goal {GOAL_US:.0f}")
     print(
         f"goal {GOAL_US:.0f} µs per sealed field: {'within, also in the worst round' if within else 'not in every round'}"
     )

@@ -5,7 +5,7 @@
 
 from c360.app import App
 from c360.classes import Personal, Sensitive
-from c360.codecs.record import Record, field
+from c360.codecs.record import AnyIdentifier, Record, field
 from c360.declare import (
     Projection,
     average,
@@ -24,7 +24,6 @@ from c360.declare import (
 )
 from c360.governance.inputs import FromTcf
 from c360.identity import normalize
-from c360.rights import AnyIdentifier
 
 __all__ = [
     "AnyIdentifier",

@@ -11,16 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
+from c360.agents.consent import ConsentAgent
 from c360.agents.door import DoorAgent
+from c360.agents.erasure import ErasureAgent
 from c360.agents.fencing import INPUTS_S
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
+from c360.agents.suppression import Suppression
 from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
+from c360.engine.lag import ends_of_records
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
@@ -72,6 +77,8 @@ def governance_of(
 ) -> GlobalTable | None:
     """The process's copy of `plan.governance`; None where no agent of it asks. The topics exist when it is turned."""
     asking = {"govern", *(door.agent for door in plan.doors)}
+    if plan.erases:
+        asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
         return None
     return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
@@ -81,10 +88,16 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     """The agents of a plan, or those named. `shared`: None for a caller that runs none of them."""
     chosen: list[Agent] = []
     common = shared or Shared()
+    known = suppression_of(plan, common)
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, common.vault, common.governance))
-    chosen += [IdentityAgent(plan, i) for i in plan.identities if not only or i.agent in only]
-    chosen += [ProjectionAgent(plan, p) for p in plan.projections if not only or p.agent in only]
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance, known))
+    chosen += [IdentityAgent(plan, i, known) for i in plan.identities if not only or i.agent in only]
+    chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
+    if plan.asks and (not only or "consent" in only):
+        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, common.governance))
+    if known is not None and common.vault is not None and (not only or "erasure" in only):
+        records = partial(_ends_of_records, known.table.cluster)
+        chosen.append(ErasureAgent(plan, admin, known, common.vault.names, records))
     chosen += [
         DoorAgent(
             plan,
@@ -100,6 +113,30 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
         if not only or door.agent in only
     ]
     return chosen
+
+
+def suppression_of(plan: Plan, shared: Shared) -> Suppression | None:
+    """Who is suppressed, as this process knows it; None of an app that erases nobody, or for a caller that runs nothing."""
+    table, vault = shared.governance, shared.vault
+    if not plan.erases or table is None or vault is None:
+        return None
+    return Suppression(plan, table, vault.names, partial(_ends, table.cluster))
+
+
+def _ends(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
+    reader = cluster.reader()
+    try:
+        return reader.ends(partitions)
+    finally:
+        reader.close()
+
+
+def _ends_of_records(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
+    reader = cluster.reader()
+    try:
+        return ends_of_records(reader, reader.starts(partitions))
+    finally:
+        reader.close()
 
 
 def tellers_of(
@@ -304,7 +341,7 @@ class Stepping:
 
     loops: Sequence[Loop]
     tables: Sequence[GlobalTable]
-    tellers: Sequence[Teller]
+    tellers: Sequence[Teller] = ()
 
     def ask(self) -> None:
         """Have it told how far everything is, with all that was sent before now."""

@@ -508,7 +508,7 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
             topics.append(PlannedTopic(plan.truncates(source), "truncates", None, like=source.topic))
         topics.append(PlannedTopic(plan.govern_changelog(source), "changelog", None, like=source.topic))
         topics.append(PlannedTopic(plan.governed(source), "governed", n))
-    if plan.sources:
+    if plan.sources or plan.asks or plan.erases:
         topics.append(PlannedTopic(plan.dlq, "dlq", n))
         topics.append(PlannedTopic(plan.audit, "audit", 1))
     topics += _topics_of_rights(plan, {s.topic for s in plan.sources})
@@ -585,8 +585,13 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 name=identity.agent,
                 group=loop,
                 lead=(plan.tasks,),
-                reads=(plan.links, loop),
-                writes=(plan.assignments(identity), plan.identity_changes(identity), loop),
+                reads=(plan.links, loop, *((plan.erase,) if plan.erases else ())),
+                writes=(
+                    plan.assignments(identity),
+                    plan.identity_changes(identity),
+                    loop,
+                    *((plan.links, plan.found, plan.receipts) if plan.erases else ()),
+                ),
                 changelogs=(f"{loop}.changelog",),
                 tables=("nodes", "neighbours", "waiting", "lent", "evidence", "holders", "told", "sent"),
                 fingerprint=identity.rules.fingerprint[:16],
@@ -602,8 +607,14 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 name=projection.agent,
                 group=f"{plan.app}.{projection.name}.v{projection.version}",
                 lead=(plan.tasks,),
-                reads=(*(plan.governed(s) for s in plan.sources_of(projection)), *assigned, *moves, *days),
-                writes=(plan.projected(projection), *moves),
+                reads=(
+                    *(plan.governed(s) for s in plan.sources_of(projection)),
+                    *assigned,
+                    *moves,
+                    *days,
+                    *((plan.erase,) if plan.erases else ()),
+                ),
+                writes=(plan.projected(projection), *moves, *((plan.receipts,) if plan.erases else ())),
                 changelogs=(f"{plan.projected(projection)}.changelog",),
                 tables=(
                     "fragments",
@@ -623,8 +634,12 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
             name="consent",
             group=f"{plan.app}.consent.v1",
             lead=(plan.fence,),
-            reads=(*(s.asked.topic for s in plan.consents), plan.consent_commands),
-            writes=(plan.consent, plan.dlq),
+            reads=(
+                *(s.asked.topic for s in plan.consents),
+                plan.consent_commands,
+                *((plan.erase,) if plan.erases else ()),
+            ),
+            writes=(plan.consent, plan.dlq, *((plan.receipts,) if plan.erases else ())),
             changelogs=(f"{plan.consent}.changelog",),
             tables=("consents",),
             fingerprint="consent/1",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from c360.codecs.record import Record, fields_of
+from c360.codecs.record import AnyIdentifier, Record, fields_of
 from c360.declare import LinkField, ProjectionDeclaration, When, identifier_in, without_none
 from c360.errors import DeclarationError
 from c360.governance.inputs import Categories, FromTcf, check_categories
@@ -20,10 +20,6 @@ from c360.identity.namespace import Namespace
 
 PREFERENCES, TC_STRING = "preferences", "tc_string"  # fields by which Segment's and the IAB's consent are known
 Form = Literal["plain", "segment", "tcf"]
-
-
-class AnyIdentifier(str):
-    """The type of a field whose namespace is in the data: `{"ns": …, "value": …}` or "namespace:value"."""
 
 
 @dataclass(frozen=True)

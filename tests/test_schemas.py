@@ -174,7 +174,7 @@ def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:
     assert {g.get("sign", 1) for g in written()["governed"]} == {1, -1}
     assert any(g.get("enriched") for g in written()["governed"])
     assert {d["reason"] for d in written()["dlq"]} >= {"not-json", "out-of-range", "wrong-type"}
-    assert any(d.get("headers") for d in written()["dlq"])
+    assert any(d.get("sealed") for d in written()["dlq"])
     assert [len(a["seen"]) for a in written()["audit"]] == [0, 0, 1]
     assert {a["change"] for a in written()["assignments"]} >= {"created", "merged", "detail"}
     assert {c["change"] for c in written()["changes"]} >= {"created", "merged", "detail", "conflict", "status"}

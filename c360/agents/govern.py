@@ -24,6 +24,7 @@ import msgspec
 
 from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
 from c360.agents.sealing import RecordSeal, SealedValue, TaskKeys, opened, sealed_types
+from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import (
     GOVERNED_BYTES,
     MISFIT_BYTES,
@@ -51,10 +52,13 @@ from c360.declare import Source, SourceType, without_none
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Batch
-from c360.errors import C360Error, Misfit, NeedsOperator
+from c360.errors import C360Error, Misfit, NeedsOperator, Shut
+from c360.governance.keys import NO_LIVES, life_of
+from c360.governance.messages import Passed, Receipt, encode_passed, encode_receipt
 from c360.governance.names import Names, Vault
 from c360.governance.sealing import DataKey
-from c360.identity.namespace import Namespace
+from c360.governance.suppressed import Suppressed, life_if_kept
+from c360.identity.namespace import Namespace, shown
 from c360.plan import Plan, sealed_of
 from c360.tables.ids import IdTable, id_key
 from c360.tables.table import Table
@@ -92,12 +96,21 @@ class GovernCounters:
     stale: int = 0
     ignored: int = 0
     links: int = 0
+    suppressed: int = 0  # records of customers who are to be forgotten: dropped
     misfits: Counter[str] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)  # values that identify nobody, by namespace
 
 
 Said = tuple[str, bytes, int, Mapping[str, Any]]
 """What a record is to us: its subject, its bytes as a governed record, its time, what enrichments made of it."""
+
+
+class Forgotten(Exception):
+    """The record is about somebody who is suppressed: it is dropped, and counted."""
+
+
+Judge = Callable[[str, Any, Mapping[str, Any]], int]
+"""Of a record's subject, the record and what enrichments made of it: the life that it is of. Raises Forgotten."""
 
 
 class RecordReader:
@@ -133,10 +146,12 @@ class RecordReader:
         append: int,
         origin: tuple[int, int],
         keys: Callable[[str], DataKey] | None = None,
+        judge: Judge | None = None,
     ) -> Said:
         """The record as it is to be written, sealed where something of it is. `at`: its time where none is declared.
 
-        `keys`: of subjects; None: nothing is sealed, as what comes of it is not written. Raises Misfit."""
+        `keys`: of subjects; None: nothing is sealed, as what comes of it is not written. Raises Misfit; with a judge,
+        Forgotten."""
         if self.at is not None and (time := self.at(record)) is not None:
             at = (time - EPOCH) // MS  # rounded down
         if at > append + AHEAD_MS and append >= 0:
@@ -144,9 +159,12 @@ class RecordReader:
         subject = self.subject(record, raw_key)
         enriched = self._enriched(record) if self.enrichments else NOTHING
         written: Mapping[str, Any] = enriched
+        life = 0 if judge is None else judge(subject, record, enriched)
         if self.seal is not None and keys is not None and self.seal.wanted(record):
             record, written = self.seal.seal(record, enriched, keys(subject))
-        value = encode(self.governed(id=said_id, at=at, cause=append, origin=origin, enriched=written, record=record))
+        value = encode(
+            self.governed(id=said_id, at=at, cause=append, origin=origin, life=life, enriched=written, record=record)
+        )
         if len(value) > GOVERNED_BYTES:
             raise Misfit("too-large", f"{self.name}: governed, it is larger than {GOVERNED_BYTES} bytes")
         return subject, value, at, enriched
@@ -235,6 +253,7 @@ class GovernTask:
         counters: GovernCounters,
         vault: Vault | None,
         governance: GlobalTable | None,
+        suppression: Suppression | None = None,
     ) -> None:
         source = parts.source
         self.raw = task.lead
@@ -248,6 +267,16 @@ class GovernTask:
         )
         self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
         self.links = LinkWriter(plan, source.name)
+        self.suppression = suppression
+        self.judge: Judge | None = None  # of this batch; None while nobody was ever erased
+        self.log = plan.govern_changelog(source)
+        self.plan = plan
+        self.watch = None if suppression is None else Watch(suppression)
+        self.handled: list[int] = []  # where the copy stood when its rows were looked at last
+        self.seen: list[int] = []  # what of the suppressed table its rows were compared with
+        self.passed: dict[str, int] = {}  # by its partition, what was said
+        if suppression is not None:
+            self.links.lives = self._life
         self.keys = None if vault is None else TaskKeys(plan, vault, self.raw, governance)
         self.seals = self.keys is not None and any(reader.seal for reader in self.readers.values())
         self.at_hand: dict[str, DataKey] = {}  # keys of the subjects of this batch
@@ -277,6 +306,10 @@ class GovernTask:
         self.links.forget()
         if self.keys is not None:
             self.keys.forget()
+        if self.watch is not None:
+            self.watch.again()
+        self.handled = []
+        self.seen, self.passed = list(notes.get("suppressed", [])), dict(notes.get("passed", {}))
 
     def notes(self) -> dict[str, Any]:
         notes: dict[str, Any] = {"sequence": self.ids.sequence}
@@ -284,18 +317,94 @@ class GovernTask:
             notes["stream_time"] = self.ids.stream_time
         if self.truncated:
             notes["truncated"] = self.truncated
+        if self.seen:
+            notes["suppressed"] = self.seen
+        if self.passed:
+            notes["passed"] = self.passed
         return notes
 
     def wants(self, now_ms: int) -> bool:
-        return False
+        return self.suppression is not None and self.suppression.reached() != self.handled
 
     def settle(self, out: Outbox) -> None:
         """Its tasks have nothing to tell each other."""
 
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
-        """All is said as it comes."""
+        """All is said as it comes, but what is to be said of customers who are to be forgotten."""
+        if self.watch is not None:
+            with suppress(Shut):  # nothing was made of records; it is asked again
+                self._begin(self.watch)
+                self._forget(self.watch.suppression, out)
+
+    # ----------------------------------------------------------------------------------------------- the suppressed
+    def _begin(self, watch: Watch) -> None:
+        """Know who is suppressed. Raises Shut while that is not known."""
+        watch.begin()
+        if watch.suppression and self.judge is None:
+            self.judge = self._judge
+
+    def _judge(self, subject: str, record: Any, enriched: Mapping[str, Any]) -> int:
+        assert self.suppression is not None
+        reader = self.readers[type(record)]
+        labels = reader.labels(subject, record, enriched, Counter())
+        life = life_if_kept(subject, labels, self.suppression.look)
+        if life is None:
+            raise Forgotten
+        return life
+
+    def _life(self, label: str) -> int:
+        assert self.suppression is not None
+        said = self.suppression.look(label)
+        return 0 if said is None else said.life
+
+    def _forget(self, suppression: Suppression, out: Outbox) -> None:
+        """Remove what is kept of those who are newly suppressed, say so, and say what this task has passed.
+
+        What it makes from now on is made with at least what is known here: that is what passing means.
+        """
+        held = suppression.held
+        self.handled = suppression.reached()
+        news = suppression.news(self.seen)
+        self.seen = news.seen
+        said = {veiled: found for veiled in news.veiled if (found := suppression.of(veiled)) is not None}
+        doomed = {veiled: found for veiled, found in said.items() if found.stands}
+        if said:
+            self.links.forget()  # of another life they are news again
+        removed = self._remove(doomed, suppression.veil) if doomed else {}
+        task = f"{self.raw.topic}/{self.raw.partition}"
+        for veiled, found in sorted(doomed.items()):
+            for request, hold in sorted(found.holds.items()):
+                if not (hold.lifted or hold.proven):
+                    tombstones = {self.log: removed[veiled]} if veiled in removed else {}
+                    receipt = Receipt(request, veiled, found.life, f"govern:{task}", tombstones)
+                    out.send(self.plan.receipts, *encode_receipt(receipt), 0)
+        for tp, offset in held.items():
+            if offset > 0 and self.passed.get(str(tp.partition)) != offset:
+                self.passed[str(tp.partition)] = offset
+                out.send(self.plan.passed, *encode_passed(Passed(task, tp.partition, offset)), 0)
+
+    def _remove(self, doomed: Mapping[str, Suppressed], veil: Callable[[str], str]) -> dict[str, int]:
+        """Rows and keys of these customers; how many, by veiled label. Identifiers of theirs leave the rows of others."""
+        removed: Counter[str] = Counter()
+        for row_id, row in list(self.rows.scan()):
+            subject = veil(row.subject) if row.subject else ""
+            if subject in doomed:
+                self.rows.delete(row_id)
+                removed[subject] += 1
+            elif row.links and any(veil(shown(label)) in doomed for label in row.links):
+                links = tuple(label for label in row.links if veil(shown(label)) not in doomed)
+                self.rows.put(row_id, RowState(row.position, row.subject, row.governed, row.revision, links))
+        if self.keys is not None:
+            for key, held in list(self.keys.table.scan()):
+                owner = veil(key.decode())
+                if owner in doomed and life_of(held.value) < doomed[owner].life:
+                    self.keys.destroy(key.decode())
+                    removed[owner] += 1
+        return removed
 
     def process(self, batch: Batch, out: Outbox) -> None:
+        if self.watch is not None:
+            self._begin(self.watch)
         if batch.tp.topic == self.truncates:
             for value in batch.values:
                 if value is not None:
@@ -331,9 +440,16 @@ class GovernTask:
                 time = times[i]
                 event_id = None if reader.id is None or (named := reader.id(record)) is None else str(named)
                 origin = raw, offsets[i]
-                subject, value, at, enriched = reader.govern(record, keys[i], event_id, time, time, origin, key_of)
+                subject, value, at, enriched = reader.govern(
+                    record, keys[i], event_id, time, time, origin, key_of, self.judge
+                )
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
+                continue
+            except Forgotten:
+                self.counters.suppressed += 1
+                if arrivals.replayed:
+                    self.misfits.delete(_OFFSET.pack(offsets[i]))
                 continue
             if event_id is None:
                 anonymous.add(i)
@@ -373,14 +489,31 @@ class GovernTask:
             if reader is not None and reader.seal is not None and reader.seal.wanted(record):
                 with suppress(Misfit):  # it is said again when its turn comes
                     subjects[str(reader.subject(record, raw_key))] = None
-        self.at_hand = self.keys.keys(subjects, out) if subjects else {}
+        lives = self._lives(subjects)
+        self.at_hand = self.keys.keys(subjects, out, lives) if subjects else {}
         return lambda subject: self._key_of(subject, out)
+
+    def _lives(self, subjects: dict[str, None]) -> Mapping[str, int]:
+        """Of subjects that were erased before. Those that are suppressed are left out of `subjects`: no key is made."""
+        if self.judge is None:
+            return NO_LIVES
+        assert self.suppression is not None
+        found = {}
+        for subject in list(subjects):
+            said = self.suppression.look(subject)
+            if said is not None and said.stands:
+                del subjects[subject]
+            elif said is not None:
+                found[subject] = said.life
+        return found
 
     def _key_of(self, subject: str, out: Outbox) -> DataKey:
         key = self.at_hand.get(subject)
         if key is None:  # of a row whose columns were not all sent, or of a letter
             assert self.keys is not None
-            key = self.at_hand[subject] = self.keys.keys((str(subject),), out)[subject]
+            wanted = {str(subject): None}
+            lives = self._lives(wanted)
+            key = self.at_hand[subject] = self.keys.keys(wanted, out, lives)[subject]
         return key
 
     def _listen(self, news: Iterable[tuple[LinkReader, Words, int]], out: Outbox) -> None:
@@ -407,6 +540,7 @@ class GovernTask:
             if change is None:
                 self.counters.ignored += 1
                 continue
+            row_id = b""
             try:
                 if isinstance(change, Misfit):
                     raise change
@@ -418,8 +552,22 @@ class GovernTask:
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
+            except Forgotten:
+                self.counters.suppressed += 1
+                self._drop(row_id, rows[row_id], arrivals, i, out)
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(arrivals.offsets[i]))
+
+    def _drop(self, row_id: bytes, held: RowState | None, arrivals: _Arrivals, i: int, out: Outbox) -> None:
+        """A row that is about somebody suppressed now: taken back from whom it was about before, and not kept."""
+        if held is None:
+            return
+        if held.governed is not None:
+            append = arrivals.times[i]
+            self._retract(held, append, (self.raw.partition, arrivals.offsets[i]), out)
+            gone = RowState(held.position, "", None, held.revision + 1)
+            self._keep(row_id.decode(), held, gone, append, out)
+        self.rows.delete(row_id)
 
     def _row(
         self, row_id: bytes, held: RowState | None, change: Change, arrivals: _Arrivals, i: int, out: Outbox
@@ -445,7 +593,7 @@ class GovernTask:
             )
         reader = self.reader
         subject, value, at, enriched = reader.govern(
-            record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin, self.key_of
+            record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin, self.key_of, self.judge
         )
         if held is not None and old is not None:
             if change.snapshot and held.subject == subject and self._same(old, value, record):
@@ -576,11 +724,12 @@ class Govern:
         topics: Callable[[], Mapping[str, int]],
         vault: Vault | None = None,
         governance: GlobalTable | None = None,
+        suppression: Suppression | None = None,
     ) -> None:
         """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys, and
-        `governance` the process's copy of its topics."""
+        `governance` the process's copy of its topics; `suppression`: of one that erases."""
         assert vault is not None or not plan.needs_keys, "nothing of it may be written in clear"
-        self.plan, self.vault, self.governance = plan, vault, governance
+        self.plan, self.vault, self.governance, self.suppression = plan, vault, governance, suppression
         names = Names() if vault is None else vault.names
         self.topics = topics
         planned = plan.agent("govern")
@@ -629,5 +778,12 @@ class Govern:
         # Asked for only when a table was truncated: it is a request to the broker, and a worker has many tasks.
         counters = self.counters[source.name]
         return GovernTask(
-            self.plan, parts, task, lambda: self.topics()[source.topic], counters, self.vault, self.governance
+            self.plan,
+            parts,
+            task,
+            lambda: self.topics()[source.topic],
+            counters,
+            self.vault,
+            self.governance,
+            self.suppression,
         )

@@ -30,15 +30,36 @@ from typing import Any, NamedTuple
 import msgspec
 
 from c360.agents.shelves import Shelf, TaskShelves
+from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import Assignment, IdentityChange, encode, misfit_in
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
-from c360.identity.facts import Fact, decode_fact
-from c360.identity.messages import Assigned, Gather, Message, Touch, decode_message, encoded
-from c360.identity.namespace import shown, shown_reason
-from c360.identity.node import Node, decode_node, encode_node, shelve, step
+from c360.governance.messages import Beside, Erase, Found, Receipt, Settled, decode_erase, encode_found, encode_receipt
+from c360.identity.facts import Fact, decode_fact, decode_slot, slot_key
+from c360.identity.messages import (
+    Assigned,
+    Event,
+    Forget,
+    Gather,
+    Holders,
+    Members,
+    Message,
+    Probe,
+    Rest,
+    Round,
+    StatusChanged,
+    Touch,
+    Unsaid,
+    Unsay,
+    decode_message,
+    decode_probe,
+    encode_probe,
+    encoded,
+)
+from c360.identity.namespace import TWIN, shown, shown_reason
+from c360.identity.node import ERASED, Node, decode_node, encode_node, is_blank, let_go, shelve, step
 from c360.identity.resolve import Standing
 from c360.identity.rules import OK, Rules
 from c360.plan import Identity, Plan
@@ -100,15 +121,11 @@ class Settling(msgspec.Struct, omit_defaults=True):
         return self.heard.get(name, 0) == tasks and (name not in self.busy or self.round >= MOST_ROUNDS)
 
 
-class Rest(msgspec.Struct, frozen=True, array_like=True, tag="rest"):
-    """A record of the loop topic with an empty key: one task's word in a round of `Settling`."""
+class Probing(msgspec.Struct):
+    """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster."""
 
-    round: int
-    busy: bool
-
-
-_encode_rest = msgspec.msgpack.Encoder().encode
-_decode_rest = msgspec.msgpack.Decoder(Rest).decode
+    asked: Probe | None = None
+    settling: Settling = msgspec.field(default_factory=Settling)
 
 
 def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
@@ -188,6 +205,7 @@ class IdentityTask:
         *,
         apart: int = APART,
         piece_bytes: int = PIECE_BYTES,
+        suppression: Suppression | None = None,
     ) -> None:
         self.agent, self.dlq = identity.agent, plan.dlq
         self.rules: Rules = identity.rules
@@ -195,6 +213,12 @@ class IdentityTask:
         self.links, self.loop = plan.links, plan.loop(identity)
         self.assignments, self.changes = plan.assignments(identity), plan.identity_changes(identity)
         self.counters, self.apart, self.piece_bytes = counters, apart, piece_bytes
+        self.found, self.receipts, self.erase = plan.found, plan.receipts, plan.erase
+        self.watch = None if suppression is None else Watch(suppression)
+        self.probes: dict[str, Probing] = {}  # by name
+        self.erased: list[tuple[Erase, bool]] = []  # since the last commit, and whether anything was known of them
+        self.twins: list[tuple[str, Message]] = []  # what is for the other node of one name
+        self.unsaid: Counter[str] = Counter()  # claims taken back since then, by who had them
         self.shelves = TaskShelves()
         self.nodes: Table[Node] = Table(NODES, encode_node, lambda data: decode_node(data, self.rules, self.shelves))
         self.sent: Table[Sent] = Table(SENT, encode_sent, _decode_sent)  # only from a reset to the end of its sweep
@@ -218,6 +242,12 @@ class IdentityTask:
         self.catch_up = dict(notes.get("catch_up", {}))
         self.settling = msgspec.convert(notes["settling"], Settling) if "settling" in notes else None
         self.sweep = tuple(notes["sweep"]) if "sweep" in notes else None
+        self.probes = msgspec.convert(notes.get("probes", {}), dict[str, Probing])
+        self.erased.clear()
+        self.twins.clear()
+        self.unsaid.clear()
+        if self.watch is not None:
+            self.watch.again()
 
     def notes(self) -> dict[str, Any]:
         notes: dict[str, Any] = {"totals": dict(sorted(self.totals.items()))} if self.totals else {}
@@ -229,14 +259,25 @@ class IdentityTask:
             notes["settling"] = msgspec.to_builtins(self.settling)
         if self.sweep is not None:
             notes["sweep"] = list(self.sweep)
+        if self.probes:
+            notes["probes"] = msgspec.to_builtins(self.probes)
         return notes
 
     def process(self, batch: Batch, out: Outbox) -> None:
-        read = self._fact if batch.tp.topic == self.links else _message
+        if self.watch is not None:
+            self.watch.begin()
+            if batch.tp.topic == self.erase:
+                self._erase(batch)
+                self._round(out)
+                return
+        of_facts = batch.tp.topic == self.links
+        read = self._fact if of_facts else _message
         inbox = self.inbox
         for i, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             if value is None:
-                continue  # somebody has tidied a dead claim away
+                if of_facts and key is not None:
+                    self._unsaid(key)
+                continue
             if key == b"" and batch.tp.topic == self.loop:
                 self._hear(value)
                 continue
@@ -245,12 +286,91 @@ class IdentityTask:
             except Misfit as misfit:
                 self._put_aside(batch, i, misfit, out)
                 continue
-            inbox.setdefault(to, []).append(message)
+            if not (of_facts and self._is_void(message)):
+                inbox.setdefault(to, []).append(message)
         self._round(out)
 
     def _hear(self, value: bytes) -> None:
-        if self.settling is not None:
-            self.settling.hear(_decode_rest(value))
+        said = decode_probe(value)
+        if isinstance(said, Rest):
+            if self.settling is not None:
+                self.settling.hear(said)
+            return
+        probing = self.probes.setdefault(said.name, Probing())
+        if isinstance(said, Probe):
+            probing.asked = said
+        else:
+            probing.settling.hear(Rest(said.round, said.busy))
+
+    # ----------------------------------------------------------------------------------------------------- erasure
+    def _erase(self, batch: Batch) -> None:
+        """Whoever is erased is told so, as a subject and as an identifier of others."""
+        assert self.watch is not None
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            if key is None or value is None:
+                continue
+            erase = decode_erase(key, value)
+            if not self.watch.suppression.due(erase):
+                continue  # that of a life that is over: what is said of it now is another's
+            self.erased.append((erase, self.nodes.get(key) is not None))
+            self.inbox.setdefault(erase.identifier, []).append(Forget(erase.request))
+            self.twins.append((TWIN + erase.identifier, Forget(erase.request)))
+
+    def _unsaid(self, key: bytes) -> None:
+        """A record of a claim that is no more: of somebody who was erased, or a dead one that somebody tidied away."""
+        try:
+            subject, kind, other, source = decode_slot(key)
+        except ValueError:
+            return
+        self.inbox.setdefault(subject, []).append(Unsay(kind, other, source))
+
+    def _is_void(self, message: Message) -> bool:
+        """Whether a fact is about somebody who is suppressed and of whom all was removed: it comes from before."""
+        if self.watch is None or not self.watch.suppression or not isinstance(message, Fact):
+            return False
+        look = self.watch.suppression.look
+        return any((said := look(name)) is not None and said.over for name in (message.subject, message.other))
+
+    def _say_erased(self, out: Outbox) -> None:
+        for erase, known in self.erased:
+            tombstones = {self.links: n} if (n := self.unsaid[erase.identifier]) else {}
+            if known:
+                tombstones[self.assignments] = 1
+            receipt = Receipt(erase.request, erase.identifier, erase.life, self.agent, tombstones)
+            out.send(self.receipts, *encode_receipt(receipt), 0)
+        self.erased.clear()
+        self.unsaid.clear()
+
+    def _tell(self, event: Event, out: Outbox) -> None:
+        """What is said for the erasure agent, and link facts that are taken back."""
+        match event:
+            case Members(request, _, added):
+                of = self.rules.of
+                subjects = tuple(sorted({shown(n) for n in added if of(n).subject or n.startswith(TWIN)}))
+                others = tuple(sorted({n for n in added if not (of(n).subject or n.startswith(TWIN))}))
+                out.send(self.found, *encode_found(Found(request, subjects, others)), 0)
+            case Holders(request, _, added):
+                out.send(self.found, *encode_found(Beside(request, added)), 0)
+            case Unsaid(subject, kind, other, source):
+                out.send(self.links, slot_key(subject, kind, other, source), None, self.partition)
+                self.unsaid[subject] += 1
+
+    def _probe(self, positions: Mapping[TP, int], out: Outbox) -> None:
+        """Take part in the rounds of probes, and answer those that are over: one task for all."""
+        if self.catch_up or self.settling is not None:
+            return
+        for name, probing in sorted(self.probes.items()):
+            asked, settling = probing.asked, probing.settling
+            if asked is None or positions[TP(self.links, self.partition)] < asked.upto:
+                continue
+            if settling.over(self.partitions):
+                del self.probes[name]
+                if self.partition == 0:
+                    said = Settled(asked.request, asked.view, asked.probe)
+                    out.send(self.found, *encode_found(said), 0)
+            elif (rest := settling.next(self.partitions)) is not None:
+                for partition in range(self.partitions):
+                    out.send(self.loop, b"", encode_probe(Round(name, rest.round, rest.busy)), partition)
 
     def _fact(self, key: bytes | None, value: bytes) -> tuple[str, Message]:
         try:
@@ -283,10 +403,17 @@ class IdentityTask:
             self.catch_up = {}
         if self.settling is not None and not self.catch_up:
             self._come_to_rest(self.settling, out)
+        if self.probes:
+            self._probe(positions, out)
+        if self.erased or self.unsaid:
+            self._say_erased(out)
         nodes, counters = self.nodes.live, self.counters
         for key, before in self.before.items():
             node = nodes[key.encode()]
             assert node is not None
+            if ERASED in node.marks or is_blank(node):
+                self._take_back(node, before, out)
+                continue
             now = _look(node)
             counters.largest_block = max(counters.largest_block, now.members)
             shelve(node, self.shelves, self.apart)
@@ -305,9 +432,15 @@ class IdentityTask:
     def _round(self, out: Outbox) -> None:
         """Each node that has messages takes its turn."""
         turn, self.inbox = self.inbox, {}
+        for to, message in self.twins:
+            self._send(to, message, turn, out)
+        self.twins.clear()
         rows = {key: key.encode() for key in turn}
         nodes = self.nodes.load(rows.values())
         self._fetch(turn, [node for row in rows.values() if (node := nodes[row]) is not None])
+        gone = [key for key, row in rows.items() if nodes[row] is None and all(map(let_go, turn[key]))]
+        for key in gone:  # whoever is not there has nothing to let go of
+            del turn[key], rows[key]
         self.nodes.touch(rows.values())  # before the first of them changes: what is raised on the way undoes all
         inbox, before, counters, rules = self.inbox, self.before, self.counters, self.rules
         here, partitions, loop, send = self.partition, self.partitions, self.loop, out.send
@@ -327,6 +460,8 @@ class IdentityTask:
                 if type(event) is Assigned:
                     change = self.news[key][0] if event.change == "detail" and key in self.news else event.change
                     self.news[key] = change, event.cause
+                elif type(event) is not StatusChanged:
+                    self._tell(event, out)
             for to, message in sends:
                 if to in turn:
                     turn[to].append(message)
@@ -339,9 +474,22 @@ class IdentityTask:
                     continue
                 if self.settling is not None:
                     self.settling.sent = True
+                for probing in self.probes.values():
+                    probing.settling.sent = True
                 for data in encoded(message, self.piece_bytes):
                     send(loop, to.encode(), data, partition)
                     counters.remote += 1
+
+    def _send(self, to: str, message: Message, turn: dict[str, list[Message]], out: Outbox) -> None:
+        partition = partition_of(to.encode(), self.partitions)
+        if partition == self.partition:
+            turn.setdefault(to, []).append(message)
+            return
+        for probing in self.probes.values():
+            probing.settling.sent = True
+        for data in encoded(message, self.piece_bytes):
+            out.send(self.loop, to.encode(), data, partition)
+            self.counters.remote += 1
 
     def _fetch(self, turn: Mapping[str, Sequence[Message]], nodes: Iterable[Node]) -> None:
         """Rows of large nodes that their messages are about: one multi-get for all of them."""
@@ -380,6 +528,21 @@ class IdentityTask:
                     totals[f"deferred {reason.partition(':')[0]}"] += sign
         if not all(totals.values()):
             self.totals = Counter({name: count for name, count in totals.items() if count})
+
+    def _take_back(self, node: Node, before: _Before, out: Outbox) -> None:
+        """Of a node that is erased, or is not there any more, nothing is published."""
+        if before.standing is not None:
+            out.send(self.assignments, node.key.encode(), None, self.partition)
+        node.standing = node.assigned_by = None
+        blank = is_blank(node)
+        if not blank:  # others of its block live: as long as they do, it leads them, or knows who does
+            shelve(node, self.shelves, self.apart)
+            if node.lead is not None:
+                node.lead.block.forget()
+        if (now := _look(node)) != before:
+            self._count(before, now)
+        if blank:
+            self.nodes.delete(node.key.encode())
 
     def _publish(self, node: Node, before: _Before, now: _Before, out: Outbox) -> None:
         if now.status != before.status:
@@ -430,7 +593,7 @@ class IdentityTask:
             self.settling, self.sweep = None, ("nodes", "")
         elif (said := settling.next(self.partitions)) is not None:
             for partition in range(self.partitions):
-                out.send(self.loop, b"", _encode_rest(said), partition)
+                out.send(self.loop, b"", encode_probe(said), partition)
 
     def _sweep(self, out: Outbox) -> None:
         """Caught up: publish every subject, and then take back those that are no more; some per commit."""
@@ -476,7 +639,17 @@ def _message(key: bytes | None, value: bytes) -> tuple[str, Message]:
 class IdentityAgent:
     """The agent of one version of one rule set."""
 
-    def __init__(self, plan: Plan, identity: Identity, *, apart: int = APART, piece_bytes: int = PIECE_BYTES) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        identity: Identity,
+        suppression: Suppression | None = None,
+        *,
+        apart: int = APART,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        """`suppression`: of an app that erases."""
+        self.suppression = suppression
         self.plan, self.identity, self.apart, self.piece_bytes = plan, identity, apart, piece_bytes
         planned = plan.agent(identity.agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
@@ -499,5 +672,11 @@ class IdentityAgent:
 
     def processor(self, task: Task) -> Processor:
         return IdentityTask(
-            self.plan, self.identity, task, self.counters, apart=self.apart, piece_bytes=self.piece_bytes
+            self.plan,
+            self.identity,
+            task,
+            self.counters,
+            apart=self.apart,
+            piece_bytes=self.piece_bytes,
+            suppression=self.suppression,
         )

@@ -160,6 +160,7 @@ class LinkWriter:
     def __init__(self, plan: Plan, source: str) -> None:
         self.topic, self.partitions, self.source = plan.links, plan.partitions, source
         self.table: Table[int] = Table(LINKS, _TIME.pack, lambda data: int(_TIME.unpack(data)[0]))
+        self.lives: Callable[[str], int] | None = None  # of labels: what was said of a life before is to be said again
         self.heard: dict[Words, int] = {}  # from this time of an event on they are no news
         self.heard_before: dict[Words, int] = {}  # the generation before; moved over when used
 
@@ -177,7 +178,7 @@ class LinkWriter:
 
     def events(self, sayings: Sequence[Saying], out: Outbox) -> int:
         """What events say that `heard` does not know: each link when it is new, or earlier than known. How many facts."""
-        keys = [[_key(s.subject, label) for label in s.labels] for s in sayings]
+        keys = [[self._key(s.subject, label) for label in s.labels] for s in sayings]
         times = self.table.load({key for some in keys for key in some})
         facts = 0
         for some, (words, subject, labels, at) in zip(keys, sayings, strict=True):
@@ -213,11 +214,13 @@ class LinkWriter:
             self._write(subject, label, source, Claim(revision, first_seen=at), out)
         return len(gone) + len(new)
 
+    def _key(self, subject: str, label: str) -> bytes:
+        said = f"{subject}\0{label}"
+        if self.lives is not None and (lives := (self.lives(subject), self.lives(label))) != (0, 0):
+            said += f"\0{lives[0]}\0{lives[1]}"
+        return blake2b(said.encode(), digest_size=16).digest()
+
     def _write(self, subject: str, label: str, source: str, claim: Claim, out: Outbox) -> None:
         for fact in facts_of(subject, label, source, claim):
             key, value = encode_fact(fact)
             out.send(self.topic, key, value, partition_of(fact.subject.encode(), self.partitions))
-
-
-def _key(subject: str, label: str) -> bytes:
-    return blake2b(f"{subject}\0{label}".encode(), digest_size=16).digest()

@@ -35,7 +35,20 @@ from c360.profile import home as homes
 from c360.profile.fold import Fold, Fragment
 from c360.profile.home import News
 from c360.profile.listing import Listing
-from c360.profile.parts import Add, Assigned, Drop, Erased, Held, Part, Place, Put, decode_part, encode_part
+from c360.profile.parts import (
+    Add,
+    Assigned,
+    Drop,
+    Erased,
+    Forget,
+    Forgotten,
+    Held,
+    Part,
+    Place,
+    Put,
+    decode_part,
+    encode_part,
+)
 from c360.profile.rows import Rows, key_of, prefix_of
 from c360.profile.slots import Owner, Slot
 from c360.tables.table import Table, after
@@ -82,11 +95,13 @@ class Moves:
         self.today = 0  # the greatest day that was told
         self.news: dict[bytes, News] = {}  # of subjects that were touched since the last `place`
         self.sent: list[tuple[bytes, bytes, int]] = []  # key, message, cause
+        self.forgotten: list[tuple[str, str, int]] = []  # subject, profile, life: of a place that holds it no longer
 
     def resume(self, held: int, today: int) -> None:
         """Forget the step; `held` slots, and the day, as of the last commit."""
         self.news.clear()
         self.sent.clear()
+        self.forgotten.clear()
         self.held, self.today = held, today
 
     # ----------------------------------------------------------------------------------------------------- absorb
@@ -107,7 +122,9 @@ class Moves:
         return True
 
     def assign(self, key: bytes, assigned: Assigned | None) -> None:
-        """None: the subject is its own profile again."""
+        """None: the subject is its own profile again; of one that is not known there is nothing to say."""
+        if assigned is None and self.profiles.get(key) is None:
+            return
         state = self._touch(key)
         subject = key.decode()
         state.home = state.home or homes.home_of(subject)
@@ -119,14 +136,16 @@ class Moves:
         states = self.profiles.load({key for key, _ in heard})
         shared = [(key, m) for key, m in heard if (state := states[key]) is not None and state.shared]
         self.shared.load({key for key, _ in shared})
-        self.slots.load({key_of(k, m.subject.encode()) for k, m in shared if isinstance(m, Put | Add | Drop)})
+        self.slots.load({key_of(k, m.subject.encode()) for k, m in shared if isinstance(m, Put | Add | Drop | Forget)})
         for i, (key, message) in enumerate(heard):
             self._hear(key, message, _cause_of(batch, i))
 
     def _hear(self, key: bytes, message: Part | Assigned | Erased, cause: int) -> None:
         match message:
-            case Put() | Add() | Drop():
+            case Put() | Add() | Drop() | Forget():
                 self._receive(key, message, cause)
+            case Forgotten(profile, life):
+                self.forgotten.append((key.decode(), profile, life))
             case Held():
                 state = self.profiles.get(key)
                 if state is not None and state.home is not None:
@@ -139,14 +158,32 @@ class Moves:
                 if life > (0 if state.home is None else state.home.life):
                     self._begin_life(key, state, life)
 
-    def _begin_life(self, key: bytes, state: ProfileState, life: int) -> None:
+    def erase(self, key: bytes, life: int) -> list[str] | None:
+        """End lives below this one, and keep nothing of them. Profiles of other tasks that are still to say that they have
+        done so; None where nothing was known."""
+        state = self.profiles.get(key)
+        if state is None:
+            return None
+        waiting: list[str] = []
+        if state.home is None or state.home.life < life:
+            waiting = [
+                profile for profile in self._begin_life(key, state, life, ask=True) if not self._is_local(profile)
+            ]
+        home = state.home
+        assert home is not None
+        home.profile, home.identifiers = key.decode(), ()
+        return waiting
+
+    def _begin_life(self, key: bytes, state: ProfileState, life: int, *, ask: bool = False) -> list[str]:
+        """The profiles that are told to drop it."""
         self._touch(key)
         subject = key.decode()
         state.home, state.told = state.home or homes.home_of(subject), True
-        drops = homes.begin_life(subject, state.home, life)
+        drops = homes.begin_life(subject, state.home, life, ask=ask)
         self._own(key, state, self.news[key])
         state.fragment = self.folding.empty()  # news of the life that ends are told to nobody: it has no places
         self._send(drops, -1)
+        return [profile for profile, _ in drops]
 
     # ------------------------------------------------------------------------------------------------------ place
     def place(self) -> None:
@@ -212,10 +249,13 @@ class Moves:
             case Add():
                 slot = self.owner.add(shared.profile, slot, message)
                 self.counters.adds += 1
-            case Drop():
+            case Drop() | Forget():
                 self.owner.drop(shared.profile, message.subject, slot)
                 self.counters.drops += 1
                 slot = None
+                if isinstance(message, Forget) and not self._is_local(message.subject):
+                    done = Forgotten(key.decode(), message.life)
+                    self.sent.append((subject, encode_part(done), -1))
         self.held += shared.profile.slots - before
         self._look_at(key, cause)
         if slot is None:

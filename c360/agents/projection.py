@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +19,16 @@ from c360.agents.folding import SourceFold, source_fold, stored
 from c360.agents.moves import MoveCounters, Moves
 from c360.agents.profiles import DAY_BYTES, DUE, PROFILES, Head, ProfileCodec, ProfileState
 from c360.agents.render import Renderer, renderer_of
+from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_in
 from c360.clock import DAY_MS
 from c360.declare import ProjectionDeclaration
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit, NeedsOperator
+from c360.governance.messages import Receipt, decode_erase, encode_receipt
 from c360.plan import Plan, windowed
+from c360.profile import home as homes
 from c360.profile.fold import Folding
 from c360.profile.format import digest_of
 from c360.profile.parts import Assigned
@@ -35,6 +38,7 @@ from c360.tables.table import Table
 from c360.tables.timers import Timers
 
 SWEPT_PER_COMMIT = 2_000
+NO_LIVES: dict[bytes, int] = {}
 
 log = logging.getLogger("c360.projection")
 
@@ -49,6 +53,8 @@ class Compiled:
     days: str | None
     assignments: str | None
     parts: str | None
+    erase: str | None
+    receipts: str
     partitions: int
     folding: Folding
     sources: Mapping[str, SourceFold]  # by governed topic
@@ -72,6 +78,8 @@ def compile_projection(plan: Plan, projection: ProjectionDeclaration) -> Compile
         days=plan.days if windowed(projection) else None,
         assignments=None if followed is None else plan.assignments(followed),
         parts=None if followed is None else plan.parts(projection),
+        erase=plan.erase if plan.erases else None,
+        receipts=plan.receipts,
         partitions=plan.partitions,
         folding=folding,
         sources={plan.governed(s): source_fold(plan, s, projection, folding) for s in plan.sources_of(projection)},
@@ -88,6 +96,7 @@ class ProjectionCounters:
     written: int = 0
     unchanged: int = 0
     tombstones: int = 0
+    void: int = 0  # records of lives that had been erased
     newest_cause: int = 0
     large: int = 0  # fragments stored with more than LARGE_BYTES
     largest: int = 0
@@ -104,10 +113,24 @@ class ProjectionCounters:
         self.largest = max(self.largest, size)
 
 
+class Erasing(msgspec.Struct):
+    """An erasure that was begun here. `waiting`: profiles of other tasks that still have to say that they hold it no longer.
+
+    `requests`: who is to have a receipt; `tombstones`: by topic.
+    """
+
+    life: int
+    requests: list[str]
+    waiting: list[str]
+    tombstones: dict[str, int]
+
+
 class ProjectionTask:
     """One partition of subjects, and of profiles."""
 
-    def __init__(self, compiled: Compiled, task: Task, counters: ProjectionCounters) -> None:
+    def __init__(
+        self, compiled: Compiled, task: Task, counters: ProjectionCounters, suppression: Suppression | None = None
+    ) -> None:
         self.agent, self.compiled, self.counters = compiled.agent, compiled, counters
         self.partition = task.lead.partition
         self.days, self.windowed = compiled.days, compiled.days is not None
@@ -127,6 +150,8 @@ class ProjectionTask:
             counters.moves,
         )
         self.tables = (self.profiles, self.due, *self.moves.tables)
+        self.watch = None if suppression is None else Watch(suppression)
+        self.erasing: dict[str, Erasing] = {}  # by subject
         self.announced = 0
         self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" -> offset before which nothing is written
         self.sweep: str | None = None  # after it: the profile from which on all records are still to be compared
@@ -142,6 +167,9 @@ class ProjectionTask:
         self.announced = 0
         self.catch_up = dict(notes.get("catch_up", {}))
         self.sweep = notes.get("sweep")
+        self.erasing = msgspec.convert(notes.get("erasing", {}), dict[str, Erasing])
+        if self.watch is not None:
+            self.watch.again()
 
     def notes(self) -> dict[str, Any]:
         notes: dict[str, Any] = {}
@@ -153,31 +181,98 @@ class ProjectionTask:
             notes["catch_up"] = self.catch_up
         if self.sweep is not None:
             notes["sweep"] = self.sweep
+        if self.erasing:
+            notes["erasing"] = msgspec.to_builtins(self.erasing)
         return notes
 
     def process(self, batch: Batch, out: Outbox) -> None:
         topic = batch.tp.topic
+        if self.watch is not None:
+            self.watch.begin()
         if (source := self.sources.get(topic)) is not None:
             self._fold(source, batch, out)
         elif topic == self.days:
             self.moves.today = max([self.today, *(int(v) for v in batch.values if v)])
         elif topic == self.compiled.assignments:
             self._assign(batch, out)
+        elif topic == self.compiled.erase:
+            self._erase(batch)
         else:
             assert topic == self.compiled.parts, "a batch of no input"
             self.moves.hear(batch)
+            self._hear_forgotten()
 
+    # ----------------------------------------------------------------------------------------------------- erasure
+    def _erase(self, batch: Batch) -> None:
+        assert self.watch is not None
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            if key is None or value is None:
+                continue
+            erase = decode_erase(key, value)
+            if not self.watch.suppression.due(erase):
+                continue
+            known = self.erasing.get(erase.identifier)
+            if known is not None and known.life >= erase.life:
+                known.requests = sorted({*known.requests, erase.request})
+                continue
+            self.profiles.load({key})
+            waiting = self.moves.erase(key, erase.life)
+            tombstones = {} if waiting is None else {f"{self.compiled.output}.changelog": 1, self.compiled.output: 1}
+            self.erasing[erase.identifier] = Erasing(erase.life, [erase.request], waiting or [], tombstones)
+        self._hear_forgotten()
+
+    def _hear_forgotten(self) -> None:
+        for subject, profile, life in self.moves.forgotten:
+            erasing = self.erasing.get(subject)
+            if erasing is not None and life == erasing.life and profile in erasing.waiting:
+                erasing.waiting.remove(profile)
+        self.moves.forgotten.clear()
+
+    def _say_erased(self, out: Outbox) -> None:
+        """Receipts for what is in no record and no state any more."""
+        self._hear_forgotten()
+        for identifier, erasing in sorted(self.erasing.items()):
+            if erasing.waiting:
+                continue
+            for request in erasing.requests:
+                receipt = Receipt(request, identifier, erasing.life, self.agent, erasing.tombstones)
+                out.send(self.compiled.receipts, *encode_receipt(receipt), 0)
+            del self.erasing[identifier]
+
+    def _outlived(self, key: bytes, state: ProfileState) -> bool:
+        """Whether the row holds nothing but that its subject was erased, which the suppressed table knows as well."""
+        home = state.home
+        if self.watch is None or home is None or state.fragment or state.digest or state.shared:
+            return False
+        if not homes.is_bare(key.decode(), home):
+            return False
+        said = self.watch.suppression.look(key.decode())
+        return said is not None and said.life >= home.life
+
+    def _lives(self, subjects: Collection[bytes], profiles: Mapping[bytes, ProfileState | None]) -> dict[bytes, int]:
+        """Of subjects of which nothing is kept that says so: how often they were erased."""
+        if self.watch is None or not self.watch.suppression:
+            return NO_LIVES
+        bare = [key for key in subjects if (state := profiles[key]) is None or state.home is None]
+        lives = self.watch.suppression.lives(key.decode() for key in bare)
+        return {subject.encode(): life for subject, life in lives.items()}
+
+    # -------------------------------------------------------------------------------------------------------- fold
     def _fold(self, source: SourceFold, batch: Batch, out: Outbox) -> None:
         keys: list[bytes] = batch.keys  # type: ignore[assignment]  # governed records always have a key: their subject
         views = list(map(source.decode, batch.values))  # type: ignore[arg-type]  # and always a value
         subjects = set(keys)
         profiles = self.profiles.load(subjects)
+        lives = self._lives(subjects, profiles)
         folds, mask, empty, touched = source.folds, source.mask, self.folding.empty, self.touched
         folded = 0
         try:
             for at, (key, view) in enumerate(zip(keys, views, strict=True)):
                 fold = folds.get(type(view))
                 if fold is None:
+                    continue
+                if lives and view.life < lives.get(key, 0):
+                    self.counters.void += 1
                     continue
                 state = profiles[key]
                 if state is None:
@@ -241,6 +336,8 @@ class ProjectionTask:
             if self.sweep is not None:
                 self._sweep()
             self._write_all(out)
+            if self.erasing and self.sweep is None:
+                self._say_erased(out)
         self.touched.clear()
 
     def _announce(self, day: int, out: Outbox) -> None:
@@ -286,7 +383,7 @@ class ProjectionTask:
         else:
             self.counters.unchanged += 1
         indexed = due is not None and self._index(key, head, due)
-        if not fragment and state.is_nothing():
+        if not fragment and (state.is_nothing() or self._outlived(key, state)):
             self.profiles.delete(key)
             return False
         return head is state and (written or indexed)
@@ -364,8 +461,9 @@ def _assignment(key: bytes | None, value: bytes | None) -> tuple[bytes, Assigned
 class ProjectionAgent:
     """The agent of one version of one projection."""
 
-    def __init__(self, plan: Plan, projection: ProjectionDeclaration) -> None:
-        self.plan, self.projection = plan, projection
+    def __init__(self, plan: Plan, projection: ProjectionDeclaration, suppression: Suppression | None = None) -> None:
+        """`suppression`: of an app that erases."""
+        self.plan, self.projection, self.suppression = plan, projection, suppression
         planned = plan.agent(projection.agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.reads = planned.reads
@@ -386,4 +484,4 @@ class ProjectionAgent:
         return f"{self.group}/{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
-        return ProjectionTask(self.compiled, task, self.counters)
+        return ProjectionTask(self.compiled, task, self.counters, self.suppression)

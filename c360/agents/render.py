@@ -101,19 +101,22 @@ class Renderer:
     ) -> Views:
         """Of each sight what is other than `whole`, whose values are `values`. Derived values are left to the doors."""
         views: dict[str, ProfileView | None] = {}
+        read: dict[tuple[int, ...], tuple[list[Any], list[Any]]] = {}  # by masks, since purposes often see the same
         for i, (sight, attributes) in enumerate(self.sights, 1):
-            masks = [mask for mask in fragment if mask & sight.bit]
+            masks = tuple(mask for mask in fragment if mask & sight.bit)
             if len(masks) == len(fragment):
                 continue
-            cells = self.folding.seen(fragment, masks)
+            if masks not in read:
+                part = self.folding.seen(fragment, masks)
+                read[masks] = part, self.folding.show(part, today)
+            cells, seen = read[masks]
             listing = Listing(int(cells[RECORDS] > 0), [profile], [profile]) if listings is None else listings[i]
             if not listing.total:
                 views[sight.purpose] = None
                 continue
-            seen = self.folding.show(cells, today)
             alike = cells[AS_OF] == whole[AS_OF] and (listings is None or listing == listings[0])
-            if not (alike and same_values(seen, values)):
-                shown = attributes(*(seen[i] for i in sight.attributes))
+            if not (alike and seen == values and same_values(seen, values)):
+                shown = attributes(*(seen[place] for place in sight.attributes))
                 as_of = as_of_text(cells[AS_OF])
                 views[sight.purpose] = ProfileView(listing.subjects, listing.total, listing.identifiers, shown, as_of)
         return views

@@ -116,6 +116,19 @@ class IdentityChange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 decode_identity_change = msgspec.json.Decoder(IdentityChange).decode
 
 
+class ConsentCommand(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What an operator says that somebody decided. `identifier`: its label as it may be written. Times: epoch ms."""
+
+    identifier: str
+    purpose: str
+    status: str
+    at: int
+    expires_at: int | None = None
+
+
+decode_consent_command = msgspec.json.Decoder(ConsentCommand).decode
+
+
 class Enclosed(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a misfit has of its raw record, and of what user code said of it: sealed as one, where it may be personal."""
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import click
 
+from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
+from c360.governance.keys import MasterKeys
 from c360.ops import keys as keeping
 from c360.ops import topics
+from c360.ops.audit import Told
 from c360.ops.vault import VaultMasterKeys, is_service
 
 
@@ -31,22 +34,23 @@ def _where(context: Context) -> str:
     return where
 
 
-def _sealing_plan(context: Context, cluster: Cluster) -> None:
+def _sealing_plan(context: Context, cluster: Cluster, who: str | None) -> None:
     """The topics that keys need. Raises UsageError for an app that has nothing to seal."""
     if not context.plan.needs_keys:
         raise UsageError(
             f"{context.plan.app!r} seals nothing and has no personal identifiers, so it needs no keys: type a field with"
             " Personal[…], or say personal=True on an identifier"
         )
-    topics.apply(context.plan, cluster.admin())
+    topics.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who))
 
 
 @keys.command("init")
+@who_option
 @json_option
 @broker_option
 @pass_context
 @handled
-def keys_init(context: Context, as_json: bool, broker: str | None) -> None:
+def keys_init(context: Context, who: str | None, as_json: bool, broker: str | None) -> None:
     """Make the master key file of C360_KEYS, and with a broker the app's secret. What is there already stays."""
     where = _where(context)
     cluster = context.cluster(broker) if broker or context.settings.broker else None
@@ -56,15 +60,20 @@ def keys_init(context: Context, as_json: bool, broker: str | None) -> None:
     master = context.master()
     secret = None
     if cluster is not None:
-        _sealing_plan(context, cluster)
-        now = keeping.make_secret_once(context.plan, cluster, master, os.urandom)
-        secret = "made" if now else "there"
+        _sealing_plan(context, cluster, who)
+        with run_of(context, cluster, who) as run, run.acting(_told("keys init", master)) as told:
+            now = keeping.make_secret_once(context.plan, cluster, master, os.urandom)
+            secret = told["secret"] = "made" if now else "there"
     said: dict[str, Any] = {"keys": where, "made": made, "generation": master.current, "secret": secret}
     if as_json:
         print_json(said)
         return
     click.echo(f"{where}: {'made' if made else 'as it was'}, generation {master.current}")
     click.echo(SECRETS[secret])
+
+
+def _told(what: str, master: MasterKeys) -> Told:
+    return Told(what, after={"generation": master.current})
 
 
 SECRETS = {
@@ -80,11 +89,14 @@ SECRETS = {
     "--new-only", is_flag=True, help="Only add the new key: to be brought to all machines before the next step."
 )
 @click.option("--wrap-only", is_flag=True, help="Add none; only wrap under the newest what older ones still wrap.")
+@who_option
 @json_option
 @broker_option
 @pass_context
 @handled
-def keys_rotate(context: Context, new_only: bool, wrap_only: bool, as_json: bool, broker: str | None) -> None:
+def keys_rotate(
+    context: Context, new_only: bool, wrap_only: bool, who: str | None, as_json: bool, broker: str | None
+) -> None:
     """Add a new master key, and wrap all data keys with it. What is sealed is not touched."""
     if new_only and wrap_only:
         raise UsageError("--new-only and --wrap-only are the two halves of it; for both, say neither")
@@ -93,13 +105,16 @@ def keys_rotate(context: Context, new_only: bool, wrap_only: bool, as_json: bool
     if cluster is not None:
         context.vault(cluster)  # the right keys, before a new one is among them
     before = context.master()
-    if not wrap_only:
-        if isinstance(before, VaultMasterKeys):
-            before.rotate()
-        else:
-            keeping.rotate_keys(Path(where), os.urandom)
-    master = context.master()
-    count = None if cluster is None else keeping.rewrap(context.plan, cluster, master)
+    if cluster is None:
+        master, count = _newest(context, where, add=not wrap_only), None
+    else:
+        with (
+            run_of(context, cluster, who) as run,
+            run.acting(Told("keys rotate", before=_told("", before).after)) as told,
+        ):
+            master = _newest(context, where, add=not wrap_only)
+            count = keeping.rewrap(context.plan, cluster, master)
+            told |= {"generation": master.current, "wrapped": str(count)}
     said: dict[str, Any] = {"generation": master.current, "added": not wrap_only, "wrapped": count}
     if as_json:
         print_json(said)
@@ -110,6 +125,16 @@ def keys_rotate(context: Context, new_only: bool, wrap_only: bool, as_json: bool
         if count is None
         else f"{count} data keys were wrapped anew"
     )
+
+
+def _newest(context: Context, where: str, *, add: bool) -> MasterKeys:
+    """The master keys as they are then."""
+    before = context.master()
+    if add and isinstance(before, VaultMasterKeys):
+        before.rotate()
+    elif add:
+        keeping.rotate_keys(Path(where), os.urandom)
+    return context.master()
 
 
 @keys.command("status")

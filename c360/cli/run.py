@@ -99,7 +99,6 @@ def worker(
         sys.exit(_supervise(state_dir, slot, processes))
     if number is not None:
         state_dir, web_port = state_dir / f"process-{number}", None if web_port is None else web_port + number
-    master = context.master() if plan.needs_keys else None
     with slot_in(state_dir, slot) as name:
         running = Worker(
             plan,
@@ -108,9 +107,9 @@ def worker(
             name,
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),
-            master=master,
             fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
+        running.master = context.master() if plan.needs_keys else None
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()

@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from c360.codecs.quick import EPOCH, Leaf, compile_quick
-from c360.codecs.record import FieldInfo, Record, fields_of, is_record, is_union
+from c360.codecs.record import FieldInfo, Named, Record, fields_of, is_record, is_union
 from c360.errors import Misfit
 
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -140,9 +140,20 @@ def _check_of(said: str, wire: Any) -> Check | None:
     kinds = [a for a in args if a is not type(None)]
     if set(kinds) == {str, int}:  # an identifier; databases like to number them
         return str
+    if set(kinds) == {str, Named}:
+        return lambda v: _joined(said, v)
     if len(kinds) == 1:
         return _check_of(said, kinds[0])
     return None
+
+
+def _joined(said: str, value: str | Named) -> str:
+    """An identifier in one text. Raises Misfit for a namespace that would be read as another."""
+    if isinstance(value, str):
+        return value
+    if ":" in value.ns:
+        raise Misfit("unknown-namespace", f"{said}: the namespace has a colon in it, which none of an app has")
+    return f"{value.ns}:{value.value}"
 
 
 def _each(values: Any, check: Check) -> Any:

@@ -170,6 +170,18 @@ class FieldRef:
 _FIELDS: WeakKeyDictionary[type, dict[str, FieldInfo]] = WeakKeyDictionary()
 
 
+class AnyIdentifier(str):
+    """The type of a field whose namespace is in the data: `{"ns": …, "value": …}` or "namespace:value". Decoded to a text,
+    "namespace:value"."""
+
+
+class Named(msgspec.Struct, frozen=True):
+    """How an `AnyIdentifier` is written in two parts."""
+
+    ns: str
+    value: str | int  # databases like to number them
+
+
 class RecordMeta(msgspec.StructMeta):
     """Checks the annotations when the class is made, so that a mistake is found where it stands."""
 
@@ -262,6 +274,8 @@ def _wire(said: str, annotation: Any) -> Any:
     if isinstance(annotation, type):
         if annotation is datetime:
             return Aware
+        if annotation is AnyIdentifier:
+            return str | Named
         if annotation in PLAIN or issubclass(annotation, (Enum, msgspec.Struct)):
             return annotation
         if issubclass(annotation, str):  # an identifier; databases like to number them

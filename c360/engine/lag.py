@@ -24,3 +24,17 @@ def records_left(reader: Reader, positions: Mapping[TP, int]) -> dict[TP, int]:
         for batch in batches:
             left[batch.tp] += len(batch)
     return left
+
+
+def ends_of_records(reader: Reader, starts: Mapping[TP, int]) -> dict[TP, int]:
+    """The offset after each partition's last record. What is beyond are marks of transactions, which nobody reads."""
+    ends, found, look = reader.ends(list(starts)), dict(starts), NEAR
+    open_ = {tp for tp in starts if ends[tp] > starts[tp]}
+    while open_:
+        begin = {tp: max(starts[tp], ends[tp] - look) for tp in open_}
+        for batches in reader.read(begin, {tp: ends[tp] for tp in open_}):
+            for batch in batches:
+                found[batch.tp] = batch.offsets[-1] + 1
+        open_ = {tp for tp in open_ if found[tp] == starts[tp] and begin[tp] > starts[tp]}
+        look *= 64
+    return found

@@ -744,8 +744,28 @@ class Loop:
         if wanted != self.subscribed and wanted:
             self.consumer.subscribe(wanted, self)
             self.subscribed = wanted
+        self._renew()
 
     _look_again = 0.0
+
+    def _renew(self) -> None:
+        """Tasks that have other inputs by now begin anew with them, where they stand: topics and partitions are added.
+
+        A new input has no position, in the group nor in the changelog, so it is read from its first record.
+        """
+        grown = [(task, fresh) for task in self._running() if (fresh := self.agent.task(task.task.lead)) != task.task]
+        if not grown:
+            return
+        if self.uncommitted or self.in_transaction:
+            self.commit()
+        begun = []
+        for old, task in grown:
+            log.info("%s: %s has %d inputs now, %d before", self.agent.name, _named(task.lead), len(task.inputs),
+                     len(old.task.inputs))  # fmt: skip
+            self._drop(old)
+            self.tasks[task.lead] = RunningTask(task)
+            begun.append(self.tasks[task.lead])
+        self._restore(begun)
 
     def assigned(self, partitions: Sequence[TP]) -> None:
         """Callback of poll: register and return; restoring happens beside the loop."""
@@ -1097,6 +1117,10 @@ class Loop:
         self.post.close(self.owners)
         for task in self.tasks.values():
             task.heard = False
+
+
+def _named(tp: TP) -> str:
+    return f"{tp.topic}/{tp.partition}"
 
 
 def _or_nothing(offset: int | None) -> str:

@@ -44,11 +44,10 @@ class GoneBy(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """Key: the request. A later revision holds all of the earlier ones: somebody has joined the profile since."""
+    """Key: the request. Identifiers are veiled, as in the suppressed table: it says nothing of whom it is about."""
 
     request: str
-    revision: int
-    identifier: str  # as it was asked for; of a personal namespace its token
+    identifier: str  # as it was asked for
     asked_at: int
     proven_at: int
     subjects: tuple[ErasedSubject, ...]

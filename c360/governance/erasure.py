@@ -1,8 +1,8 @@
 """Forgetting a customer: what has been asked, what was answered, and what is due next.
 
     SUPPRESS ──► SHRED ──► RESOLVE ──► REMOVE ──► PROVEN ──Lift──► LIFTED
-        ▲          │          │          │          │
-        └──────────┴──────────┴──────────┴──────────┘  somebody has joined the profile
+        ▲          │          │          │
+        └──────────┴──────────┴──────────┘  somebody has joined the profile
 
 What is due is a function of the state (`_due`); a step takes in events, goes on (`_advance`), and says what is due now and was
 not before. So repeats say nothing, and a crash changes nothing: what was not committed is read again, and what was
@@ -15,7 +15,11 @@ committed and is not answered can be asked again at any time (`Tick`), because w
 | identity is asked whether it rests only after all tasks have passed all of the suppression | they still bring links |
 | it must rest twice, with nobody found in between | its facts and its loop are not seen at one moment |
 | nothing is removed before that | an agent that deletes links would hide who is still to be found |
+| the mark is taken off after the receipts, and identity must rest once more | what it still says was on its way |
 | a lift waits for the proof | else the keys of a new life are destroyed with those of the old |
+
+After the proof nobody can join any more: govern drops every record that names one of the identifiers. What stays of a request
+has them veiled, as the suppressed table has: enough to lift it, and to know it again.
 
 Lives make the rest order-free: keys and records are void below a life, so a command that comes late, or twice, never
 touches what was made after a lift.
@@ -26,7 +30,7 @@ states that it is given, in place. Knows no topics and no partitions but those o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -68,7 +72,7 @@ class Stage(Enum):
     SHRED = "shred"  # that every govern task has passed them, and keys are destroyed after that
     RESOLVE = "resolve"  # that identity rests
     REMOVE = "remove"  # for receipts
-    PROVEN = "proven"  # for nothing: the suppression stands, and whoever joins begins it anew
+    PROVEN = "proven"  # for nothing: the suppression stands
     LIFTED = "lifted"
 
 
@@ -85,6 +89,7 @@ class Node(msgspec.Struct, array_like=True, kw_only=True):
 
     subject: bool
     life: int
+    veiled: str  # as it stands in the suppressed table
     out: tuple[int, int] | None = None  # partition and offset of the first record that suppresses it for this request
     freed: bool = False  # the record that lifts it is out
     passed: set[str] = msgspec.field(default_factory=set)  # govern tasks that had passed it at the last shredding
@@ -92,7 +97,8 @@ class Node(msgspec.Struct, array_like=True, kw_only=True):
     shredded: int = 0  # the last one that was done
     keys: set[str] = msgspec.field(default_factory=set)  # destroyed
     told: bool = False  # agents were told to erase it
-    receipts: dict[str, Done] = msgspec.field(default_factory=dict)  # by agent
+    answered: set[str] = msgspec.field(default_factory=set)  # agents that have done so since
+    receipts: dict[str, Done] = msgspec.field(default_factory=dict)  # by agent; also of the times before
 
 
 class Erasure(msgspec.Struct, array_like=True, kw_only=True):
@@ -107,8 +113,9 @@ class Erasure(msgspec.Struct, array_like=True, kw_only=True):
     probing: bool = False  # it is not answered by all views
     settled: set[str] = msgspec.field(default_factory=set)  # views that have answered it
     rests: int = 0
-    revision: int = 0
-    proven: bool = False
+    unmarked: bool = False  # all have given their receipts, the mark is taken off
+    closed: bool = False  # and identity has rested since
+    proven: bool = False  # from now on identifiers are veiled
     lifting: bool = False
     lifted: int = 0  # epoch ms
 
@@ -133,8 +140,9 @@ class Books(NamedTuple):
     """All there is: rows of one task. What a step has changed, it sets again, so that a table may lie behind."""
 
     known: Known
-    erasures: MutableMapping[str, Erasure]  # by request; they stay, as the standing mark does
-    suppressed: MutableMapping[str, Suppressed]  # by identifier, as the topic has it
+    erasures: MutableMapping[str, Erasure]  # by request; they stay, what is left of them
+    suppressed: MutableMapping[str, Suppressed]  # by veiled identifier, as the topic has it
+    veil: Callable[[str], str]  # veils an identifier; one that is veiled stays as it is
 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -186,11 +194,12 @@ def step(books: Books, events: Iterable[Event], now: int) -> list[Command]:
 class _Turn:
     """One step on its way: which requests it has touched, and what was due for each before."""
 
-    __slots__ = ("before", "books", "now")
+    __slots__ = ("before", "books", "now", "written")
 
     def __init__(self, books: Books, now: int) -> None:
         self.books, self.now = books, now
         self.before: dict[str, set[Command | _Write]] = {}
+        self.written: set[str] = set()  # of the suppressed table, veiled
 
     def touch(self, request: str) -> Erasure | None:
         erasure = self.books.erasures.get(request)
@@ -216,7 +225,7 @@ class _Turn:
                 self.before.update((request, set()) for request in self.books.known.open)
             case _:
                 erasure = self.touch(event.request)
-                if erasure is not None and not erasure.lifted:
+                if erasure is not None and (not erasure.proven or isinstance(event, Lift)):
                     self.on_answer(erasure, event)
 
     def touch_open(self) -> None:
@@ -232,41 +241,43 @@ class _Turn:
             self.before[request] = set()
             self.find(erasure, identifier, subject)
         else:
-            assert known.identifier == identifier, "one name for two requests"
+            assert known.identifier in (identifier, self.books.veil(identifier)), "one name for two requests"
 
     def find(self, erasure: Erasure, identifier: str, subject: bool) -> None:
         """It is of the profile. If that is news, whatever was settled is not."""
         node = erasure.nodes.get(identifier)
         if node is None:
-            said = self.books.suppressed.get(identifier)
-            node = Node(subject=subject, life=1 + (said.life if said else 0))
+            veiled = self.books.veil(identifier)
+            said = self.books.suppressed.get(veiled)
+            node = Node(subject=subject, life=1 + (said.life if said else 0), veiled=veiled)
             erasure.nodes[identifier] = node
-            self.write(identifier, node.life, erasure.request, Hold(erasure.asked_at))
+            self.write(node, erasure.request, Hold(erasure.asked_at))
         elif subject and not node.subject:
             node.subject = True
         else:
             return
         _unsettle(erasure)
-        erasure.proven = False
 
-    def write(self, identifier: str, life: int, request: str, hold: Hold) -> None:
+    def write(self, node: Node, request: str, hold: Hold) -> None:
         table = self.books.suppressed
-        table[identifier] = join(table.get(identifier), Suppressed(life, {request: hold}))
+        table[node.veiled] = join(table.get(node.veiled), Suppressed(node.life, {request: hold}))
 
     def on_out(self, out: Out) -> None:
         for request, hold in out.said.holds.items():
             erasure = self.touch(request)
-            node = erasure.nodes.get(out.identifier) if erasure else None
-            if node is None:
+            node = _veiled(erasure, out.identifier) if erasure else None
+            if erasure is None or node is None:
                 continue
             if hold.lifted:
                 node.freed = True
+            elif erasure.proven:
+                continue
             elif node.out is None or out.offset < node.out[1]:
                 node.out = (out.partition, out.offset)
 
     def on_deployed(self, said: Deployed) -> None:
         known = self.books.known
-        for request in sorted(self.books.erasures):
+        for request in sorted(known.open):
             erasure = self.touch(request)
             assert erasure is not None
             if not erasure.proven and (set(said.govern) - set(known.govern) or set(said.views) - set(known.views)):
@@ -292,9 +303,11 @@ class _Turn:
                 if erasure.probing and probe == erasure.probe:
                     erasure.settled.add(view)
             case Receipt(_, identifier, life, agent):
-                node = erasure.nodes[identifier]
-                assert life == node.life, "a receipt for what was not asked"
-                known = node.receipts.setdefault(agent, Done({}, {}))
+                found = erasure.nodes.get(identifier) or _veiled(erasure, identifier)
+                if found is None or life < found.life:
+                    return  # for what was not asked, or of a life before
+                found.answered.add(agent)
+                known = found.receipts.setdefault(agent, Done({}, {}))
                 _raise(known.tombstones, event.tombstones)  # of an answer that is given again, the greater
                 _raise(known.reached, event.reached)
 
@@ -302,8 +315,7 @@ class _Turn:
     def end(self) -> list[Command]:
         """Go on with each request that was touched; what is due now and was not before, is to be done."""
         commands: list[Command] = []
-        known, suppressed = self.books.known, self.books.suppressed
-        written: set[str] = set()
+        known, suppressed, written = self.books.known, self.books.suppressed, self.written
         for request, before in self.before.items():
             erasure = self.books.erasures[request]
             certificate = self.advance(erasure)
@@ -311,13 +323,13 @@ class _Turn:
                 if command in before:
                     continue
                 if isinstance(command, _Write):
-                    written.add(command.identifier)
+                    written.add(command.veiled)
                 else:
                     commands.append(command)
             if certificate is not None:
                 commands.append(Certify(certificate))
             (known.open.add if erasure.open else known.open.discard)(request)
-        return [*(Suppress(identifier, suppressed[identifier]) for identifier in sorted(written)), *commands]
+        return [*(Suppress(veiled, suppressed[veiled]) for veiled in sorted(written)), *commands]
 
     def advance(self, erasure: Erasure) -> Certificate | None:
         """As far as the answers allow. The certificate, if this is the moment of its proof."""
@@ -333,27 +345,35 @@ class _Turn:
         # 2 when all have passed all, see whether identity rests
         if erasure.probing and erasure.settled >= set(known.views):
             erasure.probing = False
+            erasure.closed = erasure.unmarked
             erasure.rests += 1
         if not erasure.probing and erasure.rests < RESTS and all(_is_passed(node, known) for node in nodes.values()):
             if known.views:
-                erasure.probe, erasure.probing, erasure.settled = erasure.probe + 1, True, set()
+                _probe(erasure)
             else:
                 erasure.rests = RESTS  # without identity nobody joins
         # 3 remove, once nobody is to be found any more and no key is left
         if _is_settled(erasure, known):
             for node in nodes.values():
                 node.told = True
-        # 4 prove
+        # 4 take the mark off, and see what was still on its way
+        if not erasure.proven and not erasure.unmarked and _is_removed(erasure, known):
+            erasure.unmarked, erasure.closed = True, not known.views
+            if known.views:
+                _probe(erasure)
+        # 5 prove; what is kept says nothing any more
         certificate = None
-        if not erasure.proven and _is_removed(erasure, known):
-            erasure.proven = True
-            erasure.revision += 1
-            certificate = certify(erasure, known, self.now)
-        # 5 lift, if that was asked for
+        if not erasure.proven and erasure.closed and _is_removed(erasure, known):
+            certificate = certify(erasure, known, self.now, self.books.veil)
+            _reduce(erasure, self.books.veil)
+            for node in erasure.nodes.values():
+                self.write(node, erasure.request, Hold(erasure.asked_at, 0, self.now))
+                self.written.add(node.veiled)
+        # 6 lift, if that was asked for
         if erasure.proven and erasure.lifting:
             erasure.lifted = self.now
-            for identifier, node in nodes.items():
-                self.write(identifier, node.life, erasure.request, Hold(erasure.asked_at, self.now))
+            for node in erasure.nodes.values():
+                self.write(node, erasure.request, Hold(erasure.asked_at, self.now))
         return certificate
 
 
@@ -364,7 +384,29 @@ def _raise(known: dict[str, int], said: dict[str, int]) -> None:
 
 def _unsettle(erasure: Erasure) -> None:
     erasure.rests = 0
-    erasure.probing = False
+    erasure.probing = erasure.unmarked = erasure.closed = False
+    for (
+        node
+    ) in erasure.nodes.values():  # who was asked is asked again: a mark that is set again makes anew what it is set on
+        node.told, node.answered = False, set()
+
+
+def _probe(erasure: Erasure) -> None:
+    """Ask all views once more whether they rest."""
+    erasure.probe, erasure.probing, erasure.settled = erasure.probe + 1, True, set()
+
+
+def _veiled(erasure: Erasure, veiled: str) -> Node | None:
+    return next((node for node in erasure.nodes.values() if node.veiled == veiled), None)
+
+
+def _reduce(erasure: Erasure, veil: Callable[[str], str]) -> None:
+    """To what a proven request needs: who is suppressed for it, veiled."""
+    erasure.proven = True
+    erasure.identifier = veil(erasure.identifier)
+    kept = sorted(erasure.nodes.values(), key=lambda node: node.veiled)
+    erasure.nodes = {n.veiled: Node(subject=n.subject, life=n.life, veiled=n.veiled) for n in kept}
+    erasure.beside, erasure.settled = set(), set()
 
 
 # ------------------------------------------------------------------------------------------------------------- is it so
@@ -392,7 +434,7 @@ def _is_settled(erasure: Erasure, known: Known) -> bool:
 
 def _is_removed(erasure: Erasure, known: Known) -> bool:
     nodes, agents = erasure.nodes.values(), set(known.agents)
-    return _is_settled(erasure, known) and all(node.told and agents <= node.receipts.keys() for node in nodes)
+    return _is_settled(erasure, known) and all(node.told and agents <= node.answered for node in nodes)
 
 
 def stage_of(erasure: Erasure, known: Known) -> Stage:
@@ -417,8 +459,10 @@ def waits_for(erasure: Erasure, known: Known) -> tuple[str, ...]:
             return tuple(sorted({task for node in nodes for task in set(known.govern) - _passed(node, known)}))
         case Stage.RESOLVE:
             return tuple(sorted(set(known.views) - erasure.settled))
+        case Stage.REMOVE if erasure.unmarked:
+            return tuple(sorted(set(known.views) - erasure.settled))
         case Stage.REMOVE:
-            return tuple(sorted({agent for node in nodes for agent in set(known.agents) - node.receipts.keys()}))
+            return tuple(sorted({agent for node in nodes for agent in set(known.agents) - node.answered}))
         case _:
             return ()
 
@@ -427,7 +471,7 @@ def waits_for(erasure: Erasure, known: Known) -> tuple[str, ...]:
 class _Write(msgspec.Struct, frozen=True, gc=False):
     """Of the suppressed table; what the record says is known when all requests of the step have said theirs."""
 
-    identifier: str
+    veiled: str
     on: bool
 
 
@@ -436,11 +480,15 @@ def _due(erasure: Erasure, known: Known) -> Iterator[Command | _Write]:
     request, identifier, nodes = erasure.request, erasure.identifier, sorted(erasure.nodes.items())
     if erasure.lifted:
         if erasure.open:
-            yield from (_Write(name, False) for name, node in nodes if not node.freed)
-            yield from (Mark(view, identifier, request, False) for view in known.views)
+            yield from (_Write(node.veiled, False) for _, node in nodes if not node.freed)
         return
-    yield from (_Write(name, True) for name, node in nodes if node.out is None)
-    yield from (Mark(view, identifier, request) for view in known.views)
+    if erasure.proven:
+        return
+    yield from (_Write(node.veiled, True) for _, node in nodes if node.out is None)
+    if erasure.unmarked:
+        yield from (Mark(view, identifier, request, False) for view in known.views)
+    elif not all(node.told for _, node in nodes):  # later what it was on is erased, and it with it
+        yield from (Mark(view, identifier, request) for view in known.views)
     yield from (
         Shred(request, name, node.life, node.round)
         for name, node in nodes
@@ -449,16 +497,13 @@ def _due(erasure: Erasure, known: Known) -> Iterator[Command | _Write]:
     if erasure.probing:
         yield from (Settle(request, view, erasure.probe) for view in known.views if view not in erasure.settled)
     agents = set(known.agents)
-    if not erasure.proven:
-        yield from (
-            Erase(request, name, node.life) for name, node in nodes if node.told and not agents <= node.receipts.keys()
-        )
+    yield from (Erase(request, name, node.life) for name, node in nodes if node.told and not agents <= node.answered)
 
 
 # ------------------------------------------------------------------------------------------------------------ certificate
-def certify(erasure: Erasure, known: Known, now: int) -> Certificate:
-    """What was done, and only that: keys that were destroyed, tombstones that agents have counted."""
-    nodes = sorted(erasure.nodes.items())
+def certify(erasure: Erasure, known: Known, now: int, veil: Callable[[str], str]) -> Certificate:
+    """What was done, and only that: keys that were destroyed, tombstones that agents have counted. Identifiers are veiled."""
+    nodes = sorted((node.veiled, node) for node in erasure.nodes.values())
     tombstones: dict[str, dict[str, int]] = {}
     reached: dict[str, dict[str, int]] = {}
     for _, node in nodes:
@@ -469,15 +514,14 @@ def certify(erasure: Erasure, known: Known, now: int) -> Certificate:
             _raise(reached.setdefault(agent, {}), done.reached)
     return Certificate(
         request=erasure.request,
-        revision=erasure.revision,
-        identifier=erasure.identifier,
+        identifier=veil(erasure.identifier),
         asked_at=erasure.asked_at,
         proven_at=now,
         subjects=tuple(
             ErasedSubject(name, node.life, tuple(sorted(node.keys))) for name, node in nodes if node.subject
         ),
         identifiers=tuple(name for name, node in nodes if not node.subject),
-        beside=tuple(sorted(erasure.beside - erasure.nodes.keys())),
+        beside=tuple(sorted(map(veil, erasure.beside - erasure.nodes.keys()))),
         govern=tuple(sorted(known.govern)),
         agents=tuple(Receipts(agent, tombstones[agent], reached[agent]) for agent in sorted(tombstones)),
         topics=tuple(

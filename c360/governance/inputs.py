@@ -40,7 +40,7 @@ def _about(identifiers: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def _time(value: object, name: str) -> int:
+def time_of(value: object, name: str) -> int:
     """Epoch ms of a datetime with zone, or of a whole number, which is epoch ms."""
     if isinstance(value, datetime):
         if value.tzinfo is None:
@@ -76,9 +76,9 @@ def plain(
         )
     if purpose not in purposes:
         raise _unknown_purpose(purposes)
-    status, at = _status(record), _time(record.get("at"), "at")
+    status, at = _status(record), time_of(record.get("at"), "at")
     end = record.get("expires_at")
-    expires_at = None if end is None else _time(end, "expires_at")
+    expires_at = None if end is None else time_of(end, "expires_at")
     return tuple(Decision(i, purpose, status, at, source, expires_at).clamped(latest) for i in about)
 
 

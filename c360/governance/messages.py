@@ -49,7 +49,7 @@ class Beside(msgspec.Struct, frozen=True):
 
 
 class Out(msgspec.Struct, frozen=True):
-    """A record of `{app}.suppressed`, read back: all that is read from there on knows of it."""
+    """A record of `{app}.suppressed`, read back: all that is read from there on knows of it. identifier: veiled."""
 
     identifier: str
     partition: int
@@ -93,7 +93,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """An agent or door: of the identifier nothing of lives below `life` is in what I hold, in what I have put out, nor on
     its way from one of my tasks to another.
 
-    Key: the request. tombstones: how many, by topic. reached: by `topic/partition`, the offset of the last of them.
+    identifier: as it was asked for, or veiled, from those who know it so. Key: the request. tombstones: how many, by topic.
+    reached: by `topic/partition`, the offset of the last of them.
     """
 
     request: str
@@ -126,14 +127,15 @@ Event = (
 
 # ------------------------------------------------------------------------------------------------------------ commands
 class Suppress(msgspec.Struct, frozen=True):
-    """Write this record of `{app}.suppressed`. Answer: `Out`."""
+    """Write this record of `{app}.suppressed`. identifier: veiled. Answer: `Out`."""
 
     identifier: str
     said: Suppressed
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
-    """Put the standing mark on the node, in this view, or take it off. Answers, for as long as it stands: `Found`, `Beside`."""
+    """Put the standing mark on the node, in this view, or take it off (from a node that is gone, too). Answers, for as
+    long as it stands: `Found`, `Beside`."""
 
     view: str
     identifier: str
@@ -183,6 +185,16 @@ Command = Suppress | Mark | Shred | Settle | Erase | Certify
 class _Erase(msgspec.Struct, frozen=True):
     request: str
     life: int
+
+
+class _Found(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What identity says, one of three: who is of the profile, who stands beside it, which view has come to rest."""
+
+    subjects: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    view: str = ""
+    probe: int = 0
 
 
 class _Passed(msgspec.Struct, frozen=True):
@@ -244,3 +256,23 @@ def decode_passed(key: bytes, value: bytes) -> Passed:
     """Raises NeedsOperator if it is none."""
     said = _decode(value, _Passed)
     return Passed(key.decode().rpartition("/")[0], said.partition, said.offset)
+
+
+def encode_found(event: Found | Beside | Settled) -> tuple[bytes, bytes]:
+    """Key and value of the record of `{app}.found`."""
+    match event:
+        case Found(_, subjects, others):
+            said = _Found(subjects=subjects, others=others)
+        case Beside(_, subjects):
+            said = _Found(beside=subjects)
+        case Settled(_, view, probe):
+            said = _Found(view=view, probe=probe)
+    return event.request.encode(), _encode(said)
+
+
+def decode_found(key: bytes, value: bytes) -> Found | Beside | Settled:
+    """Raises NeedsOperator if it is none."""
+    said, request = _decode(value, _Found), key.decode()
+    if said.view:
+        return Settled(request, said.view, said.probe)
+    return Beside(request, said.beside) if said.beside else Found(request, said.subjects, said.others)

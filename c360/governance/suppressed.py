@@ -15,14 +15,20 @@ from c360.errors import NeedsOperator
 
 
 class Hold(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What one request says: suppressed since, and until. Epoch ms; lifted 0: it stands."""
+    """What one request says: suppressed since, and until. Epoch ms; lifted 0: it stands. proven: when all was removed.
+
+    Until then facts about it are still needed, to find who is of the profile; afterwards they are void, also in a rebuild.
+    """
 
     since: int
     lifted: int = 0
+    proven: int = 0
 
 
 class Suppressed(msgspec.Struct, frozen=True):
-    """Of one identifier. life: how often it was erased; records of lower lives are void for ever, also after a lift.
+    """Of one identifier, whose veiled label is the key.
+
+    life: how often it was erased; records of lower lives are void for ever, also after a lift.
 
     The life stands in the same record as the lift, because two tables would have no order between them: govern could see
     the lift first, and give new records the life that is void.
@@ -36,6 +42,11 @@ class Suppressed(msgspec.Struct, frozen=True):
         """Whether any request still holds it."""
         return any(not hold.lifted for hold in self.holds.values())
 
+    @property
+    def over(self) -> bool:
+        """Whether it stands, and all of it was removed."""
+        return any(hold.proven and not hold.lifted for hold in self.holds.values())
+
 
 def join(one: Suppressed | None, other: Suppressed) -> Suppressed:
     """What both say together: the greater life; of a request the earlier since and the later lift."""
@@ -44,7 +55,11 @@ def join(one: Suppressed | None, other: Suppressed) -> Suppressed:
     holds = dict(one.holds)
     for request, hold in other.holds.items():
         known = holds.get(request)
-        holds[request] = hold if known is None else Hold(min(known.since, hold.since), max(known.lifted, hold.lifted))
+        holds[request] = (
+            hold
+            if known is None
+            else Hold(min(known.since, hold.since), max(known.lifted, hold.lifted), max(known.proven, hold.proven))
+        )
     return Suppressed(max(one.life, other.life), holds)
 
 

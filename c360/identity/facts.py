@@ -87,6 +87,22 @@ def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
     return _record_key(fact).encode(), _encode((FORMAT, fact.claim))
 
 
+def slot_key(subject: Key, kind: Kind, other: Key, source: str) -> bytes:
+    """The key of the record of a claim: a tombstone of it takes the claim back."""
+    return _record_key(Fact(subject, kind, other, source, Claim(0))).encode()
+
+
+def decode_slot(key: bytes) -> tuple[Key, Kind, Key, str]:
+    """Subject, kind, other and source of a record's key. Raises ValueError for what is none."""
+    parts = key.decode().split("|")
+    if b"%" in key:
+        parts = [part.replace("%7C", "|").replace("%25", "%") for part in parts]
+    subject, kind, other, source = parts
+    if kind not in (LINK, CANNOT):
+        raise ValueError("no kind of fact")
+    return subject, LINK if kind == LINK else CANNOT, other, source
+
+
 def decode_fact(key: bytes, value: bytes) -> Fact:
     """Raises NeedsOperator if another format wrote it."""
     parts = key.decode().split("|")

@@ -6,12 +6,12 @@ asked of the way there. `cause` is the id of the fact, or the request of the mar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from c360.identity.facts import Fact
+from c360.identity.facts import Fact, Kind
 from c360.identity.resolve import Evidence, Standing
 from c360.identity.rules import OK, Key, Status
 
@@ -68,7 +68,34 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     on: bool = True
 
 
-Message = Fact | Touch | Meet | Gather | Assign | Mark
+class Forget(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Outside → any node: it is erased. Its claims go, and links to it; then it is nobody (docs/decisions/0018)."""
+
+    cause: str
+
+
+class Unlink(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """Identifier → subject: I am erased; claims that name me are to go."""
+
+    identifier: Key
+    cause: str
+
+
+class Unsay(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """A claim was taken back for good: its record is no more."""
+
+    kind: Kind
+    other: Key
+    source: str
+
+
+class Vanish(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """Leader → node: all that was ever united with you is erased. Be no more."""
+
+    cause: str
+
+
+Message = Fact | Touch | Meet | Gather | Assign | Mark | Forget | Unlink | Unsay | Vanish
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 
@@ -171,6 +198,48 @@ class Holders(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     added: tuple[Key, ...]
 
 
-Event = Assigned | StatusChanged | Members | Holders
+class Unsaid(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """By a subject: this claim is to be taken back for good, for the sake of somebody who is erased."""
+
+    subject: Key
+    kind: Kind
+    other: Key
+    source: str
+
+
+Event = Assigned | StatusChanged | Members | Holders | Unsaid
 encode_event = msgspec.msgpack.Encoder().encode
 decode_event = msgspec.msgpack.Decoder(Event).decode
+
+
+# ------------------------------------------------------------------------------------------------------------ to tasks
+class Rest(msgspec.Struct, frozen=True, array_like=True, tag="rest"):
+    """A record of the loop with an empty key: one task's word in a round after a reset."""
+
+    round: int
+    busy: bool
+
+
+class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
+    """Of the erasure agent to each task: say when all has come to rest that follows from facts below this offset."""
+
+    request: str
+    view: str
+    probe: int
+    upto: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.request}#{self.probe}"
+
+
+class Round(msgspec.Struct, frozen=True, array_like=True, tag="round"):
+    """One task's word in a round of a probe."""
+
+    name: str
+    round: int
+    busy: bool
+
+
+encode_probe = msgspec.msgpack.Encoder().encode  # any of the three
+decode_probe: Callable[[bytes], Rest | Probe | Round] = msgspec.msgpack.Decoder(Rest | Probe | Round).decode

@@ -30,6 +30,7 @@ from c360.identity.messages import (
     Assigned,
     Change,
     Event,
+    Forget,
     Gather,
     Holders,
     Mark,
@@ -39,11 +40,16 @@ from c360.identity.messages import (
     StatusChanged,
     Told,
     Touch,
+    Unlink,
+    Unsaid,
+    Unsay,
+    Vanish,
 )
 from c360.identity.resolve import Block, BlockShelves, Evidence, Member, Pairs, Standing, decide, describe, lent
 from c360.identity.rules import OK, Key, Rules, namespace_of
 
 FORMAT = 1
+ERASED = "~erased"  # among the marks of a node: it is, and has only to be let go of
 
 
 # --------------------------------------------------------------------------------------------------------------- state
@@ -129,6 +135,12 @@ class Neighbours:
             self.waiting[subject] = True
             self.waits += 1
 
+    def clear(self) -> None:
+        """Forget all of them, also what lies on shelves."""
+        for rows in (self.of, self.waiting, self._counts):
+            rows.clear()
+        self._spread, self.degree, self.waits = {}, 0, 0
+
     def _count(self, unique: Key, sign: int) -> None:
         count = self._counts.get(unique, 0) + sign
         if count:
@@ -181,6 +193,27 @@ class Node:
         self.seq = 0
         self.neighbours: Neighbours | None = None
         self.lead: Lead | None = None  # contents: only where home == key
+
+
+def is_blank(node: Node) -> bool:
+    """Whether nothing is known of it, so that it need not be kept."""
+    return (
+        not (node.claims or node.marks or node.standing or node.evidence or node.neighbours or node.lead)
+        and node.home == node.key
+    )
+
+
+def let_go(message: Message) -> bool:
+    """Whether it asks for nothing but less: a node that is not there need not be made for it."""
+    match message:
+        case Touch(_, live):
+            return not live
+        case Mark(_, on):
+            return not on
+        case Forget() | Unlink() | Unsay() | Vanish() | Assign():
+            return True
+        case _:
+            return False
 
 
 def shelve(node: Node, shelves: Shelves, most: int) -> None:
@@ -351,7 +384,7 @@ class _Turn:
         met = old is not None and old.met
         neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
         if old is None:
-            self.events += [Holders(request, me.key, (subject,)) for request in me.marks]
+            self.events += [Holders(request, me.key, (subject,)) for request in me.marks if request != ERASED]
 
     def on_mark(self, mark: Mark) -> None:
         me = self.me
@@ -361,6 +394,60 @@ class _Turn:
         if mark.on and mark.request not in marks and me.neighbours and me.neighbours.degree:
             self.events.append(Holders(mark.request, me.key, tuple(sorted(me.neighbours.of))))
         me.marks = tuple(sorted(marks | {mark.request} if mark.on else marks - {mark.request}))
+
+    # ------------------------------------------------------------------------------------------------------- erasure
+    def on_forget(self, forget: Forget) -> None:
+        """Nothing is said of us any more, nor by us. Whoever holds us by a link is told that it goes."""
+        me = self.me
+        self.cause = forget.cause
+        self.events += [Unsaid(me.key, *slot) for slot in sorted(me.claims)]
+        me.claims = {}
+        me.marks = tuple(sorted({*me.marks, ERASED}))
+        if me.neighbours:
+            for subject in sorted(me.neighbours.of):
+                self.send(subject, Unlink(me.key, forget.cause))
+        self.stale = True
+
+    def on_unlink(self, unlink: Unlink) -> None:
+        me = self.me
+        self.cause = unlink.cause
+        for slot in sorted(slot for slot in me.claims if slot[1] == unlink.identifier):
+            del me.claims[slot]
+            self.events.append(Unsaid(me.key, *slot))
+            self.stale = True
+
+    def on_unsay(self, unsay: Unsay) -> None:
+        if self.me.claims.pop((unsay.kind, unsay.other, unsay.source), None) is not None:
+            self.stale = True
+
+    def on_vanish(self, vanish: Vanish) -> None:
+        me = self.me
+        if ERASED not in me.marks:
+            return  # there was more to say of us meanwhile
+        if me.lead is not None:
+            me.lead.give_up()
+        if me.neighbours is not None:
+            me.neighbours.clear()
+        me.home, me.evidence, me.marks, me.claims, me.neighbours, me.lead = me.key, None, (), {}, None, None
+        me.assigned_by = me.standing = None
+        self.stale = False
+        self.near.clear()
+
+    def vanish(self, lead: Lead) -> bool:
+        """As leader: whether all that is in the block is erased. Then they are told to be no more, and we are not either."""
+        marked = lead.block.marked
+        if not marked or len(marked) < lead.block.size:
+            return False
+        members = [lead.block.member(node) for node in marked]
+        if not all(member and member.evidence and ERASED in member.evidence.marks for member in members):
+            return False
+        for node in sorted(marked - {self.me.key}):
+            self.send(node, Vanish(self.cause))
+        if self.me.key in marked:
+            self.on_vanish(Vanish(self.cause))
+        else:
+            self.me.lead = None
+        return True
 
     def refresh(self) -> None:
         """Make own evidence anew; if it differs, tell the leader, and the identifiers what of it is theirs to know."""
@@ -449,6 +536,8 @@ class _Turn:
         key, lead, near = self.me.key, self.me.lead, self.near
         assert lead is not None
         self.near = set()
+        if self.vanish(lead):
+            return
         result = decide(lead.block, near)
         self.largest = max(self.largest, result.largest)
         told = lead.told
@@ -472,6 +561,8 @@ class _Turn:
             nodes = {member.nature.key for member in group}
             for node in sorted(marks.keys() & nodes):
                 for request in marks[node]:
+                    if request == ERASED:
+                        continue
                     reported = lead.reported.setdefault(request, set())
                     if added := nodes - reported:
                         reported |= added
@@ -524,4 +615,8 @@ _TAKEN: dict[type, Callable[[_Turn, Any], None]] = {
     Gather: _Turn.on_gather,
     Assign: _Turn.on_assign,
     Mark: _Turn.on_mark,
+    Forget: _Turn.on_forget,
+    Unlink: _Turn.on_unlink,
+    Unsay: _Turn.on_unsay,
+    Vanish: _Turn.on_vanish,
 }

@@ -33,6 +33,7 @@ from c360.agents import door as doors
 from c360.agents import identity as identities
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
+from c360.engine.lag import ends_of_records
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
@@ -75,7 +76,7 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         starts = reader.starts(inputs)
         said = reader.ends([tp for tp in inputs if tp.topic in agent.writes])
         starts |= said
-        ends = _ends_of_records(reader, starts)
+        ends = ends_of_records(reader, starts)
     finally:
         reader.close()
     now = admin.group_offsets(agent.group)
@@ -93,20 +94,6 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         sum(ends[tp] - starts[tp] for tp in inputs),
         tuple(notes),
     )
-
-
-def _ends_of_records(reader: Reader, starts: dict[TP, int]) -> dict[TP, int]:
-    """The offset after each partition's last record. What is beyond are marks of transactions, which nobody reads."""
-    ends, found, look = reader.ends(list(starts)), dict(starts), 64
-    open_ = {tp for tp in starts if ends[tp] > starts[tp]}
-    while open_:
-        begin = {tp: max(starts[tp], ends[tp] - look) for tp in open_}
-        for batches in reader.read(begin, {tp: ends[tp] for tp in open_}):
-            for batch in batches:
-                found[batch.tp] = batch.offsets[-1] + 1
-        open_ = {tp for tp in open_ if found[tp] == starts[tp] and begin[tp] > starts[tp]}
-        look *= 64
-    return found
 
 
 def _refuse_with_readers(plan: Plan, admin: Admin) -> None:

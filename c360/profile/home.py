@@ -30,7 +30,7 @@ from collections.abc import Callable
 import msgspec
 
 from c360.profile.fold import Folding, Fragment
-from c360.profile.parts import Add, Assigned, Drop, Held, Identifiers, Place, Put
+from c360.profile.parts import Add, Assigned, Drop, Forget, Held, Identifiers, Place, Put
 
 PUT_BYTES = 512 << 10  # a fragment beyond it is put in pieces,
 CELL_BYTES = 4 << 10  # with each cell beyond this in a piece of its own
@@ -97,11 +97,20 @@ def hold(home: Home, held: Held) -> None:
         stay.held = True
 
 
-def begin_life(subject: str, home: Home, life: int) -> list[tuple[str, Drop]]:
-    """Leave all places at once. The caller empties the fragment; records of lower lives are to be skipped from now on."""
-    drops = [(profile, Drop(subject)) for profile in home.places if profile != subject]
+def begin_life(subject: str, home: Home, life: int, *, ask: bool = False) -> list[tuple[str, Drop | Forget]]:
+    """Leave all places at once. The caller empties the fragment; records of lower lives are to be skipped from now on.
+
+    `ask`: owners are to say when it is done.
+    """
+    said: Drop | Forget = Forget(subject, life) if ask else Drop(subject)
+    drops = [(profile, said) for profile in home.places if profile != subject]
     home.life, home.places = life, {}
     return drops
+
+
+def is_bare(subject: str, home: Home) -> bool:
+    """Whether it says nothing that is not so of everybody, but the life."""
+    return home.places.keys() <= {subject} and home.profile == subject and not home.identifiers
 
 
 # ------------------------------------------------------------------------------------------------------------ place

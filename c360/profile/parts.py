@@ -1,8 +1,8 @@
 """What homes and owners tell each other through `parts`, and what homes are told from outside.
 
-A message says what its key does not: `Put`, `Add` and `Drop` are keyed by the profile they are for, `Held`, `Assigned`
-and `Erased` by the subject. Bytes: docs/formats/parts.md. Fragments in messages are bytes, so a message shares nothing
-with the states it was made from. Knows subjects and profiles as texts, and no partitions.
+A message says what its key does not: `Put`, `Add`, `Drop` and `Forget` are keyed by the profile they are for, `Held`,
+`Forgotten`, `Assigned` and `Erased` by the subject. Bytes: docs/formats/parts.md. Fragments in messages are bytes, so a
+message shares nothing with the states it was made from. Knows subjects and profiles as texts, and no partitions.
 """
 
 from __future__ import annotations
@@ -55,14 +55,28 @@ class Assigned(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
     identifiers: Identifiers = ()
 
 
+class Forget(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
+    """Home to owner: hold it no longer, it was erased; and say when that is so."""
+
+    subject: str
+    life: int
+
+
+class Forgotten(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
+    """Owner to home: what it was to forget is in no record of mine any more."""
+
+    profile: str
+    life: int
+
+
 class Erased(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
     """Erasure to home: records of lives before `life` are void, for ever."""
 
     life: int
 
 
-Place = Put | Add | Drop
-Part = Put | Add | Drop | Held
+Place = Put | Add | Drop | Forget
+Part = Put | Add | Drop | Forget | Held | Forgotten
 encode_part = msgspec.msgpack.Encoder().encode  # of Assigned and Erased too; structs have no order to choose
 _decoder: msgspec.msgpack.Decoder[Part | Assigned | Erased] = msgspec.msgpack.Decoder(Part | Assigned | Erased)
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import orjson
 
+from c360.agents.erasure import Ordered
 from c360.agents.render import lazily_typed
 from c360.agents.shape import Shape
 from c360.app import App
@@ -22,8 +23,9 @@ from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
+from c360.governance.certificate import Certificate
 from c360.governance.names import Names
-from c360.ops import doors, keys, profiles, reset
+from c360.ops import doors, erase, keys, profiles, reset
 from c360.ops.records import records
 from c360.rights import Door
 from c360.tables.store import MemoryStores
@@ -135,6 +137,18 @@ class TestDriver:
             if (door.projection, door.purpose.name, door.sink) == (declared, purpose, None):
                 return self._leaves(door)
         raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
+
+    def erase(self, identifier: str, reason: str = "test") -> Certificate | None:
+        """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None if it is not proven yet."""
+        label = profiles.normalized(self.plan, identifier, self._names())
+        request = erase.ask(self.plan, self.cluster, Ordered(identifier=label, reason=reason, who="test"))
+        self.settle()
+        return erase.certificate_of(self.plan, self.cluster, request)
+
+    def lift(self, certificate: Certificate) -> None:
+        """End a suppression, as `c360 erase --lift` does: who comes from now on, comes anew."""
+        erase.ask(self.plan, self.cluster, Ordered(lift=certificate.request, who="test"))
+        self.settle()
 
     def _leaves(self, door: Door) -> dict[str, Any]:
         self.settle()

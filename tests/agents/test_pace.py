@@ -6,13 +6,20 @@ from c360 import App
 from c360.assembly import MANY_HOPS_SHARE, Worker
 from c360.engine.loop import LoopSettings
 from c360.engine.memory import MemoryCluster
+from c360.governance.keys import LocalMasterKeys
+from c360.governance.sealing import KEY_BYTES
+from c360.ops import topics
+from c360.ops.keys import make_secret_once
 from c360.tables.store import MemoryStores
 from examples.shop.app import app as shop
 
 
 def shares(app: App, settings: LoopSettings) -> set[float]:
     """The part of its time that each loop may spend in commits."""
-    worker = Worker(app.plan(), MemoryCluster(), MemoryStores(), "one", settings=settings)
+    plan, cluster, master = app.plan(), MemoryCluster(), LocalMasterKeys([bytes(KEY_BYTES)])
+    topics.apply(plan, cluster.admin())
+    make_secret_once(plan, cluster, master, bytes)
+    worker = Worker(plan, cluster, MemoryStores(), "one", settings=settings, master=master)
     worker.prepare()
     found = {loop.settings.commit_share for loop in worker.loops}
     for loop in worker.loops:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from c360.engine.kafka import KafkaCluster
 from c360.errors import BrokerAway
 from c360.ops.progress import at_rest
-from examples.shop.app import app
+from tests.clear_shop import app
 
 T = TypeVar("T")
 

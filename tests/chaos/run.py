@@ -32,7 +32,6 @@ from c360.ops.load import RawRecord
 from c360.ops.records import records
 from c360.ops.verify import verify
 from c360.tables.store import MemoryStores
-from examples.shop.app import app
 from tests.chaos.asker import Asker
 from tests.chaos.check import Pair, Topic, Verdict, compare_streams, compare_tables
 from tests.chaos.crew import Crew
@@ -40,8 +39,9 @@ from tests.chaos.faults import Fault, Stage, deck, faults_for
 from tests.chaos.feed import PARTITIONS, TOPICS, Feed
 from tests.chaos.ground import ground
 from tests.chaos.watch import Watch
+from tests.clear_shop import app
 
-APP = "examples.shop.app:app"
+APP = "tests.clear_shop:app"
 PROTOCOLS = ("classic", "consumer")
 WORKERS = 3
 READY_S, RECOVERY_S, REST_S = 60.0, 90.0, 120.0

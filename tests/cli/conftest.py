@@ -30,6 +30,7 @@ class Shop:
     c360: C360
     loaded: Ran
     applied: Ran
+    made: Ran
 
 
 def line(record: RawRecord) -> str:
@@ -53,15 +54,17 @@ def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
                 "C360_APP": "examples.shop.app:app",
                 "C360_BROKER": running.bootstrap,
                 "C360_STATE_DIR": str(directory / "state"),
+                "C360_KEYS": str(directory / "keys" / "shop.keys"),
             }
         )
         loaded, applied = c360("load", str(file), "--json"), c360("topics", "apply", "--json")
-        assert (loaded.code, applied.code) == (0, 0), loaded.err + applied.err
+        made = c360("keys", "init", "--json")
+        assert (loaded.code, applied.code, made.code) == (0, 0, 0), loaded.err + applied.err + made.err
         with c360.started(log, "worker") as worker:
             wait_for_rest(app.plan(), KafkaCluster(running.bootstrap), worker, log)
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(40) == 0, log.read_text()
-        yield Shop(c360, loaded, applied)
+        yield Shop(c360, loaded, applied, made)
 
 
 @pytest.fixture

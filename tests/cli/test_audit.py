@@ -13,12 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from c360 import App
-from c360.cli import apps, audit, dlq, identity, state
+from c360.cli import apps, audit, dlq, identity, keys, state
 from c360.cli.common import Context
+from c360.config import Settings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Cluster, TopicSpec
 from c360.ops import audit as auditing
 from tests.cli.test_json import hold
+from tests.governance.test_rights import clinic
 from tests.testing.people import app
 from tests.testing.world import World
 
@@ -148,6 +150,28 @@ def test_topics_that_are_made_are_told_and_none_are_not() -> None:
         assert bool(json.loads(ran.stdout)["created"]) == made
     lines, _ = auditing.tail(world.plan, cluster, 10)
     assert [line.record.entry.after["stage"] for line in lines if line.record] == ["intended", "done"]
+
+
+def test_master_keys_that_are_made_and_rotated_are_told_by_generation_and_not_by_key(tmp_path: Path) -> None:
+    cluster, file = MemoryCluster(), tmp_path / "keys"
+    here = Here(clinic(), cluster)
+    here.__dict__["settings"] = Settings(keys=str(file), broker="here")
+    cluster.admin().create([TopicSpec(t.name, 2) for t in here.plan.topics if not t.owned])
+    for words in (["init"], ["init"], ["rotate"], ["rotate", "--new-only"]):
+        ran = CliRunner().invoke(keys.keys, [*words, "--as", "kim"], obj=here)
+        assert ran.exit_code == 0, ran.output
+    lines, _ = auditing.tail(here.plan, cluster, 99)
+    told = [line.record.entry for line in lines if line.record]
+    assert [(e.what, e.after["stage"], e.after.get("secret"), e.after.get("wrapped")) for e in told] == [
+        ("topics apply", "intended", None, None), ("topics apply", "done", None, None),
+        ("keys init", "intended", None, None), ("keys init", "done", "made", None),
+        ("keys init", "intended", None, None), ("keys init", "done", "there", None),
+        ("keys rotate", "intended", None, None), ("keys rotate", "done", None, "1"),
+    ]  # fmt: skip
+    assert told[-1].after["generation"] != told[-1].before["generation"] == told[2].after["generation"]
+    secrets = [key["key"] for key in json.loads(file.read_bytes())["keys"]]
+    assert not any(secret in repr(told) for secret in secrets)
+    assert auditing.verify(here.plan, cluster).findings == []
 
 
 # ---------------------------------------------------------------------------------------------------- looking at it

@@ -49,7 +49,7 @@ BROKER = {**SHOP, "C360_BROKER": "127.0.0.1:9"}  # set, but the command ends bef
         ("verify nobody", BROKER, 2, "there is no agent 'nobody' in 'shop'"),
         ("profile 7", BROKER, 2, "'7' is not namespace:value; namespaces of 'shop' are crm, email, cookie"),
         ("profile crm:7 --projection nobody", BROKER, 2, "which projection? 'shop' has customer@1"),
-        ("why crm:7 nothing", BROKER, 2, "customer@1 has no attribute 'nothing'; it has email, city"),
+        ("why crm:7 nothing", BROKER, 2, "customer@1 has no attribute 'nothing'; it has email, name, city"),
         ("identity shwo", SHOP, 2, "there is no command 'shwo'; did you mean 'show'?"),
         ("identity show crm:7 --rules risk", BROKER, 2, "there is no rule set 'risk' in 'shop'; it has default@1"),
         ("identity stats", {**BROKER, "C360_APP": "examples.hello:app"}, 2, "'hello' has no identity"),

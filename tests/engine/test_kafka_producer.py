@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
 
 from c360.engine.kafka import KafkaCluster, KafkaProducer
 from c360.engine.transport import TP, TopicSpec
-from c360.errors import Evicted
+from c360.errors import BrokerAway, Evicted
 from tests.contract.test_transport import read, values, write
 
 
@@ -35,3 +36,14 @@ def test_a_transaction_that_the_broker_has_ended_for_its_length_is_no_proof_of_a
     again.commit()
     again.close()
     assert values(read(cluster, tp)) == [b"after", b"again"]
+
+
+def test_waiting_for_acknowledgements_can_be_given_up() -> None:
+    """Nobody listens there. Without a limit it takes as long as a record may wait to be sent: minutes."""
+    producer = KafkaCluster("127.0.0.1:9").producer()
+    producer.produce("t", b"k", b"v", 0)
+    begun = time.monotonic()
+    with pytest.raises(BrokerAway, match=r"not acknowledged within 0\.3 s"):
+        producer.flush(0.3)
+    assert time.monotonic() - begun < 5
+    producer.close()

@@ -19,6 +19,7 @@ from c360.engine.loop import Loop
 from c360.engine.teller import EVERY_S, Teller
 from c360.engine.transport import TP, Producer, TopicSpec
 from c360.tables.store import MemoryStores
+from c360.testing.faults import At, Crash, FaultyCluster
 from tests.engine.test_teller import APPENDED, Echo, check, records, statements
 from tests.engine.toy import OFTEN, World
 
@@ -146,3 +147,30 @@ def test_what_it_costs_while_nothing_happens(ground: Ground) -> None:
     print(
         f"{probes} probes in {took_s:.1f} s; statements are written {statistics.median(late)} ms after, at most {max(late)}"
     )
+
+
+def test_a_rebalance_while_the_gate_is_shut_moves_tasks_and_a_kill_leaves_nothing_behind(ground: Ground) -> None:
+    """What is paused then must not be fetched by the one that gets it, nor be lost for the one that keeps it."""
+    world, shut = ground.world, True
+    ground.until_told(set(world.tps))
+    ground.echo.shut = lambda: shut
+    for _ in range(3):
+        ground.feed()
+    until(lambda: ground.loop.shut)
+    second = world.loop(MemoryStores(), slot="1", settings=OFTEN, executor=ThreadPoolExecutor(1))
+    world.until(lambda: len(second.tasks) == 1 and second.shut, second, wait_s=0.02)
+    assert len(ground.loop.tasks) == 2
+    assert second.gate is not None
+    plan = At(0, Crash, frozenset({"before abort"}))  # in its transaction, behind the gate
+    second.producer, second.cluster, second.shut = None, FaultyCluster(world.cluster, plan), None
+    for task in second.tasks.values():
+        second.consumer.fetch(task.base)
+    with pytest.raises(Crash):
+        world.until(lambda: False, second, wait_s=0.02)
+    ground.feed()
+    world.loops.remove(second)
+    second.consumer.close()  # or its session would have to run out
+    shut = False
+    world.until(world.idle, wait_s=0.02)
+    world.check()
+    check(world.cluster, ground.echo, world.tps)

@@ -84,12 +84,12 @@ class Profile(Projection):
     letters: int = count(Letter)
 
 
-SECRETS = ("Ann Miller", "ann@mail.org", "1980-02-29", "Main Street", "Old Lane", "call her Annie", "bob@mail.org")
+SECRETS = ("Ann Miller", "ann@mail.org", "1980-02-29", "Main Street", "Old Lane", "call her Annie", "bob@letters.net")
 
 
 def click(n: int, **more: Any) -> dict[str, Any]:
     return {"id": f"k{n}", "cookie": "c-1", "login": "Ann@Mail.org", "page": "shoes", "ts": "2026-11-02T09:00:00Z",
-            "with_whom": [{"mail": "bob@mail.org", "nick": "b"}, {"mail": None}], **more}  # fmt: skip
+            "with_whom": [{"mail": "bob@letters.net", "nick": "b"}, {"mail": None}], **more}  # fmt: skip
 
 
 def row(op: str, lsn: int, **after: Any) -> dict[str, Any]:

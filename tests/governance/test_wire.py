@@ -34,7 +34,7 @@ from tests.governance.erasure_runs import world_of
 from tests.test_schemas import AHEAD, holds, schema
 
 CERTIFICATE = Certificate(
-    request="r", revision=1, identifier="email:0a", asked_at=1, proven_at=2,
+    request="r", identifier="email:0a", asked_at=1, proven_at=2,
     subjects=(ErasedSubject("crm:7", 1, ("k1",)),), identifiers=("email:0a",), beside=(), govern=("orders-0",),
     agents=(Receipts("customer@1", {"b": 1, "a": 2}, {"a/0": 9}),),
     topics=(GoneBy("raw", "user", None), GoneBy("a", "compact", 3)),
@@ -82,7 +82,7 @@ def test_certificates_of_runs_hold_to_their_schema_and_come_back() -> None:
 
 def test_a_certificate_has_one_form() -> None:
     assert encode_certificate(CERTIFICATE) == (
-        b'{"request":"r","revision":1,"identifier":"email:0a","asked_at":1,"proven_at":2,'
+        b'{"request":"r","identifier":"email:0a","asked_at":1,"proven_at":2,'
         b'"subjects":[{"subject":"crm:7","life":1,"keys":["k1"]}],"identifiers":["email:0a"],"beside":[],'
         b'"govern":["orders-0"],"agents":[{"agent":"customer@1","tombstones":{"a":2,"b":1},"reached":{"a/0":9}}],'
         b'"topics":[{"topic":"raw","policy":"user","gone_by":null},{"topic":"a","policy":"compact","gone_by":3}]}'

@@ -74,9 +74,12 @@ class Task:
         self.told = self.view
         self.world.say("govern", Passed(self.name, 0, self.view))
 
+    def look(self, identifier: str) -> Suppressed | None:
+        return self.table.get(veil(identifier))
+
     def govern(self) -> None:
         raw, world = self.raw.popleft(), self.world
-        life = life_if_kept(raw.subject, raw.identifiers, self.table.get)
+        life = life_if_kept(raw.subject, raw.identifiers, self.look)
         if life is None:
             world.dropped += 1
             return
@@ -85,7 +88,7 @@ class Task:
             world.keys.setdefault(raw.subject, {})[f"k{next(world.numbers)}"] = life
         world.governed.append(Governed(next(world.numbers), raw.subject, life))
         for identifier in raw.identifiers:
-            said = self.table.get(identifier)
+            said = self.look(identifier)
             fact = Fact(raw.subject, identifier, (life, said.life if said else 0), "govern")
             for view in world.views.values():
                 view.links.append(fact)
@@ -167,8 +170,12 @@ class Agent:
         self.records = kept
 
 
+def veil(node: str) -> str:
+    return node if node.startswith("~") else f"~{node}"
+
+
 def is_subject(node: str) -> bool:
-    return node.startswith("s")
+    return node.removeprefix("~").startswith("s")
 
 
 def others_of(nodes: set[str]) -> tuple[str, ...]:
@@ -212,7 +219,8 @@ class World:
         self.destroyed: dict[tuple[str, str], set[str]] = {}  # request and subject → keys
         self.removed: dict[tuple[str, str, str], int] = {}  # request, identifier and agent → tombstones
         self.certificates: dict[str, list[Certificate]] = {}
-        self.lifted: dict[str, dict[str, int]] = {}  # request → view → how much of its history the process knew then
+        self.proven: dict[str, dict[str, int]] = {}  # request → view → how much of its history the process knew then
+        self.nodes: dict[str, dict[str, Any]] = {}  # request → of its profile, as it was before the proof
         self.halves: dict[tuple[str, str, str], tuple[int, ...]] = {}  # of receipts of identity, by view
         self.dropped = self.lost = 0
         self.inbox: dict[str, list[Event]] = {}
@@ -278,7 +286,7 @@ class World:
 
     def shred(self) -> None:
         shred = self.shreds.popleft()
-        assert any(n == shred.subject and shred.request in said.holds for n, said in self.log), (
+        assert any(n == veil(shred.subject) and shred.request in said.holds for n, said in self.log), (
             "shredded before it is out"
         )
         keys = self.keys.get(shred.subject, {})
@@ -296,6 +304,7 @@ class World:
             code.decode_known(known),
             {name: code.decode_erasure(row) for name, row in erasures.items()},
             {name: decode_suppressed(row) for name, row in suppressed.items()},
+            veil,
         )
         return made
 
@@ -315,6 +324,7 @@ class World:
                     events.append(self.dice.choice(read))
         self.now += 1
         books = self.books()
+        before = {name: (e.identifier, dict(e.nodes)) for name, e in books.erasures.items() if not e.proven}
         commands = self.code.step(books, events, self.now)
         if self.dice.random() < self.crashes:
             self.lost += 1
@@ -327,11 +337,13 @@ class World:
             {name: encode_suppressed(said) for name, said in books.suppressed.items()},
         )
         for request, erasure in books.erasures.items():
-            if erasure.lifted and request not in self.lifted:
-                self.lifted[request] = {
+            if erasure.proven and request not in self.proven:
+                self.proven[request] = {
                     view.name: view.stamps[at[view.name] - 1] if at.get(view.name) else 0
                     for view in self.views.values()
                 }
+        self.nodes |= {name: e.nodes for name, e in books.erasures.items() if not e.proven}
+        self.nodes |= {name: nodes for name, (_, nodes) in before.items() if books.erasures[name].proven}
         for command in commands:
             self.obey(command, books)
 
@@ -358,7 +370,7 @@ class World:
 
     # ---------------------------------------------------------------------------------------------- checked on the way
     def first(self, request: str, node: str) -> int:
-        return next(i for i, (name, said) in enumerate(self.log) if name == node and request in said.holds)
+        return next(i for i, (name, said) in enumerate(self.log) if name == veil(node) and request in said.holds)
 
     def check_rest(self, erase: Erase, books: Books) -> None:
         """Nothing is removed while govern may still bring something, or something is on its way to identity."""
@@ -373,9 +385,13 @@ class World:
 
     def check_proof(self, certificate: Certificate, books: Books) -> None:
         """What the certificate says is so, and was done by those who say it."""
-        erasure = books.erasures[certificate.request]
-        assert [s.subject for s in certificate.subjects] == sorted(filter(is_subject, erasure.nodes))
-        assert certificate.identifiers == others_of(set(erasure.nodes))
+        nodes, kept = self.nodes[certificate.request], books.erasures[certificate.request]
+        assert kept.nodes.keys() == {veil(name) for name in nodes}, (
+            "what is kept says who it was, or not who is suppressed"
+        )
+        assert kept.identifier == certificate.identifier == veil(kept.identifier)
+        assert [s.subject for s in certificate.subjects] == sorted(filter(is_subject, map(veil, nodes)))
+        assert certificate.identifiers == others_of(set(map(veil, nodes)))
         done: dict[str, int] = {}
         for (request, name, agent), count_ in self.removed.items():
             if request == certificate.request and self.read_receipt(request, name, agent):
@@ -383,7 +399,7 @@ class World:
         assert {r.agent: r.tombstones[r.agent] for r in certificate.agents} == done, "tombstones that were not written"
         assert {r.agent for r in certificate.agents} >= set(books.known.agents), "proven without a receipt"
         for subject in certificate.subjects:
-            name = subject.subject
+            name = subject.subject.removeprefix("~")
             assert set(subject.keys) == self.destroyed[certificate.request, name], "keys that were not destroyed"
             assert not [k for k, life in self.keys.get(name, {}).items() if life < subject.life], (
                 "proven with keys left"
@@ -393,7 +409,7 @@ class World:
                     "proven, not removed"
                 )
         for view in self.views.values():
-            for name, node in erasure.nodes.items():
+            for name, node in nodes.items():
                 assert not [f for f in view.facts if f.by == "govern" and outlived(f, name, node.life)], (
                     "links are left"
                 )

@@ -82,6 +82,8 @@ class Rules:
             days="days",
             assignments="assignments",
             parts="parts",
+            erase=None,
+            receipts="receipts",
             partitions=partitions,
             folding=self.folding,
             sources={s: SourceFold(lambda record: record, {Record: _on_item(f)}) for s, f in self.folder.folds.items()},

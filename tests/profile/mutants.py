@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from c360.agents.moves import Moves
 from c360.agents.projection import ProjectionTask
+from c360.agents.render import Renderer
 from c360.profile import home
 from c360.profile.listing import Listings
 from c360.profile.rows import Rows
@@ -59,6 +60,11 @@ MUTANTS = [
     Mutant("its own fragment is missing", Owner, "own", "self.folding.absorb(profile.merged, fragment)", "pass"),
     Mutant("its own fragment stays", Owner, "own", "self._subtract(profile, fragment)", "pass", 46),
     Mutant("its own subject is not listed", Owner, "own", "self._list(", "(lambda *_: None)("),
+    Mutant("all are members for all", Owner, "member", "if mask & view == view:", "if True:"),
+    Mutant("who has nothing live is a member", Owner, "member", "(live > 0)", "True"),
+    Mutant("purposes see the whole", Renderer, "_views", "if len(masks) == len(fragment):", "if True:"),
+    Mutant("nothing may be used, and is shown", Renderer, "_views", "if not listing.total:", "if False:"),
+    Mutant("all lists are that of all", Renderer, "_views", "else listings[i]", "else listings[0]"),
     Mutant("stale cells stay", Owner, "_subtract", "profile.stale |= stale", "pass", 23),
     Mutant("all is made anew but for its own", Owner, "settle", "if profile.own is not None:", "if False:"),
     Mutant("lists stay", Owner, "settle", "if profile.unlisted:", "if False:"),

@@ -18,7 +18,7 @@ from c360.ops.traffic import traffic
 from c360.ops.verify import verify
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
-from examples.shop.app import app
+from tests.clear_shop import app
 from tests.stories.tools import profiles, stop, wait_for_rest, worker
 
 EVENTS, SEED = 6_000, 7

@@ -10,7 +10,7 @@ from pathlib import Path
 from c360.engine.kafka import KafkaCluster
 from c360.ops.load import load
 from c360.ops.traffic import traffic
-from examples.shop.app import app
+from tests.clear_shop import app
 from tests.stories.tools import alive, assert_verified, free_port, get, stop, wait_for_rest, wait_until, working
 
 
@@ -28,7 +28,7 @@ def test_processes_share_the_work_and_a_killed_one_comes_back(broker: str, tmp_p
     plan, cluster, log = app.plan(), KafkaCluster(broker), tmp_path / "log"
     admin, port = cluster.admin(), free_port()
     records = list(traffic(3_000, seed=3, end_ms=int(time.time() * 1000)))
-    with working(broker, tmp_path / "state", log, "examples.shop.app:app", "--processes", "2") as process:
+    with working(broker, tmp_path / "state", log, "tests.clear_shop:app", "--processes", "2") as process:
         load(records[:1_000], cluster, partitions=4)
         group = plan.agent("customer@1").group
         wait_until(lambda: admin.group_members(group) == 2, process, log)
@@ -47,7 +47,7 @@ def test_processes_share_the_work_and_a_killed_one_comes_back(broker: str, tmp_p
     assert_verified(plan, cluster)
 
     with working(
-        broker, tmp_path / "state", log, "examples.shop.app:app", "--processes", "2", "--web-port", str(port)
+        broker, tmp_path / "state", log, "tests.clear_shop:app", "--processes", "2", "--web-port", str(port)
     ) as process:
         wait_until(lambda: get(port, "/ready")[0] == get(port + 1, "/ready")[0] == 200, process, log)
         mine = children(process.pid).values()

@@ -37,7 +37,7 @@ def _environ(broker: str, **settings: str) -> dict[str, str]:
 
 
 def worker(
-    broker: str, state: Path, log: Path, app: str = "examples.shop.app:app", *arguments: str, **settings: str
+    broker: str, state: Path, log: Path, app: str = "tests.clear_shop:app", *arguments: str, **settings: str
 ) -> subprocess.Popen[bytes]:
     environ = _environ(broker, C360_STATE_DIR=str(state), **settings)
     with log.open("ab") as out:

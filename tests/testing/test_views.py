@@ -15,6 +15,8 @@ import pytest
 
 from c360 import App, Personal, Projection, Record, count
 from c360.agents import folding, projection, render
+from c360.agents.moves import Moves
+from c360.agents.projection import ProjectionTask
 from c360.agents.render import Renderer
 from c360.agents.shape import Shape
 from c360.testing import TestDriver
@@ -81,6 +83,40 @@ def test_a_member_is_listed_for_those_who_may_know_of_it(t: Bench) -> None:
     t.assign(BOB, 2, BOB)
     assert "ads" not in t.shown(ANN)["views"]
     assert t.shown(BOB)["views"] == {"ads": None, "care": None, "stats": None}
+    t.verify("customer@1")
+
+
+def test_news_of_a_member_may_be_used_for_what_its_source_says(t: Bench) -> None:
+    """It lies on another partition, to which they are sent."""
+    click(t, ANN)
+    t.assign(ANN, 1, BOB)
+    assert "ads" not in t.shown(BOB)["views"]
+    t.govern("Log", ANN, page="/secret", name=None)
+    assert t.shown(BOB)["views"]["ads"]["attributes"]["pages"] == ["/"]
+    click(t, ANN, "/a")
+    assert t.shown(BOB)["views"]["ads"]["attributes"]["pages"] == ["/", "/a"]
+    t.verify("customer@1")
+
+
+def test_coming_back_it_may_be_used_as_before(t: Bench) -> None:
+    click(t, ANN)
+    t.assign(ANN, 1, BOB)
+    t.settle()
+    click(t, ANN, "/a")
+    t.assign(ANN, 2, ANN)
+    record = t.shown(ANN)
+    assert (record["attributes"]["pages"], record["views"]) == (["/", "/a"], {"care": None})
+    t.verify("customer@1")
+
+
+def test_records_of_an_erased_life_may_be_used_for_nothing(t: Bench) -> None:
+    click(t, ANN, "/a", "Ann")
+    t.govern("Log", ANN, page="/b", name=None)
+    click(t, ANN, "/", life=1)
+    click(t, ANN, "/about", life=0)
+    record = t.shown(ANN)
+    assert (record["attributes"]["pages"], record["attributes"]["name"]) == (["/"], None)
+    assert record["views"] == {"care": None}
     t.verify("customer@1")
 
 
@@ -183,6 +219,7 @@ def test_how_a_number_is_written_makes_a_difference(b: Bench) -> None:
 
 LESS = test_where_a_purpose_sees_less_the_record_says_what_it_sees
 MEMBERS = test_a_member_is_listed_for_those_who_may_know_of_it
+NEWS, BACK = test_news_of_a_member_may_be_used_for_what_its_source_says, test_coming_back_it_may_be_used_as_before
 DERIVED = test_what_is_derived_from_a_sealed_value_is_left_to_the_doors
 SEALED = test_a_sealed_value_is_kept_and_compared_as_it_is
 SAME, WHO = test_what_is_the_same_is_not_repeated, test_who_is_a_member_makes_a_difference
@@ -190,12 +227,36 @@ TIME, SPELT = test_the_newest_time_makes_a_difference, test_how_a_number_is_writ
 MUTANTS = [
     (Mutant("all records may be used for all", folding, "mask_of", "if purpose in source.purposes", ""), LESS),
     (Mutant("a bit is another purpose's", folding, "mask_of", "1 << i", "1 << (i + 1) % 3"), LESS),
+    (
+        Mutant(
+            "news may be used for nothing",
+            Moves,
+            "fold",
+            "fold(news.delta, record, record.at, record.sign, mask)",
+            "fold(news.delta, record, record.at, record.sign, 0)",
+        ),
+        NEWS,
+    ),
+    (
+        Mutant(
+            "what is folded may not be used",
+            Moves,
+            "fold",
+            "fold(state.fragment, record, record.at, record.sign, mask)",
+            "fold(state.fragment, record, record.at, record.sign, 0)",
+        ),
+        BACK,
+    ),
+    (
+        Mutant("what nobody else has may not be used", ProjectionTask, "_fold", "view.sign, mask)", "view.sign, 0)"),
+        LESS,
+    ),
     (Mutant("purposes see the whole", Renderer, "_views", "if len(masks) == len(fragment):", "if True:"), LESS),
     (Mutant("nothing is something", Renderer, "_views", "if not listing.total:", "if False:"), LESS),
     (Mutant("all members are listed for all", Renderer, "_views", "else listings[i]", "else listings[0]"), MEMBERS),
     (Mutant("members do not differ", Renderer, "_views", "(listings is None or listing == listings[0])", "True"), WHO),
     (Mutant("times do not differ", Renderer, "_views", "cells[AS_OF] == whole[AS_OF]", "True"), TIME),
-    (Mutant("what is equal is the same", Renderer, "_views", "same_values(seen, values)", "seen == values"), SPELT),
+    (Mutant("what is equal is the same", Renderer, "_views", " and same_values(seen, values)", ""), SPELT),
     (Mutant("what is the same is repeated", Renderer, "_views", "if not (alike and", "if True or (alike and"), SAME),
     (Mutant("all attributes are shown", render, "sights_of", "if a.name in seen", ""), LESS),
     (Mutant("who looks is not noticed", render, "derived_values", "if _TOUCHED in values:", "if False:"), DERIVED),

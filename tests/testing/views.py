@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from random import Random
@@ -26,17 +27,13 @@ from c360 import (
     top,
     total,
 )
-from c360.agents.projection import ProjectionAgent
 from c360.assembly import Stepping
 from c360.declare import Source
-from c360.engine.loop import InlineExecutor, Loop, LoopSettings
-from c360.ops import topics
 from c360.plan import Plan
 from c360.testing import TestDriver
 from tests.testing.moves import on
 from tests.testing.world import NOW, NOW_MS
 
-LATE = LoopSettings(commit_s=3600.0, commit_share=0.0)
 DAY_MS = 86_400_000
 
 
@@ -163,25 +160,22 @@ class Bench(TestDriver):
         self.offsets = 0
 
     def _process(self) -> Stepping:
-        topics.apply(self.plan, self.cluster.admin())
-        (projection,) = self.plan.projections
-        slot = f"driver-{self.slots}"
-        loop = Loop(
-            ProjectionAgent(self.plan, projection),
-            self.cluster,
-            self.stores,
-            slot=slot,
-            clock=self._now,
-            settings=LATE,
-            executor=InlineExecutor(),
-        )
-        return Stepping([loop], [], [])
+        process, (projection,) = super()._process(), self.plan.projections
+        return replace(process, loops=[loop for loop in process.loops if loop.agent.name == projection.agent])
 
-    def govern(self, type: str, subject: str, *, at: int = NOW_MS, sign: int = 1, **record: Any) -> None:
+    def govern(self, type: str, subject: str, *, at: int = NOW_MS, sign: int = 1, life: int = 0, **record: Any) -> None:
         """A governed record."""
         self.offsets += 1
         source, record = source_of(self.plan, type), {"customer": subject.removeprefix("crm:")} | record
-        said = {"type": type, "at": at, "cause": NOW_MS, "origin": [0, self.offsets], "sign": sign, "record": record}
+        said = {
+            "type": type,
+            "at": at,
+            "cause": NOW_MS,
+            "origin": [0, self.offsets],
+            "sign": sign,
+            "life": life,
+            "record": record,
+        }
         self.producer.produce(self.plan.governed(source), subject.encode(), json.dumps(said).encode())
         self.producer.flush()
 

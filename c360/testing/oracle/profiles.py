@@ -73,6 +73,11 @@ class Said:
         sign: int = self.json.get("sign", 1)
         return sign
 
+    @property
+    def life(self) -> int:
+        life: int = self.json.get("life", 0)
+        return life
+
     def content(self) -> str:
         """All that a retract repeats."""
         same = {k: v for k, v in self.json.items() if k not in ("sign", "cause", "origin")}
@@ -232,9 +237,14 @@ class Subject:
     live: Counter[str]
     records: dict[str, tuple[Said, list[tuple[int, Found]]]]  # by content; attribute's index and what it found
 
-    def seen(self, purpose: str | None) -> Subject | None:
-        """The part of it that a purpose may see; None: nothing ever was. Purpose None: all."""
-        seen = {c: r for c, r in self.records.items() if purpose is None or purpose in r[0].source.purposes}
+    def seen(self, purpose: str | None, life: int) -> Subject | None:
+        """The part of it that a purpose may see, of this life or a later one; None: nothing ever was. Purpose None: all."""
+        life = max(life, *(said.life for said, _ in self.records.values()))
+        seen = {
+            content: (said, found)
+            for content, (said, found) in self.records.items()
+            if said.life == life and (purpose is None or purpose in said.source.purposes)
+        }
         return Subject(Counter({content: self.live[content] for content in seen}), seen) if seen else None
 
     @property
@@ -256,6 +266,9 @@ class Profiles:
         self.projection = projection
         self.sources = {plan.governed(source): source for source in plan.sources_of(projection)}
         self.subjects: dict[str, Subject] = {}
+        self.lives: dict[str, int] = {}
+        """How often a subject was erased, where an erasure said so. Records of an earlier life are void, as they are where one
+        of a later life has come."""
         self.listed = LISTED_TO_ASK if any(plan.purposes.by_name[p].asks for p in projection.purposes) else LISTED
         inputs = [declaration.inputs for declaration in projection.declarations]
         self.attributes = [
@@ -311,7 +324,9 @@ class Profiles:
         return found if used else None
 
     def records(
-        self, today: Callable[[bytes], int], assigned: Mapping[str, Member] | None = None
+        self,
+        today: Callable[[bytes], int],
+        assigned: Mapping[str, Member] | None = None,
     ) -> dict[bytes, bytes]:
         """The profile record of every profile that has one. `today`: of a profile's id, days since 1970. `assigned`: by
         subject; who is not in it is a profile of their own."""
@@ -347,7 +362,9 @@ class Profiles:
         self, members: Mapping[str, Subject], known: Mapping[str, Member], today: int, purpose: str | None
     ) -> dict[str, Any] | None:
         """What a purpose sees of a profile, None: all; None where nobody in it has anything live for it."""
-        seen = {name: part for name, subject in members.items() if (part := subject.seen(purpose)) is not None}
+        seen = {
+            name: part for name, subject in members.items() if (part := subject.seen(purpose, self.lives.get(name, 0)))
+        }
         live = sorted(name for name, subject in seen.items() if subject.live.total() > 0)
         if not live:
             return None
