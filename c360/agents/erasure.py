@@ -9,7 +9,7 @@ records, all in one transaction; books are rows of tables. In `finish`, in numbe
    has written before it passed the suppression. What comes of it is the next step's
 
 Whether identity rests is found by a probe that goes through the loop of each of its tasks (`agents.identity`): it begins when
-a task has read its facts up to where they ended when it was asked.
+a task has read its facts up to a mark that is written with the question, behind all that govern had said when it passed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from secrets import token_hex
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from c360.agents.suppression import Ends, Suppression
+from c360.agents.suppression import Suppression
 from c360.agents.wire import misfit_in
 from c360.codecs.json import Choice, JsonDecoder
 from c360.engine.agent import Outbox, Processor, Task
@@ -66,7 +67,7 @@ from c360.governance.messages import (
 from c360.governance.names import Names
 from c360.governance.suppressed import Suppressed, decode_suppressed, encode_suppressed
 from c360.identity.messages import Mark as Marking
-from c360.identity.messages import Probe, encode_message, encode_probe
+from c360.identity.messages import Probe, encode_message, encode_probe, probe_mark
 from c360.plan import CONFIGS, Identity, Plan
 from c360.rights import Asked
 from c360.tables.table import Table
@@ -313,10 +314,11 @@ class ErasureTask:
                 erasure = self.erasures.get(request.encode())
                 if erasure is not None and not erasure.unmarked:  # it may have been reset since it was marked
                     self._obey(Mark(view, erasure.identifier, request), out)
-                ends = self.agent.records([TP(plan.links, p) for p in range(n)])
+                name = f"{request}#{probe}.{token_hex(4)}"  # asked again, it is another: answers do not mix
+                asked = Probe(name, request, view, probe)
                 loop = plan.loop(self.agent.views[view])
                 for partition in range(n):
-                    asked = Probe(request, view, probe, ends[TP(plan.links, partition)])
+                    out.send(plan.links, probe_mark(asked), None, partition)
                     out.send(loop, b"", encode_probe(asked), partition)
             case Shred(_, subject, _, _):
                 place = TP(plan.keys, partition_of(subject.encode(), n))
@@ -411,13 +413,12 @@ def _statement(tp: TP, at_ms: int, ends: Sequence[tuple[TP, int]]) -> tuple[byte
 
 
 class ErasureAgent:
-    """The agent. `admin`: to see which topics there are, and what they promise; `records`: where partitions end, without the
-    marks of transactions that come last."""
+    """The agent. `admin`: to see which topics there are, and what they promise."""
 
     loops: Sequence[str] = ()
 
-    def __init__(self, plan: Plan, admin: Admin, suppression: Suppression, names: Names, records: Ends) -> None:
-        self.plan, self.admin, self.suppression, self.records = plan, admin, suppression, records
+    def __init__(self, plan: Plan, admin: Admin, suppression: Suppression, names: Names) -> None:
+        self.plan, self.admin, self.suppression = plan, admin, suppression
         self.ends = suppression.ends
         planned = plan.agent("erasure")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint

@@ -39,6 +39,7 @@ from c360.errors import Misfit
 from c360.governance.messages import Beside, Erase, Found, Receipt, Settled, decode_erase, encode_found, encode_receipt
 from c360.identity.facts import Fact, decode_fact, decode_slot, slot_key
 from c360.identity.messages import (
+    PROBE,
     Assigned,
     Event,
     Forget,
@@ -125,6 +126,7 @@ class Probing(msgspec.Struct):
     """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster."""
 
     asked: Probe | None = None
+    marked: bool = False  # its mark among the facts was read
     settling: Settling = msgspec.field(default_factory=Settling)
 
 
@@ -322,6 +324,10 @@ class IdentityTask:
             subject, kind, other, source = decode_slot(key)
         except ValueError:
             return
+        if subject.startswith(PROBE):
+            if other == self.agent and not self.catch_up:  # before that, those of long ago
+                self.probes.setdefault(subject.removeprefix(PROBE), Probing()).marked = True
+            return
         self.inbox.setdefault(subject, []).append(Unsay(kind, other, source))
 
     def _is_void(self, message: Message) -> bool:
@@ -355,13 +361,13 @@ class IdentityTask:
                 out.send(self.links, slot_key(subject, kind, other, source), None, self.partition)
                 self.unsaid[subject] += 1
 
-    def _probe(self, positions: Mapping[TP, int], out: Outbox) -> None:
+    def _probe(self, out: Outbox) -> None:
         """Take part in the rounds of probes, and answer those that are over: one task for all."""
         if self.catch_up or self.settling is not None:
             return
         for name, probing in sorted(self.probes.items()):
             asked, settling = probing.asked, probing.settling
-            if asked is None or positions[TP(self.links, self.partition)] < asked.upto:
+            if asked is None or not probing.marked:
                 continue
             if settling.over(self.partitions):
                 del self.probes[name]
@@ -404,7 +410,7 @@ class IdentityTask:
         if self.settling is not None and not self.catch_up:
             self._come_to_rest(self.settling, out)
         if self.probes:
-            self._probe(positions, out)
+            self._probe(out)
         if self.erased or self.unsaid:
             self._say_erased(out)
         nodes, counters = self.nodes.live, self.counters
