@@ -94,7 +94,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     chosen += [IdentityAgent(plan, i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
-        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, common.governance))
+        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
     if known is not None and common.vault is not None and (not only or "erasure" in only):
         chosen.append(ErasureAgent(plan, admin, known, common.vault.names))
     chosen += [

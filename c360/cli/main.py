@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, demo, dlq, erase, identity, keys, run, simulate, state
+from c360.cli import apps, audit, consent, demo, dlq, erase, identity, keys, run, simulate, state
 from c360.cli.common import Context, Group
 
 
@@ -34,6 +34,7 @@ for command in (
     erase.erase,
     dlq.dlq,
     audit.audit,
+    consent.consent,
     keys.keys,
     identity.identity,
     simulate.simulate,
