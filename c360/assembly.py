@@ -80,8 +80,10 @@ def governance_of(
         asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
         return None
-    silent = (plan.keys,)
-    return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s, silent=silent)
+    table = GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
+    # Decisions are deleted for those only who are erased, and doors are told so by the suppression.
+    table.silent, table.traceless = (plan.keys,), (plan.consent,)
+    return table
 
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:

@@ -14,7 +14,7 @@ from c360.ops.audit import verify as verified
 from c360.plan import CONFIGS
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
-from tests.governance.forget_shop import NOW, click, left, person, shop
+from tests.governance.forget_shop import NOW, click, left, open_shop, person, shop
 from tests.governance.test_rights import clinic
 
 
@@ -231,3 +231,22 @@ def test_what_is_asked_by_a_topic_is_told_when_it_is_taken_up() -> None:
         assert [entry.after["stage"] for entry in told] == ["intended", "done"]
         assert len({entry.after["request"] for entry in told}) == 1
         assert "patient:7" not in repr(told)
+
+
+def test_what_has_left_is_taken_back_and_decisions_are_forgotten() -> None:
+    with TestDriver(open_shop(), now=NOW) as driver:
+        for number, who in enumerate(["7", "8", "7"]):
+            order = {"id": f"o{number}", "customer": who, "email": f"p{who}@mail.se", "note": f"note of {who}"}
+            driver.send("orders", who, order)
+            driver.send("choices", who, {"customer": who, "purpose": "marketing", "granted": True, "at": "2026-03-01T00:00:00Z"})
+        assert driver.sink("mailer")["crm:7"] == {"orders": 2, "note": "note of 7"}
+        assert driver.view("marketing").keys() == {"crm:7", "crm:8"}
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        assert {"consent", "customer@1:marketing", "sink:mailer"} <= {receipts.agent for receipts in certificate.agents}
+        assert driver.sink("mailer").keys() == driver.view("marketing").keys() == {"crm:8"}
+        assert kept(driver, ["crm:7", "note of 7"]) == {}
+        driver.lift(certificate)
+        driver.send("orders", "7", {"id": "o9", "customer": "7", "note": "back"})
+        assert driver.profile("crm:7").orders == 1
+        assert driver.sink("mailer").keys() == {"crm:8"}, "nobody has decided anything in this life"
