@@ -70,7 +70,7 @@ from c360.governance.names import Names
 from c360.governance.suppressed import Suppressed, decode_suppressed, encode_suppressed
 from c360.identity.messages import Mark as Marking
 from c360.identity.messages import Probe, encode_message, encode_probe, probe_mark
-from c360.plan import CONFIGS, Identity, Plan
+from c360.plan import Identity, Plan, PlannedTopic
 from c360.rights import Asked
 from c360.tables.table import Table
 
@@ -339,7 +339,9 @@ class ErasureTask:
                 erasure = self.erasures.get(request.encode())
                 if erasure is not None and not erasure.unmarked:  # it may have been reset since it was marked
                     self._obey(Mark(view, erasure.identifier, request), out)
-                name = f"{request}#{probe}.{self.agent.random(4).hex()}"  # asked again, it is another: answers do not mix
+                name = (
+                    f"{request}#{probe}.{self.agent.random(4).hex()}"  # asked again, it is another: answers do not mix
+                )
                 asked = Probe(name, request, view, probe)
                 loop = plan.loop(self.agent.views[view])
                 for partition in range(n):
@@ -416,12 +418,11 @@ def answering(plan: Plan, topics: Mapping[str, int]) -> list[str]:
     return [*found, "consent"] if plan.asks else found
 
 
-def promise(role: str, config: Mapping[str, str]) -> Promise:
+def promise(topic: PlannedTopic, config: Mapping[str, str]) -> Promise:
     """Of a topic's settings as the broker has them; of what it does not say, as we ask for them."""
-    if role == "raw":
+    if not topic.owned:
         return Promise("user", _ms(config.get("retention.ms", "-1")))
-    asked: Mapping[str, str] = CONFIGS[role]  # type: ignore[index]  # roles of the plan
-    said = {**asked, **config}
+    said = {**topic.config, **config}
     if said.get("cleanup.policy") == "compact":
         return Promise("compact", _ms(said.get("max.compaction.lag.ms", "-1")))
     return Promise("delete", _ms(said.get("retention.ms", "-1")))
@@ -474,13 +475,13 @@ class ErasureAgent:
     def deployed(self) -> Deployed:
         """Who there is, as it is now."""
         topics = self.admin.topics()
-        roles = {topic.name: topic.role for topic in self.plan.topics if topic.name in topics}
-        configs = self.admin.topic_configs(sorted(roles))
+        planned = {topic.name: topic for topic in self.plan.topics if topic.name in topics}
+        configs = self.admin.topic_configs(sorted(planned))
         return Deployed(
             tuple(govern_tasks(self.plan, topics)),
             tuple(self.views),
             tuple(answering(self.plan, topics)),
-            {name: promise(role, configs.get(name, {})) for name, role in roles.items()},
+            {name: promise(topic, configs.get(name, {})) for name, topic in planned.items()},
         )
 
     def telling(self) -> Telling:

@@ -357,7 +357,9 @@ class GlobalTable:
                 entries.append((prefix + key, value))
                 if offset >= floor and topic not in self.silent:
                     entries.append((self._change(topic, partition, offset), key))
-        gone = {k for k, v in zip(batch.keys, batch.values, strict=True) if v is None} if topic in self.traceless else ()
+        gone = (
+            {k for k, v in zip(batch.keys, batch.values, strict=True) if v is None} if topic in self.traceless else ()
+        )
         with self._moved:
             assert self._store is not None
             if gone:
