@@ -444,7 +444,7 @@ class IdentityTask:
         rows = {key: key.encode() for key in turn}
         nodes = self.nodes.load(rows.values())
         self._fetch(turn, [node for row in rows.values() if (node := nodes[row]) is not None])
-        gone = [key for key, row in rows.items() if nodes[row] is None and all(map(let_go, turn[key]))]
+        gone = [key for key, row in rows.items() if _is_gone(nodes[row]) and all(map(let_go, turn[key]))]
         for key in gone:  # whoever is not there has nothing to let go of
             del turn[key], rows[key]
         self.nodes.touch(rows.values())  # before the first of them changes: what is raised on the way undoes all
@@ -632,6 +632,11 @@ class IdentityTask:
         change, was = ("detail", sent.was) if same else ("moved", sent.profile)
         self._assign(node, change, was, "reset", out, told=not same)
         self.sent.delete(row)
+
+
+def _is_gone(node: Node | None) -> bool:
+    """Whether it is not there, or will not be after the commit."""
+    return node is None or (node.home == node.key and is_blank(node))
 
 
 def _message(key: bytes | None, value: bytes) -> tuple[str, Message]:
