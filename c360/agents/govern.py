@@ -361,7 +361,10 @@ class GovernTask:
         What it makes from now on is made with at least what is known here: that is what passing means.
         """
         held = suppression.held
-        self.handled = suppression.reached()
+        now = [held.get(tp, -1) for tp in suppression.partitions]
+        if now == self.handled:
+            return
+        self.handled = now
         news = suppression.news(self.seen)
         self.seen = news.seen
         said = {veiled: found for veiled in news.veiled if (found := suppression.of(veiled)) is not None}
