@@ -139,7 +139,7 @@ class TestDriver:
         raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
 
     def erase(self, identifier: str, reason: str = "test") -> Certificate | None:
-        """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None if it is not proven yet."""
+        """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None while there is none."""
         label = profiles.normalized(self.plan, identifier, self._names())
         request = erase.ask(self.plan, self.cluster, Ordered(identifier=label, reason=reason, who="test"))
         self.settle()
