@@ -51,7 +51,7 @@ MUTANTS: list[tuple[Mutant, Callable[..., object]]] = [
     (Mutant("of who shares an identifier the first are enough", Task, "_due_by_news",
             "if len(members) == PROFILES_PER_COMMIT:", "if False:"),
      stories.test_those_who_share_an_identifier_are_taken_back_a_portion_at_a_time),
-    (Mutant("a receipt does not wait for the suppression", Agent, "knows", "if not self._suppressed(erase):", "if False:"),
+    (Mutant("a receipt does not wait for the suppression", Agent, "knows", "if not self._has(erase):", "if False:"),
      stories.test_a_receipt_waits_until_the_copy_has_the_suppression),
 ]  # fmt: skip
 

@@ -470,6 +470,17 @@ def test_an_erasure_removes_what_is_held_and_says_so() -> None:
                     assert not [row for row in rows if b"crm:1" in row[0] or b"cookie:a" in str(row[1]).encode()]
 
 
+def test_an_erasure_that_was_lifted_meanwhile_removes_nobody_who_began_anew() -> None:
+    with Street() as t:
+        life = t.rights.suppress("crm:1")
+        t.rights.suppress("crm:1", lift=True)
+        t.customer(1, "Ann")
+        assert t.view("service").keys() == {"crm:1"}
+        t.rights.erase("crm:1", life)
+        assert t.view("service").keys() == {"crm:1"}
+        assert written(t, t.plan.receipts)
+
+
 def test_a_receipt_waits_until_the_copy_has_the_suppression() -> None:
     with Street() as t:
         t.customer(1, "Ann")
