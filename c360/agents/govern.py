@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
-from c360.agents.sealing import RecordSeal, SealedValue, TaskKeys, opened, sealed_types
+from c360.agents.sealing import LETTERS, RecordSeal, SealedValue, TaskKeys, opened, sealed_types
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import (
     GOVERNED_BYTES,
@@ -397,6 +397,8 @@ class GovernTask:
                 self.rows.put(row_id, RowState(row.position, row.subject, row.governed, row.revision, links))
         if self.keys is not None:
             for key, held in list(self.keys.table.scan()):
+                if key.decode().startswith(LETTERS):
+                    continue  # of dead letters: nobody's
                 owner = veil(key.decode())
                 if owner in doomed and life_of(held.value) < doomed[owner].life:
                     self.keys.destroy(key.decode())

@@ -142,16 +142,21 @@ class Demo:
 
         `then`: what is to happen before it is stopped.
         """
-        self._start(raw, None)
-        deadline = time.monotonic() + SETTLE_S
-        while not self._settled():
-            self._check(deadline)
+        try:
+            self._start(raw, None)
+            deadline = time.monotonic() + SETTLE_S
+            while not self._settled():
+                self._check(deadline)
+                show(self.glance())
+                time.sleep(0.1)
+            seconds = time.monotonic() - self.begun
             show(self.glance())
-            time.sleep(0.1)
-        seconds = time.monotonic() - self.begun
-        show(self.glance())
-        then()
-        self.glance()
+            then()
+            self.glance()
+        except BaseException:
+            self.feeding = False
+            self.worker.stop()  # its threads would keep the process; what went wrong is on its way to be told
+            raise
         self._stop()
         return seconds
 
