@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from c360.agents.asked import AskedReader, is_personal
+from c360.agents.fencing import statement
 from c360.agents.sealing import SealedValue, TaskKeys
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import decode_consent_command, is_unread, misfit_record
@@ -31,7 +32,6 @@ from c360.engine.transport import TP, Batch
 from c360.errors import Misfit, NeedsOperator
 from c360.governance import inputs
 from c360.governance.consent import Decision, State, decode_state, encode_state, join
-from c360.governance.fence import Place, Statement, encode_statement
 from c360.governance.messages import Receipt, decode_erase, encode_receipt
 from c360.governance.names import Names, Vault
 from c360.plan import Plan
@@ -401,9 +401,3 @@ class ConsentAgent:
         """What doors are told: everything appended before then to the raw topics is in `{app}.consent`."""
         outputs = [TP(self.plan.consent, p) for p in range(self.plan.partitions)]
         return Telling(self.plan.fence, (*self.readers, self.plan.consent_commands), outputs, statement)
-
-
-def statement(of: TP, at_ms: int, ends: Sequence[tuple[TP, int]]) -> tuple[bytes, bytes]:
-    """Key and value of a statement of the fence."""
-    said = Statement(Place(*of), at_ms, tuple((Place(*tp), end) for tp, end in ends))
-    return f"{of.topic}/{of.partition}".encode(), encode_statement(said)

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from c360.agents.audit import Chain
+from c360.agents.fencing import statement
 from c360.agents.suppression import Suppression
 from c360.agents.wire import misfit_in
 from c360.codecs.json import Choice, JsonDecoder
@@ -44,7 +45,6 @@ from c360.governance.erasure import (
     encode_known,
     step,
 )
-from c360.governance.fence import Place, Statement, encode_statement
 from c360.governance.keys import life_of, read_record_key, tombstone
 from c360.governance.messages import (
     Certify,
@@ -433,11 +433,6 @@ def _ms(text: str) -> int:
     return -1 if number >= NO_BOUND else number
 
 
-def _statement(tp: TP, at_ms: int, ends: Sequence[tuple[TP, int]]) -> tuple[bytes, bytes]:
-    said = Statement(Place(*tp), at_ms, tuple((Place(*output), end) for output, end in ends))
-    return f"{tp.topic}/{tp.partition}".encode(), encode_statement(said)
-
-
 class ErasureAgent:
     """The agent. `admin`: to see which topics there are, and what they promise."""
 
@@ -491,7 +486,7 @@ class ErasureAgent:
             topic=self.plan.fence,
             inputs=frozenset(topics),
             outputs=self.suppression.partitions,
-            encode=_statement,
+            encode=statement,
         )
 
     def changelog(self, lead: TP) -> TP:

@@ -9,10 +9,11 @@ every few seconds. By so much a door may be late to notice a partition that was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from c360.engine.global_table import GlobalTable
+from c360.engine.transport import TP
 from c360.errors import Shut
 from c360.governance.fence import (
     WHYS,
@@ -21,7 +22,9 @@ from c360.governance.fence import (
     Statement,
     ask,
     decode_statement,
+    encode_statement,
     kept,
+    statement_key,
 )
 from c360.governance.purposes import Purpose
 from c360.plan import Plan
@@ -104,10 +107,10 @@ class Fence:
     ) -> Mapping[Place, tuple[Statement, ...]]:
         """Of these inputs, as far as they may still be needed: the table has the newest only, which may not be reached yet.
 
-        One that is about another output was made by the other agent, of a topic that both read: it says nothing here.
+        One that is about another output says nothing here.
         """
-        keys = [f"{place.topic}/{place.partition}".encode() for place in inputs]
         output, known = self.staters[number].output, self._said[number]
+        keys = [statement_key(place, output) for place in inputs]
         found: dict[Place, tuple[Statement, ...]] = {}
         for place, value in zip(inputs, self.governance.get_many(keys, self.topic), strict=True):
             said = {s.at: s for s in known.get(place, ())}
@@ -124,3 +127,9 @@ def shut_by(answer: Answer) -> Shut:
     """What a door raises that is told to wait."""
     of = f"{answer.input.topic}/{answer.input.partition}: " if answer.input is not None else ""
     return Shut(answer.why, f"{of}{WHYS[answer.why]}")
+
+
+def statement(of: TP, at_ms: int, ends: Sequence[tuple[TP, int]]) -> tuple[bytes, bytes]:
+    """Key and value of a statement of the fence."""
+    said = Statement(Place(*of), at_ms, tuple((Place(*tp), end) for tp, end in ends))
+    return statement_key(said.input, ends[0][0].topic), encode_statement(said)

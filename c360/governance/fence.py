@@ -40,6 +40,11 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return all(copied.get(place, 0) >= end for place, end in self.ends)
 
 
+def statement_key(input: Place, output: str) -> bytes:
+    """Key of the record: by the topic that it is about, too, as two agents may read one input."""
+    return f"{output} {input.topic}/{input.partition}".encode()
+
+
 def encode_statement(statement: Statement) -> bytes:
     return _encode((FORMAT, statement))
 

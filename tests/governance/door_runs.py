@@ -25,7 +25,7 @@ from c360.engine.memory import MemoryCluster, MemoryProducer
 from c360.engine.transport import TP, Cluster, Producer, TopicSpec
 from c360.errors import C360Error
 from c360.governance.consent import Decision, State, Status, encode_state, join
-from c360.governance.fence import Place, Statement, encode_statement
+from c360.governance.fence import Place, Statement, encode_statement, statement_key
 from c360.governance.suppressed import Hold, Suppressed, encode_suppressed
 from c360.ops import keys, topics
 from c360.plan import Plan
@@ -262,7 +262,7 @@ class DoorStage:
         for place, output in inputs_of(self.plan, counts):
             ends = reader.ends([TP(output, p) for p in range(counts[output])])
             statement = Statement(place, at, tuple(sorted((Place(*tp), end) for tp, end in ends.items())))
-            key = f"{place.topic}/{place.partition}"
+            key = statement_key(place, output).decode()
             self._write(self.plan.fence, key, encode_statement(statement), 0)
 
     def _follow(self, dice: random.Random) -> None:

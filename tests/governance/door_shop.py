@@ -10,7 +10,7 @@ from c360.assembly import Stepping
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP
 from c360.governance.consent import Decision, State, Status, encode_state, join
-from c360.governance.fence import Place, Statement, encode_statement
+from c360.governance.fence import Place, Statement, encode_statement, statement_key
 from c360.governance.messages import Erase, encode_erase
 from c360.governance.suppressed import Hold, Suppressed, encode_suppressed
 from c360.plan import Plan
@@ -132,7 +132,7 @@ class Rights:
 
     def say(self, place: Place, at: int, ends: dict[TP, int]) -> None:
         statement = Statement(place, at, tuple(sorted((Place(*tp), end) for tp, end in ends.items())))
-        key = f"{place.topic}/{place.partition}".encode()
+        key = statement_key(place, next(iter(ends)).topic)
         self.driver.producer.produce(self.plan.fence, key, encode_statement(statement), 0)
 
     def ends(self, topic: str) -> dict[TP, int]:

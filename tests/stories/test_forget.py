@@ -48,7 +48,9 @@ def test_a_customer_is_forgotten_under_traffic(broker: str, tmp_path: Path) -> N
 
     try:
         clicks(CLICKS)
-        _until(lambda: profiles.find_profile(plan, cluster, plan.projections[0], "cookie:kuki-7-", vault.names) is not None)
+        _until(
+            lambda: profiles.find_profile(plan, cluster, plan.projections[0], "cookie:kuki-7-", vault.names) is not None
+        )
         label = profiles.normalized(plan, "email:p7@mail.se", vault.names)
         begun = time.monotonic()
         request = erase.ask(plan, cluster, Ordered(identifier=label))
