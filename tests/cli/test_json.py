@@ -47,6 +47,7 @@ ELSEWHERE = {
     "c360 identity evaluate",
     "c360 consent show",  # tests/cli/test_consent.py
     "c360 consent set",
+    "c360 erase",
 }  # have tests of their own below
 
 
