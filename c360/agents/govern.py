@@ -211,12 +211,6 @@ class RecordReader:
         return values
 
 
-class _Held(msgspec.Struct):
-    """A governed record that is kept, its record as JSON."""
-
-    record: Any
-
-
 def _of_tenant(reader: RecordReader, record: Record, event_id: str) -> str:
     """What an id is known by where tenants may use the same ones."""
     assert reader.tenant is not None
@@ -291,9 +285,10 @@ class GovernTask:
         if isinstance(parts.decoder, DebeziumDecoder):
             (self.reader,) = self.readers.values()
             self.changes = parts.decoder
+            record = source.types[0].record
             self.decode_governed = governed_decoder([governed_type(t) for t in sealed_types(plan, source)])
-            self.held_record = msgspec.json.Decoder(_Held).decode
-            self.read_record = msgspec.json.Decoder(source.types[0].record).decode
+            self.decode_held = governed_decoder([governed_type(record, msgspec.Raw)])  # whatever was declared then
+            self.read_record = msgspec.json.Decoder(record).decode
             self.process_raw = self._rows
         else:
             self.decoder = parts.decoder
@@ -610,17 +605,25 @@ class GovernTask:
     def _same(self, old: bytes, new: bytes, record: Record) -> bool:
         """Whether two states of a row say the same; sealed values do if their bytes are equal."""
         mine = record if self.reader.seal is None else self.decode_governed(new).record
-        return bool(self.decode_governed(old).record == mine)
+        try:
+            return bool(self.decode_governed(old).record == mine)
+        except msgspec.ValidationError:  # other fields were sealed when it was written
+            return False
 
     def _clear(self, subject: str, governed: bytes) -> Record:
         """The record of a state that is kept, opened with the keys of this task. Raises Misfit where they are gone."""
         seal, keys = self.reader.seal, self.keys
-        if seal is None or keys is None:
-            record: Record = self.decode_governed(governed).record
-            return record
-        said = opened(self.held_record(governed).record, seal.tree, lambda value, name: keys.open(value, subject, name))
-        found: Record = self.read_record(encode(said))
-        return found
+        held = self.decode_held(governed).record
+        try:
+            if seal is not None and keys is not None:
+                held = encode(opened(decode_json(held), seal.tree, lambda value, name: keys.open(value, subject, name)))
+            record: Record = self.read_record(held)
+        except msgspec.ValidationError:
+            raise Misfit(
+                "unknown-row",
+                f"{self.reader.name}: the row before was kept as it was declared then; read the table again",
+            ) from None
+        return record
 
     def _keep(self, row_id: str, held: RowState | None, now: RowState, at: int, out: Outbox) -> None:
         """Keep a row's new state, and say what links it brought and took."""
@@ -632,7 +635,7 @@ class GovernTask:
     def _retract(self, held: RowState, cause: int, origin: tuple[int, int], out: Outbox) -> None:
         """The held record again, same in all that folds, with the sign turned."""
         assert held.governed is not None
-        governed: Governed = self.decode_governed(held.governed)
+        governed: Governed = self.decode_held(held.governed)
         governed.sign, governed.cause, governed.origin = -1, cause, origin
         out.send(self.output, held.subject.encode(), encode(governed))
         self.counters.retracted += 1

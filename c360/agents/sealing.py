@@ -24,7 +24,7 @@ from c360.engine.transport import TP
 from c360.errors import Misfit
 from c360.governance.keys import KeyRecord, Sealer, generation_of, record_key, unwrap_keys
 from c360.governance.names import Vault
-from c360.governance.sealing import DataKey, check_place, read_sealed
+from c360.governance.sealing import DataKey, check_place, is_sealed, read_sealed
 from c360.plan import Plan
 from c360.tables.table import Table
 
@@ -141,8 +141,8 @@ def opened(value: Any, tree: Any, open_value: Callable[[Any, str], bytes]) -> An
     """A JSON value with its classified parts opened. `open_value`: from a sealed one and its field to its bytes."""
     if value is None:
         return None
-    if isinstance(tree, str):
-        return _json(open_value(value, tree))
+    if isinstance(tree, str):  # in clear, if it was written before it was declared to be sealed
+        return _json(open_value(value, tree)) if is_sealed(value) else value
     if "[]" in tree:
         return [opened(each, tree["[]"], open_value) for each in value]
     if "{}" in tree:

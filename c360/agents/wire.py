@@ -51,11 +51,17 @@ class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):
     enriched: dict[str, Any] = {}
 
 
-def governed_type(record: type[Record]) -> type[Governed]:
-    """The governed struct of a record type, with `record` typed."""
+def governed_type(record: type[Record], of: Any = None) -> type[Governed]:
+    """The governed struct of a record type, with `record` typed, or as `of` where only that is looked at."""
     name = record.__name__
     made = msgspec.defstruct(
-        name, [("record", record)], bases=(Governed,), tag_field="type", tag=name, omit_defaults=True, kw_only=True
+        name,
+        [("record", of or record)],
+        bases=(Governed,),
+        tag_field="type",
+        tag=name,
+        omit_defaults=True,
+        kw_only=True,
     )
     return cast(type[Governed], made)
 

@@ -137,6 +137,33 @@ def _newest(context: Context, where: str, *, add: bool) -> MasterKeys:
     return context.master()
 
 
+@keys.command("retire")
+@who_option
+@json_option
+@broker_option
+@pass_context
+@handled
+def keys_retire(context: Context, who: str | None, as_json: bool, broker: str | None) -> None:
+    """Take the master keys out of the file that wrap nothing any more. Exit 4 if one still does."""
+    where, cluster = _where(context), context.cluster(broker)
+    if is_service(where):
+        raise UsageError("versions of a transit key are retired at its service: min_decryption_version of the key")
+    told = Told("keys.retire", before={"generation": context.master().current})
+    with run_of(context, cluster, who) as run:
+        with run.refusing(told):
+            context.vault(cluster)
+            used = keeping.generations(keeping.read_records(context.plan, cluster).items())
+            keeping.retirable(Path(where), used)
+        with run.acting(told) as more:
+            retired = keeping.retire_keys(Path(where), used)
+            more["retired"] = ", ".join(retired)
+    current = context.master().current
+    if as_json:
+        print_json({"current": current, "retired": retired})
+        return
+    click.echo("\n".join(f"retired {name}" for name in retired) or f"there is only {current}")
+
+
 @keys.command("status")
 @json_option
 @broker_option

@@ -120,7 +120,7 @@ def _is_subject(plan: Plan, label: str) -> bool:
 class Place(NamedTuple):
     """A topic, or the state directory, and what of a customer stands in it.
 
-    `ids`: how often, `values`: bytes of them, in what compaction leaves. `before`: how often either stands in what it will remove.
+    `ids`: how often, `values`: bytes of them, in what compaction leaves. `before`: how often either stands in what it removes.
     `promise`: what is to hold. `gone_by`: epoch ms; None: no bound.
     """
 

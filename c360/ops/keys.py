@@ -139,6 +139,16 @@ def rotate_keys(path: Path, random: Random) -> str:
     return f"{WRAPPED}:{master_id(key)}"
 
 
+def retirable(path: Path, used: Collection[str]) -> list[str]:
+    """The generations of a file but the current one. Raises NeedsOperator if one of them is used."""
+    old = [f"{WRAPPED}:{master_id(key)}" for key in read_keys(path)[:-1]]
+    if needed := sorted(set(old) & set(used)):
+        raise NeedsOperator(
+            f"{', '.join(needed)} still wraps keys: rewrap them first, with `c360 keys rotate --wrap-only`"
+        )
+    return old
+
+
 def retire_keys(path: Path, used: Collection[str]) -> list[str]:
     """Take all keys but the current one out of the file; their generations.
 
@@ -148,11 +158,8 @@ def retire_keys(path: Path, used: Collection[str]) -> list[str]:
     old: list[str] = []
 
     def kept() -> list[bytes]:
-        keys = read_keys(path)
-        old.extend(f"{WRAPPED}:{master_id(key)}" for key in keys[:-1])
-        if needed := sorted(set(old) & set(used)):
-            raise NeedsOperator(f"{', '.join(needed)} still wraps keys: rewrap them first, with `c360 keys rotate`")
-        return keys[-1:]
+        old.extend(retirable(path, used))
+        return read_keys(path)[-1:]
 
     _write(path, kept)
     return old

@@ -207,7 +207,9 @@ class TestDriver:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
-        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault)
+        report = verify(
+            self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault, clock=self._now
+        )
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 

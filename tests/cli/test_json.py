@@ -34,6 +34,7 @@ ON_THE_SHOP = {
     "c360 dlq replay": (["dlq", "replay", "--reason", "none of them"], 0),
     "c360 keys init": (["keys", "init"], 0),
     "c360 keys rotate": (["keys", "rotate", "--wrap-only"], 0),
+    "c360 keys retire": (["keys", "retire"], 0),
     "c360 keys status": (["keys", "status"], 0),
     "c360 audit tail": (["audit", "tail"], 0),
     "c360 audit verify": (["audit", "verify"], 0),

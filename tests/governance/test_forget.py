@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import timedelta
 
 import pytest
 
 from c360.agents.govern import Govern
+from c360.governance.audit import decode_record
 from c360.governance.certificate import Certificate
+from c360.ops.audit import verify as verified
 from c360.plan import CONFIGS
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
 from tests.governance.forget_shop import NOW, click, left, person, shop
+from tests.governance.test_rights import clinic
 
 
 def test_one_customer_without_others() -> None:
@@ -193,3 +197,37 @@ def test_a_shared_mailbox_is_named_and_not_touched() -> None:
         assert driver.profile("crm:2").name == "Name 2"
         (mail,) = tokens(driver, "email:family@mail.se")
         assert "forget.links" not in kept(driver, [mail])
+
+
+def test_who_asked_and_that_it_is_proven_is_in_the_audit_log_by_its_hash() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        driver.crash()
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        driver.crash()
+        driver.settle()
+        assert driver.vault is not None
+        log = [decode_record(value or b"") for _, value in driver.read(driver.plan.audit)]
+        (done,) = [record.entry for record in log if record.entry.who == "erasure"]
+        assert (done.what, done.after["stage"], done.after["subjects"]) == ("erase", "done", "3")
+        assert done.after["request"] == certificate.request
+        assert done.about == (driver.vault.names.veil("crm:7"),)
+        assert verified(driver.plan, driver.cluster).findings == []
+        assert "forget.audit" not in left(driver, ADA)
+
+
+def test_what_is_asked_by_a_topic_is_told_when_it_is_taken_up() -> None:
+    """What is asked by a command, the command tells."""
+    with TestDriver(clinic(), now=NOW) as driver:
+        driver.send("letters", value={"patient": "7", "email": "ann@mail.org", "name": "Ann Lee"})
+        driver.settle()
+        driver.send("requests", value={"who": "patient:7"})
+        driver.settle()
+        driver.advance(timedelta(seconds=10))
+        driver.settle()
+        log = [decode_record(value or b"").entry for _, value in driver.read(driver.plan.audit)]
+        told = [entry for entry in log if entry.who == "erasure"]
+        assert [entry.after["stage"] for entry in told] == ["intended", "done"]
+        assert len({entry.after["request"] for entry in told}) == 1
+        assert "patient:7" not in repr(told)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from c360 import App, Personal, Record
 from c360.agents.govern import GovernTask
 from c360.agents.sealing import SealedValue, sealed_type, sealed_types
 from c360.agents.wire import governed_decoder, governed_type
+from c360.codecs.record import RecordMeta
 from c360.engine.memory import MemoryCluster
+from c360.engine.transport import TP
 from c360.errors import Evicted, Misfit, NeedsOperator, UsageError
-from c360.governance.keys import LocalMasterKeys, life_of, read_record_key
+from c360.governance.keys import LocalMasterKeys, MasterKeys, life_of, read_record_key
 from c360.governance.sealing import KEY_BYTES
 from c360.ops import dlq, keys, topics
+from c360.ops.vault import ServiceAway
 from c360.testing import TestDriver
+from c360.testing import driver as driving
 from tests.governance.sealed_shop import (
     Customer,
     Person,
@@ -390,3 +396,71 @@ def test_a_question_that_needs_a_token_says_so_to_whoever_has_no_keys(driver: Te
     assert normalized(driver.plan, "email:~" + "a" * 24) == "email:~" + "a" * 24
     with pytest.raises(UsageError, match=r"set C360_KEYS .* or give the token itself"):
         normalized(driver.plan, "email:ann@mail.org")
+
+
+def test_a_field_that_is_personal_from_now_on_is_sealed_as_its_rows_come_again() -> None:
+    """Before, the same app had nothing to seal: what its state has in clear is taken back as it is."""
+
+    def shop(kind: Any) -> App:
+        made = App("later", partitions=1)
+        user = made.identifier("user")(type("User", (str,), {}))
+        fields = {"__annotations__": {"id": user, "name": kind, "city": str}}
+        made.cdc("people", key="id")(RecordMeta("Person", (Record,), fields))
+        return made
+
+    with TestDriver(shop(str)) as before, TestDriver(shop(Personal[str])) as t:
+        for n, name in enumerate(("Ann", "Bob", "Eve")):
+            before.send("people", f'{{"id": "{n}"}}', row("c", n + 1, id=f"{n}", name=name, city="Oslo"), partition=0)
+        before.settle()
+        t.settle()
+        (old,) = [loop.tasks[TP("people", 0)].processor for loop in before.processes[0].loops]
+        (new,) = [p for loop in t.processes[0].loops for at, task in loop.tasks.items()
+                  if at == TP("people", 0) and isinstance(p := task.processor, GovernTask)]  # fmt: skip
+        assert isinstance(old, GovernTask)
+        for key, held in old.rows.scan():
+            new.rows.put(key, held)
+        t.send("people", '{"id": "0"}', row("u", 10, id="0", name=UNSENT, city="Rome"), partition=0)
+        t.send("people", '{"id": "1"}', row("r", 11, id="1", name="Bob", city="Oslo"), partition=0)
+        t.send("people", '{"id": "2"}', row("d", 12), partition=0)
+        found = [
+            (g.get("sign", 1), g["record"]["id"], type(g["record"]["name"]))
+            for g in t.topic("later.governed.people.v1")
+        ]
+        assert sorted(found, key=lambda f: (f[1], f[0])) == [
+            (-1, "0", str), (1, "0", dict), (-1, "1", str), (1, "1", dict), (-1, "2", str)
+        ]  # fmt: skip
+
+
+class Moody:
+    """Master keys of a service that does not answer for a while."""
+
+    def __init__(self, inner: MasterKeys, silent: int) -> None:
+        self.inner, self.silent = inner, silent
+
+    @property
+    def current(self) -> str:
+        return self.inner.current
+
+    def wrap(self, secrets: Sequence[bytes]) -> list[str]:
+        if self.silent:
+            self.silent -= 1
+            raise ServiceAway("the key service does not answer")
+        return self.inner.wrap(secrets)
+
+    def unwrap(self, wrapped: Sequence[str]) -> list[bytes | None]:
+        return self.inner.unwrap(wrapped)
+
+    def rewrap(self, wrapped: Sequence[str]) -> list[str | None]:
+        return self.inner.rewrap(wrapped)
+
+
+def test_a_key_service_that_is_away_is_waited_for_and_no_record_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driving, "_LATE", replace(driving._LATE, away_s=0.01))
+    with TestDriver(app) as t:
+        assert t.vault is not None
+        t.vault.master = Moody(t.vault.master, silent=3)
+        said(t)
+        assert len(governed(t, "clicks")) == 3
+        assert t.topic("sealed.dlq") == []
+        assert t.vault.master.silent == 0
+        t.verify()
