@@ -164,8 +164,10 @@ class Street(TestDriver):
         """Without the agents that this test plays itself."""
         made = super()._process()
         played = [loop for loop in made.loops if loop.agent.name in ("consent", "erasure")]
-        for one in (*played, *made.tellers):
-            one.close()
+        for loop in played:
+            loop.close()
+        for teller in made.tellers:
+            teller.close()
         return Stepping([loop for loop in made.loops if loop not in played], made.tables)
 
     def customer(self, n: int, name: str | None = None, cookie: str | None = None) -> None:
