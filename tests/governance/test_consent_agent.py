@@ -56,6 +56,10 @@ FORMS: dict[str, tuple[str, str | None, dict[str, Any], dict[str, dict[str, str]
         "forms", "7", {"kind": "consent", "purpose": "analytics", "granted": True, "at": NOW_MS},
         {"crm:7": {"analytics": "granted"}},
     ),
+    "by a field, and so not by the key": (
+        "forms", "7", {"kind": "consent", "customer": "8", "purpose": "analytics", "granted": True, "at": NOW_MS},
+        {"crm:8": {"analytics": "granted"}},
+    ),
     "not claimed, and left out": ("forms", "7", {"kind": "newsletter"}, {}),
     "segment": (
         "web.calls", None, call({"Advertising": True, "Sharing": True, "Analytics": False}),
