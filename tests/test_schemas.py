@@ -34,7 +34,7 @@ BY_ROLE = {
     "assignments": "assignment", "changes": "identity_change", "audit": "audit",
 }  # fmt: skip
 AHEAD = {  # of records that no agent writes yet; tests/governance/test_wire.py holds the code to them
-    "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
+    "consent_command", "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
 }  # fmt: skip
 NO_SCHEMA = {
     "raw",

@@ -146,7 +146,7 @@ def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_js
     from c360.ops import verify as verifying
 
     cluster = context.cluster(broker)
-    vault = context.vault(cluster) if agent in (None, "govern") else None
+    vault = context.vault(cluster) if agent in (None, "govern", "consent") else None
     report = verifying.verify(context.plan, cluster, [agent] if agent else [], archive=archive, vault=vault)
     if as_json:
         print_json(report.to_json())

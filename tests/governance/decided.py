@@ -49,6 +49,7 @@ class Choice(Record):
 
 @app.consent("forms", key=CrmId, when={"kind": "consent"}, unmatched="ignore")
 class Form(Record):
+    customer: CrmId | None
     purpose: Literal["marketing", "analytics"]
     granted: bool
     at: datetime = field(unit="ms")

@@ -13,7 +13,7 @@ import pytest
 
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, TopicSpec
-from c360.errors import NeedsOperator
+from c360.errors import NeedsOperator, TransactionAborted
 from c360.governance.consent import decode_state
 from c360.governance.fence import Place, Statement, ask, decode_statement
 from c360.testing import TestDriver
@@ -55,6 +55,10 @@ FORMS: dict[str, tuple[str, str | None, dict[str, Any], dict[str, dict[str, str]
     "by the key": (
         "forms", "7", {"kind": "consent", "purpose": "analytics", "granted": True, "at": NOW_MS},
         {"crm:7": {"analytics": "granted"}},
+    ),
+    "by a field, and so not by the key": (
+        "forms", "7", {"kind": "consent", "customer": "8", "purpose": "analytics", "granted": True, "at": NOW_MS},
+        {"crm:8": {"analytics": "granted"}},
     ),
     "not claimed, and left out": ("forms", "7", {"kind": "newsletter"}, {}),
     "segment": (
@@ -216,6 +220,21 @@ def test_an_identifier_is_written_once_for_all_decisions_of_a_commit() -> None:
             )
         assert statuses(t) == {"crm:7": {"marketing": "denied"}}
         assert len(list(t.read(CONSENT))) == 1
+
+
+def test_what_was_aborted_is_not_said() -> None:
+    with driver() as t:
+        t.settle()
+        t.send("choices", None, choice("crm:7"))
+        (loop,) = t.loops
+        while not loop.uncommitted:
+            loop.turn(0.0)
+        (task,) = loop.tasks.values()
+        processor: Any = task.processor
+        assert list(processor.changed) == ["crm:7"]
+        loop._recover(TransactionAborted("injected"))
+        assert list(processor.changed) == []
+        assert statuses(t) == {"crm:7": {"marketing": "granted"}}
 
 
 # -------------------------------------------------------------------------------------------------- inputs that come

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from c360.agents.wire import ConsentCommand
 from c360.errors import NeedsOperator
 from c360.governance.audit import Entry, Head, chained, encode_record
 from c360.governance.certificate import (
@@ -44,6 +46,12 @@ ENTRY = Entry(who="ann", what="erase", at=5, reason="ticket 7", about=("crm:7",)
 
 WRITTEN: dict[str, list[bytes]] = {
     "audit": [encode_record(chained("shop", ENTRY, "cli", Head(0, "x"), {"erasure": Head(3, "y")}))],
+    "consent_command": [
+        msgspec.json.encode(
+            ConsentCommand(identifier="crm:7", purpose="marketing", status="denied", at=1, expires_at=end)
+        )
+        for end in (None, 2)
+    ],
     "certificate": [encode_certificate(CERTIFICATE)],
     "erasure_command": [encode_erase(Erase("r", "crm:7", 1))[1]],
     "erasure_receipt": [encode_receipt(RECEIPT)[1], encode_receipt(Receipt("r", "crm:7", 1, "customer@1"))[1]],
