@@ -5,9 +5,10 @@ granted, `--changes` profiles wait; then the doors start, and people withdraw al
 changes come. Times are the broker's: of the withdrawal when its raw record was appended, of a delivery when its record
 was (within its transaction, so before its commit) and, later than that, when a read_committed reader here had it.
 
-`withdrawal_ms_p99`: from a withdrawal to the moment after which the far side has nothing of this customer: the later of the
-last delivery and the removal, as that reader had it. `after_fence`: deliveries of a customer that were appended later after
-a withdrawal than the fence allows. `late`: those that the reader had later than that, an upper bound.
+`withdrawal_ms_*`: from a withdrawal to the last delivery of this customer, as that reader had it; only of customers of whom
+something was delivered after they withdrew, which is what must be soon over. `removal_ms_*`: until the far side was told to
+hold nothing. `after_fence`: deliveries that were appended later after a withdrawal than the fence allows. `late`: those
+that the reader had later than that, an upper bound.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 from benchmarks.consent_app import app
 from benchmarks.run import machine, say
 from c360.engine.kafka import KafkaCluster
-from c360.engine.transport import TP, TopicSpec
+from c360.engine.transport import TP, Admin, Reader, TopicSpec
 from c360.ops import dev_kafka
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
@@ -109,6 +110,7 @@ def _run(
     load(_grants(options.changes), cluster, partitions=PLAN.partitions)
     load(_events(options.changes), cluster, partitions=PLAN.partitions)
     _until(lambda: at_rest(PLAN, admin, reader, [*BEHIND, "consent"]), "govern, projection and consent have read all")
+    backlog = reader.ends([TP(PLAN.projected(PLAN.projections[0]), p) for p in range(PLAN.partitions)])
     # 2 the doors start; people withdraw, and more changes come
     watch = Watch(cluster)
     watching = threading.Thread(target=watch.run)
@@ -119,7 +121,7 @@ def _run(
     _worker(broker, work / "doors", DOORS, stack)
     _until(lambda: watch.count > 0, "the first delivery")
     first = time.monotonic()
-    withdrawn = _withdraw(cluster, options, lambda: at_rest(PLAN, admin, reader, DOORS))
+    withdrawn = _withdraw(cluster, options, lambda: _drained(admin, reader, backlog))
     drained = time.monotonic()
     _until(lambda: at_rest(PLAN, admin, reader), "everything is read")
     time.sleep(2.0)  # what has been committed is on its way to the watch
@@ -131,6 +133,15 @@ def _run(
         "to_first_delivery_s": round(first - began, 1),
         "deliveries_per_s": round(watch.count / (drained - first)),
     }
+
+
+def _drained(admin: Admin, reader: Reader, backlog: Mapping[TP, int]) -> bool:
+    """Whether every door has committed what waited at the start."""
+    for door in PLAN.doors:
+        offsets = admin.group_offsets(PLAN.leaves(door))
+        if any(reader.read({tp: offsets.get(tp, 0) for tp in backlog}, backlog)):
+            return False
+    return True
 
 
 def _withdraw(cluster: KafkaCluster, options: argparse.Namespace, drained: Callable[[], bool]) -> list[str]:
@@ -152,13 +163,13 @@ def _withdraw(cluster: KafkaCluster, options: argparse.Namespace, drained: Calla
         producer.flush()
         if begun - looked > 2.0:
             looked = begun
-            if len(gone) > 100 and drained():
+            if len(gone) >= 100 and drained():
                 return gone
         time.sleep(max(0.0, 1 / options.rate - (time.monotonic() - begun)))
 
 
 def _result(watch: Watch, said: dict[str, int]) -> dict[str, Any]:
-    silent, after, late, never = list[float](), 0, 0, 0
+    last, removal, after, late, never = list[float](), list[float](), 0, 0, 0
     for who, withdrawn_ms in said.items():
         for door in PLAN.doors:
             events = watch.events.get((PLAN.leaves(door), f"crm:{who}".encode()), [])
@@ -168,14 +179,19 @@ def _result(watch: Watch, said: dict[str, int]) -> dict[str, Any]:
             if not events:
                 never += 1
                 continue
-            silent.append(events[-1].seen_ms - withdrawn_ms)
+            removal.append(events[-1].seen_ms - withdrawn_ms)
+            delivered = [e.seen_ms - withdrawn_ms for e in events if e.delivered and e.seen_ms > withdrawn_ms]
+            last += delivered[-1:]
     return {
-        "withdrawal_ms_p50": _percentile(silent, 50),
-        "withdrawal_ms_p99": _percentile(silent, 99),
-        "withdrawal_ms_max": max(silent, default=None),
+        "withdrawal_ms_p50": _percentile(last, 50),
+        "withdrawal_ms_p99": _percentile(last, 99),
+        "withdrawal_ms_max": max(last, default=None),
+        "delivered_after_withdrawal": len(last),
+        "removal_ms_p50": _percentile(removal, 50),
+        "removal_ms_p99": _percentile(removal, 99),
         "after_fence": after,
         "late": late,
-        "removed": len(silent),
+        "removed": len(removal),
         "never_delivered": never,
     }
 

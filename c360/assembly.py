@@ -81,7 +81,8 @@ def governance_of(
         asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
         return None
-    return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
+    silent = (plan.keys,)
+    return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s, silent=silent)
 
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
@@ -94,7 +95,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     chosen += [IdentityAgent(plan, i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
-        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, common.governance))
+        chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
     if known is not None and common.vault is not None and (not only or "erasure" in only):
         records = partial(_ends_of_records, known.table.cluster)
         chosen.append(ErasureAgent(plan, admin, known, common.vault.names, records))

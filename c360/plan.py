@@ -653,7 +653,10 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
                 *(s.asked.topic for s in plan.erasures_said),
                 *(plan.erasure_commands, plan.suppressed, plan.found, plan.receipts, plan.passed),
             ),
-            writes=(plan.suppressed, plan.keys, plan.erase, *map(plan.loop, plan.identities), plan.erasures, plan.dlq),
+            writes=(
+                *(plan.suppressed, plan.keys, plan.erase, *map(plan.loop, plan.identities)),
+                *(plan.erasures, plan.audit, plan.dlq),
+            ),
             changelogs=(f"{plan.app}.erasure.changelog",),
             tables=("erasures", "suppressed", "keys"),
             fingerprint="erasure/1",

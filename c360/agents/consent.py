@@ -20,21 +20,20 @@ import msgspec
 
 from c360.agents.asked import AskedReader, is_personal
 from c360.agents.sealing import SealedValue, TaskKeys
+from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import decode_consent_command, is_unread, misfit_record
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.record import Record, fields_of
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
-from c360.engine.global_table import GlobalTable
 from c360.engine.partition import partition_of
 from c360.engine.teller import Telling
 from c360.engine.transport import TP, Batch
-from c360.errors import Misfit, NeedsOperator, Shut, Stale
+from c360.errors import Misfit, NeedsOperator
 from c360.governance import inputs
 from c360.governance.consent import Decision, State, decode_state, encode_state, join
 from c360.governance.fence import Place, Statement, encode_statement
 from c360.governance.messages import Receipt, decode_erase, encode_receipt
 from c360.governance.names import Names, Vault
-from c360.governance.suppressed import Suppressed, decode_suppressed
 from c360.plan import Plan
 from c360.rights import PREFERENCES, TC_STRING, ConsentSource
 from c360.tables.table import Table
@@ -43,6 +42,8 @@ CONSENTS = b"c"
 OPERATOR = "operator"  # the source of decisions that `c360 consent set` says
 AHEAD_MS = 5 * 60_000  # how far a decision's time may be after its append time
 PLAIN = ("purpose", "status", "granted", "at", "expires_at")
+AGENT = "consent"
+NOBODY: Mapping[str, int | None] = {}  # was ever erased
 TOPICS = "topics"  # among the notes: ids of the raw topics
 _LIFE = struct.Struct(">I")
 
@@ -193,14 +194,11 @@ class ConsentTask:
         ids: Mapping[str, str],
         counters: ConsentCounters,
         vault: Vault | None,
-        governance: GlobalTable | None,
+        suppression: Suppression | None,
     ) -> None:
-        """`readers`, `ids`: by raw topic. `governance`: of an app that erases."""
+        """`readers`, `ids`: by raw topic. `suppression`: of an app that erases."""
         self.plan, self.readers, self.ids, self.counters = plan, readers, dict(ids), counters
-        self.names = Names() if vault is None else vault.names
-        self.governance = governance
-        self.begun_s = 0.0 if governance is None else governance.monotonic()
-        self.current = governance is None  # whether the copy has been read to where it ended when this task began
+        self.watch = None if suppression is None else Watch(suppression)
         self.held: Table[Held] = Table(CONSENTS, encode_held, decode_held)
         self.keys = None if vault is None else TaskKeys(plan, vault, TP(plan.consent, 0))
         self.tables: Sequence[AnyTable] = (self.held,) if self.keys is None else (self.held, self.keys.table)
@@ -266,7 +264,7 @@ class ConsentTask:
         counters = self.counters
         for decision in decisions:
             identifier = decision.identifier
-            life = 0 if lives is None else lives[identifier]
+            life = lives.get(identifier, 0)
             if life is None:
                 counters.dropped += 1
                 continue
@@ -296,54 +294,36 @@ class ConsentTask:
                 return task_keys.seal_letter(time, content, out)
 
         value = misfit_record(
-            "consent", batch.tp, batch.offsets[i], time, key, batch.values[i], batch.headers(i), error, seal
+            AGENT, batch.tp, batch.offsets[i], time, key, batch.values[i], batch.headers(i), error, seal
         )
         out.send(self.plan.dlq, None, value)
         reason = error.reason if isinstance(error, Misfit) else "failed"
         self.counters.misfits[OPERATOR if reader is None else reader.name, reason] += 1
 
     # ------------------------------------------------------------------------------------------------------ erasure
-    def _lives(self, identifiers: Sequence[str]) -> Mapping[str, int | None] | None:
-        """The life of each identifier; None for one that is suppressed. Nothing at all where nobody can be erased.
-
-        Raises Shut while the copy of what is suppressed may be of before this task: another worker's may have known more.
-        """
-        if self.governance is None:
-            return None
-        lives: dict[str, int | None] = {}
-        for identifier, said in zip(identifiers, self._suppressed(identifiers), strict=True):
-            lives[identifier] = 0 if said is None else None if said.stands else said.life
-        return lives
-
-    def _suppressed(self, identifiers: Sequence[str]) -> list[Suppressed | None]:
-        copy = self.governance
-        assert copy is not None
-        if not self.current:
-            if copy.monotonic() - copy.age() < self.begun_s:
-                raise _behind()
-            self.current = True
-        try:
-            values = copy.get_many([self.names.veil(i).encode() for i in identifiers], self.plan.suppressed)
-        except Stale as error:
-            raise _behind() from error
-        return [None if value is None else decode_suppressed(value) for value in values]
+    def _lives(self, identifiers: Iterable[str]) -> Mapping[str, int | None]:
+        """Of those that were erased, how often; None for one that is suppressed. Raises Shut while that is not known."""
+        if self.watch is None:
+            return NOBODY
+        self.watch.begin()
+        suppression = self.watch.suppression
+        if not suppression:
+            return NOBODY
+        known = {i: said for i in identifiers if (said := suppression.look(i)) is not None}
+        return {identifier: None if said.stands else said.life for identifier, said in known.items()}
 
     def _erase(self, batch: Batch, out: Outbox) -> None:
-        """Forget identifiers, and say so. What is decided of them after that is known to be suppressed, or of another life."""
-        asked = [
-            decode_erase(key, value)
-            for key, value in zip(batch.keys, batch.values, strict=True)
-            if key is not None and value is not None
-        ]
-        for erase, said in zip(asked, self._suppressed([erase.identifier for erase in asked]), strict=True):
-            if said is None or said.life < erase.life:
-                raise _behind()  # a decision that comes next would count
-            gone = self._forget(erase.identifier, erase.life)
-            receipt = Receipt(
-                erase.request, erase.identifier, erase.life, "consent", {self.plan.consent: 1} if gone else {}
-            )
-            key, value = encode_receipt(receipt)
-            out.send(self.plan.receipts, key, value, 0)
+        """Forget identifiers, and say so. Lives decide, whatever has become of the request: what is void stays void."""
+        assert self.watch is not None
+        self.watch.begin()
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            if key is None or value is None:
+                continue
+            erase = decode_erase(key, value)
+            self.watch.suppression.due(erase)  # raises Shut while a decision that comes next would count
+            tombstones = {self.plan.consent: 1} if self._forget(erase.identifier, erase.life) else {}
+            receipt = Receipt(erase.request, erase.identifier, erase.life, AGENT, tombstones)
+            out.send(self.plan.receipts, *encode_receipt(receipt), 0)
 
     def _forget(self, identifier: str, life: int) -> bool:
         """Whether anything of a life below was known."""
@@ -355,10 +335,6 @@ class ConsentTask:
         self.changed[identifier] = None
         self.counters.erased += 1
         return True
-
-
-def _behind() -> Shut:
-    return Shut("behind", "this worker's copy of what is suppressed is behind; it is catching up")
 
 
 def check_same(known: Mapping[str, str], now: Mapping[str, str], read: Iterable[str]) -> None:
@@ -385,14 +361,13 @@ class ConsentAgent:
         topics: Callable[[], Mapping[str, int]],
         ids: Callable[[Sequence[str]], Mapping[str, str]],
         vault: Vault | None = None,
-        governance: GlobalTable | None = None,
+        suppression: Suppression | None = None,
     ) -> None:
         """`topics` gives the names and partition counts of what exists now, `ids` the ids of topics. `vault`: of an app that
-        needs keys; `governance`: asked by one that erases."""
-        planned = plan.agent("consent")
+        needs keys; `suppression`: of one that erases."""
+        planned = plan.agent(AGENT)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
-        self.plan, self.topics, self.vault = plan, topics, vault
-        self.governance = governance if plan.erases else None
+        self.plan, self.topics, self.vault, self.suppression = plan, topics, vault, suppression
         names = Names() if vault is None else vault.names
         self.readers = {s.asked.topic: SourceReader(plan, s, names) for s in plan.consents}
         self.counters = ConsentCounters()
@@ -418,9 +393,9 @@ class ConsentAgent:
         return f"{self.group}/{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
-        assert self.governance is not None or not self.plan.erases, "it would not know who is suppressed"
+        assert self.suppression is not None or not self.plan.erases, "it would not know who is suppressed"
         ids = {topic: self.ids[topic] for topic in {tp.topic for tp in task.inputs} & self.ids.keys()}
-        return ConsentTask(self.plan, self.readers, ids, self.counters, self.vault, self.governance)
+        return ConsentTask(self.plan, self.readers, ids, self.counters, self.vault, self.suppression)
 
     def telling(self) -> Telling:
         """What doors are told: everything appended before then to the raw topics is in `{app}.consent`."""

@@ -14,6 +14,7 @@ a task has read its facts up to where they ended when it was asked.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from c360.agents.audit import Chain
 from c360.agents.suppression import Ends, Suppression
 from c360.agents.wire import misfit_in
 from c360.codecs.json import Choice, JsonDecoder
@@ -30,6 +32,7 @@ from c360.engine.partition import partition_of
 from c360.engine.teller import Telling
 from c360.engine.transport import TP, Admin, Batch
 from c360.errors import Misfit, Stale, TaskMigrated
+from c360.governance.audit import Entry
 from c360.governance.certificate import Promise, encode_certificate
 from c360.governance.erasure import (
     Books,
@@ -85,6 +88,7 @@ class Ordered(msgspec.Struct, frozen=True, omit_defaults=True):
     lift: str | None = None
     reason: str = ""
     who: str = ""
+    ticket: str = ""  # of the run of a command that says so: by it the command finds what the log made of it
 
 
 encode_command = msgspec.json.Encoder().encode
@@ -175,6 +179,8 @@ class ErasureTask:
         self.agent, self.plan, self.inputs = agent, agent.plan, task.inputs
         self.suppression, self.counters = agent.suppression, agent.counters
         self.readers = agent.readers
+        personal = {namespace.name for namespace in self.plan.identifiers.values() if namespace.personal}
+        self.chain = Chain(self.plan.app, self.plan.audit, "erasure/0", personal=personal, random=agent.random)
         self.known: Table[Known] = Table(KNOWN, encode_known, decode_known)
         self.erasures: Table[Erasure] = Table(ERASURES, encode_erasure, decode_erasure)
         self.suppressed: Table[Suppressed] = Table(SUPPRESSED, encode_suppressed, decode_suppressed)
@@ -189,9 +195,10 @@ class ErasureTask:
         self.events.clear()
         self.shreds.clear()  # asked for again, as all that is open
         self.greeted = False
+        self.chain.resume(notes)
 
     def notes(self) -> dict[str, Any]:
-        return {}
+        return self.chain.notes()
 
     def wants(self, now_ms: int) -> bool:
         return not self.greeted or bool(self.shreds) or now_ms - self.looked >= LOOK_MS
@@ -261,11 +268,26 @@ class ErasureTask:
     # ------------------------------------------------------------------------------------------------------ finish
     def finish(self, positions: Mapping[TP, int], now_ms: int, out: Outbox) -> None:
         events, self.events = self.events, []
+        for event in events:
+            self._tell_asked(event, now_ms, out)
         if not self.greeted or now_ms - self.looked >= LOOK_MS:
             events += self._look(now_ms)
         self._step(events, now_ms, out)
         while (shredded := self._shred(out)) is not None:
             self._step([shredded], now_ms, out)
+
+    def _tell_asked(self, event: Event, now_ms: int, out: Outbox) -> None:
+        """Who asked by a topic is told here; by a command, that has told it."""
+        if isinstance(event, Requested) and not event.request.startswith(f"{self.plan.erasure_commands}/"):
+            self._tell(event.request, event.identifier, now_ms, out, {"stage": "intended"})
+
+    def _tell(self, request: str, label: str, now_ms: int, out: Outbox, said: dict[str, str]) -> None:
+        """In the audit log, which is kept for ever: by its hash."""
+        about = (self.suppression.veil(label),)
+        entry = Entry(
+            who=self.agent.name, what="erase", at=now_ms, reason="", about=about, after={**said, "request": request}
+        )
+        self.chain.add(entry, out)
 
     def _look(self, now_ms: int) -> list[Event]:
         """Who there is, if it is not as the books have it, or after a start; and the question again, when its time has come."""
@@ -296,6 +318,11 @@ class ErasureTask:
         books = Books(known, _Rows(self.erasures), _Rows(self.suppressed), self.suppression.veil)
         for command in step(books, events, now_ms):
             self._obey(command, out)
+            if isinstance(command, Certify):
+                proven = command.certificate
+                keys = sum(len(subject.keys) for subject in proven.subjects)
+                said = {"stage": "done", "subjects": str(len(proven.subjects)), "keys": str(keys)}
+                self._tell(proven.request, proven.identifier, now_ms, out, said)
         self.counters.open = len(known.open)
 
     def _obey(self, command: Command, out: Outbox) -> None:
@@ -385,7 +412,7 @@ def answering(plan: Plan, topics: Mapping[str, int]) -> list[str]:
     found += [identity.agent for identity in plan.identities]
     found += [projection.agent for projection in plan.projections]
     found += [door.agent for door in plan.doors]
-    return found
+    return [*found, "consent"] if plan.asks else found
 
 
 def promise(role: str, config: Mapping[str, str]) -> Promise:
@@ -415,9 +442,17 @@ class ErasureAgent:
 
     loops: Sequence[str] = ()
 
-    def __init__(self, plan: Plan, admin: Admin, suppression: Suppression, names: Names, records: Ends) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        admin: Admin,
+        suppression: Suppression,
+        names: Names,
+        records: Ends,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self.plan, self.admin, self.suppression, self.records = plan, admin, suppression, records
-        self.ends = suppression.ends
+        self.ends, self.random = suppression.ends, random
         planned = plan.agent("erasure")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         (self.log,) = planned.changelogs

@@ -571,6 +571,8 @@ class IdentityTask:
         """`told`: whether the change is one for the world, too."""
         standing = node.standing
         assert standing is not None
+        if self.watch is not None and "|" in cause:  # a fact names whom it is about, and this one may outlive them
+            cause = self.watch.suppression.hide(cause)
         said = Assignment(
             seq=node.seq + (self.life << LIFE),
             profile=standing.profile,

@@ -39,6 +39,7 @@ class Suppression:
         self.topic, self.table, self.ends = plan.suppressed, table, ends
         self.partitions = [TP(plan.suppressed, p) for p in range(plan.partitions)]
         self.veil = lru_cache(VEILED_KEPT)(names.veil)
+        self.hide = names.veil  # the same of what does not come again
         self._lock = Lock()
         self._next: list[int] = []  # of the partitions, what is in `_known`
         self._known: set[int] = set()  # hashes of veiled labels: 70 bytes each

@@ -17,6 +17,7 @@ from c360.cli.common import Context, Group, broker_option, handled, json_option,
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
 from c360.ops import audit as auditing
+from c360.ops.profiles import normalized
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -60,15 +61,20 @@ def audit() -> None:
 
 @audit.command()
 @click.option("-n", "--number", type=click.IntRange(0), default=20, show_default=True, help="How many, from the end.")
+@click.option("--about", metavar="NAMESPACE:VALUE", help="Only what is told of this identifier, of all there is.")
 @click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @json_option
 @broker_option
 @pass_context
 @handled
-def tail(context: Context, number: int, follow: bool, as_json: bool, broker: str | None) -> None:
+def tail(context: Context, number: int, about: str | None, follow: bool, as_json: bool, broker: str | None) -> None:
     """The last entries. With --follow and --json one document per line."""
     plan, cluster = context.plan, context.cluster(broker)
-    lines, end = auditing.tail(plan, cluster, number)
+    labels: set[str] = set()
+    if about is not None:
+        label = normalized(plan, about, context.names(cluster, about))
+        labels = {label, context.veil(cluster)(label)}
+    lines, end = auditing.tail(plan, cluster, number, labels)
     if as_json and not follow:
         print_json({"records": [line_json(line) for line in lines]})
         return
@@ -77,7 +83,8 @@ def tail(context: Context, number: int, follow: bool, as_json: bool, broker: str
         show(line)
     if follow:
         for line in auditing.follow(plan, cluster, end):
-            show(line)
+            if not labels or auditing.is_about(line, labels):
+                show(line)
 
 
 def line_json(line: auditing.Line) -> dict[str, Any]:

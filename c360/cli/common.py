@@ -101,6 +101,11 @@ class Context:
             return vault.names
         return Names()
 
+    def veil(self, cluster: Cluster) -> Callable[[str], str]:
+        """How a label stands in the audit log, which is kept for ever: where customers can be forgotten, as a keyed hash."""
+        vault = self.vault(cluster) if self.plan.erases else None
+        return str if vault is None else vault.names.veil
+
     def with_settings(self, **changes: Any) -> Settings:
         return replace(self.settings, **{k: v for k, v in changes.items() if v is not None})
 

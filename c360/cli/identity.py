@@ -305,9 +305,11 @@ def _say(
         return say.plan_saying(plan, chosen, facts, what, typed, undo=undo, now_ms=now_ms, names=names)
 
     if execute:
-        with run_of(context, context.cluster(broker), who, why) as run:
+        cluster = context.cluster(broker)
+        veil = context.veil(cluster)
+        with run_of(context, cluster, who, why) as run:
             planned = planned_now()
-            run.say("done", say.told(planned), say.messages(plan, planned.facts, reason=why, actor=who or user()))
+            run.say("done", say.told(planned, veil), say.messages(plan, planned.facts, reason=why, actor=who or user()))
     else:
         planned = planned_now()
     if as_json:

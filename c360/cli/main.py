@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, demo, dlq, identity, keys, run, simulate, state
+from c360.cli import apps, audit, consent, demo, dlq, erase, identity, keys, run, simulate, state
 from c360.cli.common import Context, Group
 
 
@@ -31,8 +31,10 @@ for command in (
     identity.why_profile,
     state.reset,
     state.verify,
+    erase.erase,
     dlq.dlq,
     audit.audit,
+    consent.consent,
     keys.keys,
     identity.identity,
     simulate.simulate,

@@ -14,7 +14,7 @@ import logging
 import math
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Event
 from typing import Any, NamedTuple
@@ -118,6 +118,7 @@ class GlobalTable:
     look_s: float = 0.1
     away_ms: int = AWAY_MS
     kept: int = KEPT
+    silent: Collection[str] = ()  # topics whose changes nobody is told: what is deleted there leaves no trace here
     copied: Copied = field(default_factory=Copied)
     version: int = 0  # goes up with each change: a cheap question whether there is something to ask for
     trouble: str = ""  # why it does not get on, for messages
@@ -352,7 +353,7 @@ class GlobalTable:
         for offset, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
             if key is not None:
                 entries.append((prefix + key, value))
-                if offset >= floor:
+                if offset >= floor and topic not in self.silent:
                     entries.append((self._change(topic, partition, offset), key))
         with self._moved:
             assert self._store is not None

@@ -62,6 +62,7 @@ from c360.governance.messages import (
 from c360.governance.suppressed import Hold, Suppressed, join
 
 FORMAT = 1
+GOVERN = "govern:"  # before the name of a task; these answer to the suppression, once, and need not be asked
 RESTS = 2  # times in a row that identity must be seen at rest
 
 
@@ -388,7 +389,7 @@ def _unsettle(erasure: Erasure) -> None:
     for (
         node
     ) in erasure.nodes.values():  # who was asked is asked again: a mark that is set again makes anew what it is set on
-        node.told, node.answered = False, set()
+        node.told, node.answered = False, {agent for agent in node.answered if agent.startswith(GOVERN)}
 
 
 def _probe(erasure: Erasure) -> None:

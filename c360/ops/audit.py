@@ -17,7 +17,7 @@ import contextlib
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -205,20 +205,30 @@ def _lines(batches: Iterable[Batch]) -> Iterator[Line]:
                 yield Line(offset, at, None)
 
 
-def tail(plan: Plan, cluster: Cluster, n: int) -> tuple[list[Line], int]:
-    """The last `n` records, and the offset from which to follow."""
+def tail(plan: Plan, cluster: Cluster, n: int, about: Collection[str] = ()) -> tuple[list[Line], int]:
+    """The last `n` records, and the offset from which to follow. `about`: of all, only those about one of these labels."""
     tp = partition_of(cluster, plan.audit)
     reader = cluster.reader()
     try:
-        start, end, look = reader.starts([tp])[tp], reader.ends([tp])[tp], 4 * n + 64
+        start, end = reader.starts([tp])[tp], reader.ends([tp])[tp]
+        look = end if about else 4 * n + 64
         while True:  # marks of transactions are no records
             begin = max(start, end - look)
-            found = [line for batches in reader.read({tp: begin}, {tp: end}) for line in _lines(batches)]
+            found = [
+                line
+                for batches in reader.read({tp: begin}, {tp: end})
+                for line in _lines(batches)
+                if not about or is_about(line, about)
+            ]
             if begin == start or len(found) >= n:
                 return found[max(0, len(found) - n) :], end
             look *= 8
     finally:
         reader.close()
+
+
+def is_about(line: Line, labels: Collection[str]) -> bool:
+    return line.record is not None and not set(labels).isdisjoint(line.record.entry.about)
 
 
 def follow(plan: Plan, cluster: Cluster, offset: int) -> Iterator[Line]:

@@ -106,7 +106,7 @@ def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | Non
         misfit = letter.misfit
         if (topic is not None and misfit.topic != topic) or (reason is not None and misfit.reason != reason):
             continue
-        if misfit.topic not in sources:
+        if misfit.topic not in sources or misfit.stage != "govern":
             result["other"] += 1
         elif misfit.sha256 is not None:
             result["cut"] += 1

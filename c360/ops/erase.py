@@ -1,26 +1,22 @@
-"""What `c360 erase` and the test driver say to the erasure agent, and where a request stands."""
+"""What `c360 erase` and the test driver say to the erasure agent, where a request stands, and what is left of a customer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from c360.agents.erasure import ERASURES, KNOWN, Ordered, encode_command
+from c360.agents.erasure import ERASURES, KNOWN, Ordered, decode_command, encode_command, promise
+from c360.agents.wire import decode_assignment
 from c360.engine.transport import TP, Cluster
-from c360.governance.certificate import Certificate, decode_certificate
+from c360.governance.certificate import Certificate, Policy, decode_certificate
 from c360.governance.erasure import Erasure, Known, Stage, decode_erasure, decode_known, stage_of, waits_for
-from c360.ops.records import records
+from c360.governance.names import is_veiled
+from c360.ops.records import Message, records
 from c360.plan import Plan
 
 
-class Where(NamedTuple):
-    """A request as the agent's books have it. `waits`: who keeps it where it is."""
-
-    erasure: Erasure
-    stage: Stage
-    waits: tuple[str, ...]
-
-
+# ------------------------------------------------------------------------------------------------------------- asking
 def ask(plan: Plan, cluster: Cluster, order: Ordered) -> str:
     """Say it to the erasure agent; the request's name (that of a lift is the request that it lifts)."""
     producer = cluster.producer()
@@ -34,35 +30,189 @@ def ask(plan: Plan, cluster: Cluster, order: Ordered) -> str:
     return order.lift or f"{plan.erasure_commands}/0/{placed[0]}"
 
 
+def message(plan: Plan, order: Ordered) -> Message:
+    """The same as a record that is written with what the audit log is told."""
+    return Message(plan.erasure_commands, None, encode_command(order), 0)
+
+
+def named(plan: Plan, cluster: Cluster, ticket: str) -> str:
+    """What the request of a ticket is called."""
+    for offset, _, value in _read(plan.erasure_commands, cluster, [0]):
+        if value is not None and ticket.encode() in value and decode_command(value).ticket == ticket:
+            return f"{plan.erasure_commands}/0/{offset}"
+    raise AssertionError("what was committed is not in its topic")
+
+
+# ------------------------------------------------------------------------------------------------------ where it stands
+class Where(NamedTuple):
+    """A request as the agent's books have it. `waits`: who keeps it where it is."""
+
+    erasure: Erasure
+    stage: Stage
+    waits: tuple[str, ...]
+
+
 def certificate_of(plan: Plan, cluster: Cluster, request: str) -> Certificate | None:
     """The certificate of a request; None while there is none."""
-    found = [value for key, value in _read(plan.erasures, cluster) if key == request.encode() and value is not None]
+    found = [value for _, key, value in _read(plan.erasures, cluster, [0]) if key == request.encode() and value]
     return decode_certificate(found[-1]) if found else None
+
+
+def books(plan: Plan, cluster: Cluster) -> tuple[Known, dict[str, Erasure]]:
+    """All requests, as the erasure agent has them."""
+    rows: dict[bytes, bytes | None] = {}
+    for _, key, value in _read(f"{plan.app}.erasure.changelog", cluster, [0]):
+        if key is not None and key[:1] in (KNOWN, ERASURES):
+            rows[key] = value
+    known = rows.pop(KNOWN, None)
+    found = [decode_erasure(row) for row in rows.values() if row is not None]
+    return Known() if known is None else decode_known(known), {erasure.request: erasure for erasure in found}
 
 
 def where(plan: Plan, cluster: Cluster, request: str) -> Where | None:
     """Where a request stands; None while the agent has not read it."""
-    rows: dict[bytes, bytes | None] = {}
-    wanted = (KNOWN, ERASURES + request.encode())
-    for key, value in _read(f"{plan.app}.erasure.changelog", cluster):
-        if key in wanted:
-            rows[key] = value
-    row, known = rows.get(wanted[1]), rows.get(KNOWN)
-    if row is None:
-        return None
-    erasure = decode_erasure(row)
-    of: Known = Known() if known is None else decode_known(known)
-    return Where(erasure, stage_of(erasure, of), waits_for(erasure, of))
+    known, erasures = books(plan, cluster)
+    erasure = erasures.get(request)
+    return None if erasure is None else Where(erasure, stage_of(erasure, known), waits_for(erasure, known))
 
 
-def _read(topic: str, cluster: Cluster) -> Iterator[tuple[bytes, bytes | None]]:
+def request_of(plan: Plan, cluster: Cluster, veiled: str, label: str) -> str | None:
+    """The newest request that names an identifier and is not lifted."""
+    _, erasures = books(plan, cluster)
+    found = [e for e in erasures.values() if e.identifier in (veiled, label) and not e.lifted]
+    return max(found, key=lambda e: e.asked_at).request if found else None
+
+
+# ------------------------------------------------------------------------------------------------------------ dry run
+class Profile(NamedTuple):
+    """Who goes with an identifier, by any rule set; and who holds it without being of the profile."""
+
+    subjects: list[str]
+    identifiers: list[str]
+    beside: list[str]
+
+
+def profile_of(plan: Plan, cluster: Cluster, label: str) -> Profile:
+    """As the assignments have it now."""
+    subjects, identifiers, beside = {label} if _is_subject(plan, label) else set[str](), {label}, set[str]()
+    for identity in plan.identities:
+        said = {}
+        topic = plan.assignments(identity)
+        for _, key, value in _read(topic, cluster, range(cluster.admin().topics().get(topic, 0))):
+            assert key is not None
+            said[key.decode()] = None if value is None else decode_assignment(value)
+        live = {subject: found for subject, found in said.items() if found is not None}
+        homes = {found.profile for subject, found in live.items() if label == subject or label in found.identifiers}
+        for subject, found in live.items():
+            if found.profile in homes:
+                subjects.add(subject)
+                identifiers.update(found.identifiers)
+            elif any(label == held for held, _ in found.deferred):
+                beside.add(subject)
+    return Profile(sorted(subjects), sorted(identifiers - subjects), sorted(beside - subjects))
+
+
+def _is_subject(plan: Plan, label: str) -> bool:
+    return label.partition(":")[0] in plan.subject_kinds
+
+
+# -------------------------------------------------------------------------------------------------------------- check
+class Place(NamedTuple):
+    """A topic, or the state directory, and what of a customer stands in it.
+
+    `ids`: how often, `values`: bytes of them, in what compaction leaves. `before`: how often either stands in what it removes.
+    `promise`: what is to hold. `gone_by`: epoch ms; None: no bound.
+    """
+
+    place: str
+    policy: Policy | None
+    promise: str
+    ids: int
+    values: int
+    before: int
+    gone_by: int | None
+
+    @property
+    def holds(self) -> bool:
+        if self.policy == "user":
+            return True
+        return not self.values and (self.policy == "delete" or not self.ids)
+
+
+PROMISES: dict[Policy | None, str] = {
+    "compact": "nothing after compaction",
+    "delete": "nothing personal readable; open fields go with retention",
+    "user": "the topic is yours: c360 leaves it as it is",
+    None: "nothing",
+}
+
+
+def words_of(plan: Plan, cluster: Cluster, request: str | None, label: str) -> list[str]:
+    """Clear identifiers of an erasure, as far as what was asked of others is still there (7 days)."""
+    found = {label}
+    partitions = range(cluster.admin().topics().get(plan.erase, 0))
+    for _, key, value in _read(plan.erase, cluster, partitions):
+        if request is not None and key is not None and value is not None and f'"{request}"'.encode() in value:
+            found.add(key.decode())
+    return sorted(found)
+
+
+def check(
+    plan: Plan, cluster: Cluster, ids: Sequence[str], values: Sequence[str], state_dir: Path | None, now_ms: int
+) -> list[Place]:
+    """Scan every topic of the app and the state directory, byte by byte.
+
+    A token is what the suppression is written under: it may stand there, and in what the erasure agent keeps of it.
+    """
+    admin = cluster.admin()
+    existing = admin.topics()
+    roles = {topic.name: topic.role for topic in plan.topics if topic.name in existing}
+    configs = admin.topic_configs(sorted(roles))
+    may_keep_tokens = {plan.suppressed, plan.erasures, f"{plan.app}.erasure.changelog"}
+    found = []
+    for name, role in sorted(roles.items()):
+        said = promise(role, configs.get(name, {}))
+        here = [word.encode() for word in ids if not (name in may_keep_tokens and is_veiled(word))]
+        latest: dict[Any, list[bytes]] = {}
+        before = 0
+        for offset, key, value in _read(name, cluster, range(existing[name])):
+            data = (key or b"") + b"\0" + (value or b"")
+            which = key if said.policy == "compact" else (offset, len(latest))
+            if which in latest:
+                before += _count(latest[which], [*here, *_bytes(values)])
+            latest[which] = [] if value is None and said.policy == "compact" else [data]
+        kept = [data for each in latest.values() for data in each]
+        gone_by = None if said.ms < 0 else now_ms + said.ms
+        numbers = _count(kept, here), _sizes(kept, _bytes(values)), before
+        found.append(Place(name, said.policy, PROMISES[said.policy], *numbers, gone_by))
+    if state_dir is not None and state_dir.exists():
+        clear = [word.encode() for word in ids if not is_veiled(word)]
+        files = [path.read_bytes() for path in sorted(state_dir.rglob("*")) if path.is_file()]
+        numbers = _count(files, clear), _sizes(files, _bytes(values)), 0
+        found.append(Place(str(state_dir), None, PROMISES[None], *numbers, None))
+    return found
+
+
+def _bytes(words: Iterable[str]) -> list[bytes]:
+    return [word.encode() for word in words]
+
+
+def _sizes(datas: Iterable[bytes], words: Sequence[bytes]) -> int:
+    return sum(data.count(word) * len(word) for data in datas for word in words)
+
+
+def _count(datas: Iterable[bytes], words: Sequence[bytes]) -> int:
+    return sum(data.count(word) for data in datas for word in words)
+
+
+def _read(topic: str, cluster: Cluster, partitions: Iterable[int]) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+    """Offset, key and value of what a topic holds; nothing where there is no such topic yet."""
+    tps = [TP(topic, p) for p in partitions]
+    if not tps or cluster.admin().topics().get(topic) is None:
+        return
     reader = cluster.reader()
     try:
-        tp = TP(topic, 0)
-        if cluster.admin().topics().get(topic) is None:
-            return
-        for _, _, key, value in records(reader, reader.starts([tp])):
-            if key is not None:
-                yield key, value
+        for _, offset, key, value in records(reader, reader.starts(tps)):
+            yield offset, key, value
     finally:
         reader.close()

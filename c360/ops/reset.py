@@ -17,6 +17,9 @@ Identity does so, too: it reads the links again, and what nodes said to each oth
 that are no more; it publishes when what follows from those links has come to rest. Its numbers go on above those of before,
 because its life is in them (docs/decisions/0013).
 
+Consent keeps what it knows: it is written as the beginning of the new life, out of `{app}.consent`, and what is read again is
+joined to it. So a refusal that retention has cut is not lost, and nothing that is old is said again.
+
 Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
 to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
 a profile of several may be written without members who are told of later.
@@ -31,12 +34,14 @@ from typing import Any
 
 from c360.agents import door as doors
 from c360.agents import identity as identities
+from c360.agents.consent import CONSENTS, Held, encode_held
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.engine.lag import ends_of_records
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
+from c360.governance.consent import decode_state
 from c360.identity.facts import OPERATORS, decode_fact
 from c360.ops.audit import Run, Told
 from c360.ops.records import records
@@ -74,12 +79,15 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     reader = cluster.reader()
     try:
         starts = reader.starts(inputs)
-        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes])
+        # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
+        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes and tp.topic != plan.links])
         starts |= said
+        now = admin.group_offsets(agent.group)
+        if agent_name == "consent":  # whom to forget was said once, and may have come back since
+            starts |= {tp: now[tp] for tp in inputs if tp.topic == plan.erase and now.get(tp, -1) > starts[tp]}
         ends = ends_of_records(reader, starts)
     finally:
         reader.close()
-    now = admin.group_offsets(agent.group)
     moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
     cut = sorted({tp.topic for tp in inputs if starts[tp] > 0 and tp not in said})
     notes = [f"{topic}: retention has cut its beginning; data is complete only from there" for topic in cut]
@@ -163,6 +171,8 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
         life = time.time_ns() // 60_000_000_000 if life is None else life
         if identity is not None:
             life, before = _assigned(plan, identity, admin, reader, life)
+        if reset.agent == "consent":
+            before = _decided(plan, admin, reader)
         for log in (tp for tp in cleared if tp.topic in agent.changelogs):
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
             upto = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
@@ -208,6 +218,8 @@ def _is_of_operators(key: bytes, value: bytes) -> bool:
 
 def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
     """Whether an input is of the task that this changelog partition holds."""
+    if agent.name == "consent":  # one task for all
+        return True
     if tp.partition != log.partition:
         return False
     if agent.name != "govern":
@@ -230,6 +242,19 @@ def _digests(
         else:
             held[table + key] = row_of(digest_of(value))
     return found
+
+
+def _decided(plan: Plan, admin: Admin, reader: Reader) -> Mapping[int, Mapping[bytes, bytes]]:
+    """What is known of identifiers, in the one partition of the changelog."""
+    partitions = [TP(plan.consent, p) for p in range(admin.topics().get(plan.consent, 0))]
+    found: dict[bytes, bytes] = {}
+    for _, _, key, value in records(reader, reader.starts(partitions)):
+        assert key is not None
+        if value is None:
+            found.pop(CONSENTS + key, None)
+        else:
+            found[CONSENTS + key] = encode_held(Held(0, decode_state(value)))
+    return {0: found}
 
 
 def _assigned(

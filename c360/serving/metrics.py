@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from c360.agents.consent import ConsentAgent
 from c360.agents.door import DoorAgent
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent, IdentityTask
@@ -85,6 +86,8 @@ def page_of(
         elif isinstance(loop.agent, ProjectionAgent):
             _projection(page, loop.agent, lag.get(name, 0), now_ms)
             _moves(page, loop, loop.agent)
+        elif isinstance(loop.agent, ConsentAgent):
+            _consent(page, loop.agent)
         elif isinstance(loop.agent, DoorAgent):
             _door(page, loop.agent)
     for table in tables:
@@ -189,6 +192,39 @@ def _govern(page: Page, agent: Govern) -> None:
                 "c360_identifiers_blocked_total", "counter", "Identifiers that say nothing about anybody, or are not valid.",
                 {**labels, "namespace": namespace}, count,
             )  # fmt: skip
+
+
+def _consent(page: Page, agent: ConsentAgent) -> None:
+    counters = agent.counters
+    for (purpose, status), count in sorted(counters.decisions.items()):
+        page.add(
+            "c360_consent_decisions_total",
+            "counter",
+            "Decisions that count.",
+            {"purpose": purpose, "status": status},
+            count,
+        )
+    for purpose, count in sorted(counters.conflicts.items()):
+        page.add(
+            "c360_consent_conflicts_total", "counter", "Times that a grant met a refusal of its instant.",
+            {"purpose": purpose}, count,
+        )  # fmt: skip
+    for (source, reason), count in sorted(counters.misfits.items()):
+        page.add(
+            "c360_consent_misfits_total", "counter", "Records of decisions put aside.",
+            {"source": source, "reason": reason}, count,
+        )  # fmt: skip
+    page.totals(
+        "c360_consent_",
+        {"agent": agent.name},
+        (
+            ("unchanged", "Decisions that told nothing new.", counters.unchanged),
+            ("dropped", "Decisions on identifiers that are suppressed.", counters.dropped),
+            ("ignored", "Records that decide nothing, or that no type claims.", counters.ignored),
+            ("written", "Records of identifiers written, tombstones included.", counters.written),
+            ("erased", "Identifiers forgotten.", counters.erased),
+        ),
+    )
 
 
 def _identity(page: Page, agent: IdentityAgent, loop: Loop) -> None:

@@ -139,7 +139,7 @@ class TestDriver:
         raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
 
     def erase(self, identifier: str, reason: str = "test") -> Certificate | None:
-        """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None if it is not proven yet."""
+        """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None while there is none."""
         label = profiles.normalized(self.plan, identifier, self._names())
         request = erase.ask(self.plan, self.cluster, Ordered(identifier=label, reason=reason, who="test"))
         self.settle()
@@ -207,7 +207,9 @@ class TestDriver:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
-        report = verify(self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault)
+        report = verify(
+            self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault, clock=self._now
+        )
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 

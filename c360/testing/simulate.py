@@ -83,7 +83,8 @@ class AppStage:
 
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
         table = governance_of(self.plan, cluster, stores, self._now, monotonic=lambda: self.now_ms / 1000, look_s=0.0)
-        agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=Shared(table, self.vault))
+        shared = Shared(table, self.vault, self._now, inputs_s=0.0)
+        agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=shared)
         return [
             Served(
                 agent,

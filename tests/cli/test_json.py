@@ -45,6 +45,8 @@ ELSEWHERE = {
     "c360 bench",
     "c360 simulate",
     "c360 identity evaluate",
+    "c360 consent show",  # tests/cli/test_consent.py
+    "c360 consent set",
 }  # have tests of their own below
 
 

@@ -15,6 +15,7 @@ from c360.tables.store import MemoryStores
 from examples.shop.app import app
 from tests.docs.pages import REFERENCE, rows
 from tests.engine.test_teller import Ground
+from tests.governance import decided
 from tests.governance.door_shop import SECOND, Street
 from tests.identity.stage import IdentityStage
 
@@ -39,7 +40,13 @@ def printed() -> dict[str, Metric]:
     street.customer(2, "Bob")
     street.settle()
     door = next(loop for loop in street.loops if loop.agent.name == "sink:crm-sync")
-    page = page_of([*loops, identity, door], lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller])
+    deciding = decided.driver()
+    for status in ("granted", "denied", "perhaps"):
+        deciding.send("choices", None, decided.choice("crm:7", status))
+    deciding.settle()
+    page = page_of(
+        [*loops, identity, door, *deciding.loops], lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller]
+    )
     street.stop()
     copy.close()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))

@@ -199,11 +199,11 @@ class DoorStage:
         for _ in range(self.dice.randrange(3)):
             self._say(self.dice)
         if self.dice.random() < 0.5:
+            self.now_ms += self.dice.choice((1, 400, 1001, 1500))
+        if self.dice.random() < 0.6:
             self._work(self.dice)
             for table in self.tables:
                 table.turn()
-        if self.dice.random() < 0.4:
-            self.now_ms += self.dice.choice((1, 400, 1001, 1500))
         self.busy = False
 
     def _project(self, dice: random.Random) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from c360 import App, Personal, Projection, Record, count, derived, newest
+from c360.assembly import Stepping
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP
 from c360.governance.consent import Decision, State, Status, encode_state, join
@@ -158,6 +159,16 @@ class Street(TestDriver):
         self.rights = Rights(self)
         self.clicked = 0
         self.rights.state()
+
+    def _process(self) -> Stepping:
+        """Without the agents that this test plays itself."""
+        made = super()._process()
+        played = [loop for loop in made.loops if loop.agent.name in ("consent", "erasure")]
+        for loop in played:
+            loop.close()
+        for teller in made.tellers:
+            teller.close()
+        return Stepping([loop for loop in made.loops if loop not in played], made.tables)
 
     def customer(self, n: int, name: str | None = None, cookie: str | None = None) -> None:
         """A row of customers; without a name it is deleted."""

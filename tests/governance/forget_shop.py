@@ -42,7 +42,7 @@ def shop(name: str = "forget", *, joined: bool = True) -> App:
 
         return app
 
-    @app.cdc("people", key="pk")
+    @app.cdc("people", key="pk", subject="id")
     class Person(Record):
         pk: str
         id: CrmId
@@ -74,7 +74,7 @@ def person(driver: TestDriver, pk: str, crm: str, name: str, email: str | None, 
     row = {"pk": pk, "id": crm, "name": name, "email": email}
     source = {"connector": "postgresql", "lsn": at, "ts_ms": at, "snapshot": "false"}
     value = {"op": op, "before": None, "after": row, "source": source, "ts_ms": at}
-    driver.send("people", '{"pk": "%s"}' % pk, value)
+    driver.send("people", f'{{"pk": "{pk}"}}', value)
 
 
 def click(driver: TestDriver, number: int, cookie: str, login: str | None = None, text: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from c360.agents import door, fencing, judging
+from c360.agents import door, judging
 from tests.governance.door_runs import run
 from tests.mutant import Mutant
 
@@ -16,18 +16,14 @@ MUTANTS = [
     ),
     Mutant("news since the decision are not looked at", door.DoorAgent, "_since", "news.update(", "set().update("),
     Mutant("what a suppression says is not looked at", judging.Judge, "_suppressed", "return {\n", "return set() and {\n"),
-    Mutant("the copy need not have come as far", fencing.Fence, "held", "ask(inputs, said, copied", "ask(inputs, said, _far()"),
     Mutant("news are passed over", door.DoorTask, "_due_by_news", "due.setdefault(member, None)", "pass"),
-    Mutant("seen moves on though nothing was done", door.DoorTask, "_take_back", "self.door.news(self.seen, limit=TAKEN_BACK)[0]",
-           "(lambda told: setattr(self, 'seen', told[1]) or told[0])(self.door.news(self.seen, limit=TAKEN_BACK))"),
     Mutant("what was seen is not kept", door.DoorTask, "resume", 'self.seen: dict[str, Any] | None = notes.get("seen")',
            "self.seen = self.door._noted(self.door._at[1]) if self.door._at and notes else None"),
     Mutant("nothing is planned for when a decision ends", door.DoorTask, "_schedule", "if at is not None:", "if False:"),
     Mutant("who is new in a profile is not found", door.DoorTask, "_index", "if label not in before:", "if False:"),
-    Mutant("who left a profile is still found there", door.DoorTask, "_index", "if label not in after:", "if False:"),
     Mutant("nothing is taken back while it is shut", door.DoorTask, "_take_back", "if not ruling.allowed:", "if False:"),
     Mutant("a copy that knows not what changed is trusted", door.DoorTask, "_learn", 'self.sweep = ""', "pass"),
-    Mutant("not all labels are asked", judging.Judge, "rule", "for label in some if label in states}", "for label in sorted(some)[:1] if label in states}"),
+    Mutant("not all labels are asked", judging.Judge, "rule", "label in some if", "label in sorted(some)[:1] if"),
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any, NamedTuple
 
+import orjson
 import pytest
 
 from c360.agents.door import DoorAgent
@@ -524,3 +525,97 @@ def test_a_reset_of_a_door_takes_back_who_is_no_more() -> None:
         t.reset("sink:crm-sync")
         t.rights.state()
         assert t.sink("crm-sync").keys() == {f"crm:{n}" for n in range(4)}
+
+
+# ------------------------------------------------------------------------------------------------ asked from outside
+def test_a_profile_for_a_purpose_is_what_its_door_would_let_out() -> None:
+    with Street() as t:
+        t.customer(1, "Ann", "a")
+        t.click("a")
+        assert t.profile("crm:1", purpose="marketing") is None
+        t.rights.append("cookie:a", "stats", "granted")
+        t.rights.decide("crm:1", "marketing", "granted")
+        seen = t.profile("cookie:a", purpose="marketing")
+        assert (seen.name, seen.clicks, seen.greeting) == ("Ann", 1, "Dear Ann")
+        seen = t.profile("cookie:a", purpose="stats")
+        assert (seen.clicks, hasattr(seen, "name")) == (1, False)
+        t.advance(5 * SECOND)
+        assert t.profile("crm:1", purpose="marketing") is None, "the fence is not held any more"
+
+
+def test_verification_finds_what_is_lost_altered_doubled_and_not_allowed() -> None:
+    with Street() as t:
+        for n in range(3):
+            t.customer(n, f"N{n}", f"c{n}")
+            t.click(f"c{n}")
+            t.rights.append(f"crm:{n}", "marketing", "granted")
+        t.rights.decide("cookie:c1", "marketing", "denied")
+        doors = [door.agent for door in t.plan.doors]
+        t.verify(*doors)
+        topic = t.plan.view(t.plan.projections[0], "marketing")
+        *_, good = (value for key, value in t.read(topic) if key == b"crm:2")
+        for key, value, kind in (
+            ("crm:1", good, "unexpected"),
+            ("crm:2", None, "lost"),
+            ("crm:2", good, "doubled"),
+            ("crm:0", good, "altered"),
+        ):
+            t.rights._write(topic, key, value)
+            if kind == "doubled":
+                t.rights._write(topic, key, value)
+            with pytest.raises(AssertionError, match=kind):
+                t.verify("customer@1:marketing")
+
+
+# ------------------------------------------------------------------------------------------------------ while it is shut
+def test_what_else_was_decided_while_shut_is_still_to_be_done() -> None:
+    with Street() as t:
+        for n in (1, 2):
+            t.customer(n, f"N{n}")
+        t.rights.decide("crm:1", "marketing", "granted")
+        assert t.view("marketing").keys() == {"crm:1"}
+        t.rights.stopped = True
+        t.advance(10 * SECOND)
+        t.rights.append("crm:2", "marketing", "granted")  # the agent wrote it, and died before it said so
+        t.rights.suppress("crm:1")
+        assert t.view("marketing") == {}
+        t.crash()
+        assert t.view("marketing") == {}
+        t.rights.stopped = False
+        t.rights.state()
+        assert t.view("marketing").keys() == {"crm:2"}
+
+
+def test_an_erasure_leaves_those_alone_who_have_the_identifier_no_more() -> None:
+    with Street() as t:
+        t.customer(1, "Ann", "a")
+        t.click("a")
+        t.rights.decide("crm:1", "marketing", "granted")
+        t.customer(1, "Ann", None)
+        assert t.sink("crm-sync").keys() == {"crm:1"}
+        t.rights.erase("cookie:a", t.rights.suppress("cookie:a"))
+        assert t.sink("crm-sync").keys() == {"crm:1"}
+        assert t.view("service").keys() == {"crm:1"}
+
+
+def test_those_who_share_an_identifier_are_taken_back_a_portion_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("c360.agents.door.PROFILES_PER_COMMIT", 3)
+    with Street() as t:
+        agent = door_of(t, "sink:crm-sync")
+        topic = t.plan.projected(t.plan.projections[0])
+        t.rights.decide("cookie:shared", "marketing", "granted")
+        for n in range(40):
+            t.rights._write(topic, f"crm:{n}", shared_record(n))
+        t.rights.state()
+        assert len(t.sink("crm-sync")) == 40
+        commits = next(loop for loop in t.loops if loop.agent is agent).metrics.commits
+        t.rights.decide("cookie:shared", "marketing", "withdrawn")
+        assert t.sink("crm-sync") == {}
+        assert next(loop for loop in t.loops if loop.agent is agent).metrics.commits > commits + 2
+
+
+def shared_record(n: int) -> bytes:
+    labels = [f"crm:{n}", "cookie:shared"]
+    said = {"profile_id": f"crm:{n}", "projection": "customer", "version": 1, "purpose": None, "as_of": None}
+    values = {"name": None, "clicks": n, "page": None}
+    return orjson.dumps(said | {"subjects": labels, "subjects_total": 2, "identifiers": labels, "attributes": values})

@@ -86,7 +86,10 @@ GUARDS = {
     "what was on its way when the mark was taken off stays": (
         "        if not erasure.proven and erasure.closed and _is_removed", "        if not erasure.proven and _is_removed"
     ),
-    "who was asked is not asked again": ("        node.told, node.answered = False, set()\n", "        pass\n"),
+    "who was asked is not asked again": (
+        "        node.told, node.answered = False, {agent for agent in node.answered if agent.startswith(GOVERN)}\n",
+        "        pass\n",
+    ),
     "a mark that is off is as one that stands": (
         "erasure.probing = erasure.unmarked = erasure.closed = False", "erasure.probing = erasure.closed = False"
     ),

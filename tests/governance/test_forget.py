@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from datetime import timedelta
+
+import pytest
+
+from c360.agents.govern import Govern
+from c360.governance.audit import decode_record
+from c360.governance.certificate import Certificate
+from c360.ops.audit import verify as verified
+from c360.plan import CONFIGS
+from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
-from tests.governance.forget_shop import NOW, shop
+from tests.governance.forget_shop import NOW, click, left, person, shop
+from tests.governance.test_rights import clinic
 
 
 def test_one_customer_without_others() -> None:
@@ -18,3 +30,204 @@ def test_one_customer_without_others() -> None:
         assert driver.profile("crm:8").orders == 1
         driver.send("orders", "7", {"id": "o9", "customer": "7", "note": "again"})
         assert driver.record("crm:7") is None
+
+
+def merged(driver: TestDriver) -> None:
+    """Two customers, of whom one is three subjects: a row, and two cookies that have logged in as its mail address."""
+    person(driver, "pk7", "7", "Ada Byron", "ada@mail.se")
+    person(driver, "pk8", "8", "Bob Gray", "bob@mail.se")
+    for number in range(6):
+        click(driver, number, f"c-ada-{number % 2}", "ada@mail.se", f"secret {number}")
+        click(driver, 10 + number, "c-bob", "bob@mail.se", f"other {number}")
+
+
+ADA = ["crm:7", "cookie:c-ada-0", "cookie:c-ada-1", "c-ada-0", "c-ada-1", "Ada Byron", "ada@mail.se"]
+
+
+def tokens(driver: TestDriver, *labels: str) -> list[str]:
+    assert driver.vault is not None
+    return [driver.vault.names.token(label) for label in labels]
+
+
+def test_a_profile_of_three_subjects_and_nobody_else() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        record = driver.record("crm:7")
+        assert record is not None
+        assert record["subjects_total"] == 3
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        assert len(certificate.subjects) == 3
+        assert certificate.identifiers == tuple(tokens(driver, "email:ada@mail.se"))
+        assert driver.record("crm:7") is None
+        assert driver.profile("crm:8").clicks == 6
+        assert kept(driver, ADA) == {}
+        driver.verify()
+
+
+def kept(driver: TestDriver, words: list[str]) -> dict[str, list[str]]:
+    """Where these stand in what is kept for good: compacted topics and stores. Topics that are deleted by time are named."""
+    passing = {topic.name for topic in driver.plan.topics if CONFIGS[topic.role].get("cleanup.policy") != "compact"}
+    return {name: hits for name, hits in left(driver, words).items() if name not in passing}
+
+
+def test_of_a_personal_identifier_only_the_suppression_is_left() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        driver.erase("email:ada@mail.se")
+        (mail,) = tokens(driver, "email:ada@mail.se")
+        erasing = {"forget.erasure.changelog", "store forget.erasure.v1/0"}
+        assert kept(driver, [mail]).keys() == {"forget.suppressed", "store governance"} | erasing
+
+
+def erased(driver: TestDriver) -> Certificate:
+    merged(driver)
+    driver.settle()
+    certificate = driver.erase("crm:7")
+    assert certificate is not None
+    return certificate
+
+
+def nobody_is_back(driver: TestDriver) -> None:
+    assert driver.record("crm:7") is None
+    assert driver.record("cookie:c-ada-0") is None
+    assert driver.profile("crm:8").clicks == 6
+    assert kept(driver, ADA) == {}
+    driver.verify()
+
+
+def test_a_late_event_is_dropped_and_counted() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        erased(driver)
+        click(driver, 50, "c-ada-1", None, "late")
+        click(driver, 51, "c-new", "ada@mail.se", "late, under a new cookie")
+        person(driver, "pk7", "7", "Ada Again", "ada@mail.se", at=9, op="u")
+        nobody_is_back(driver)
+        assert driver.record("cookie:c-new") is None
+        (govern,) = (loop.agent for loop in driver.loops if isinstance(loop.agent, Govern))
+        assert sum(c.suppressed for c in govern.counters.values()) == 3
+
+
+@pytest.mark.parametrize("agent", ["identity@1", "customer@1"])
+def test_a_rebuild_brings_nothing_back(agent: str) -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        erased(driver)
+        driver.reset(agent)
+        nobody_is_back(driver)
+
+
+@pytest.mark.parametrize("accident", ["crash", "lose_disk", "rebalance"])
+def test_no_accident_brings_anything_back(accident: str) -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        erased(driver)
+        getattr(driver, accident)()
+        click(driver, 50, "c-ada-1", None, "late")
+        nobody_is_back(driver)
+
+
+def test_an_old_state_directory_brings_nothing_back() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        driver.settle()
+        old = deepcopy({name: list(s.scan(b"", b"\xff" * 9)) for name, s in driver.stores.stores.items()})
+        assert driver.erase("crm:7") is not None
+        driver.stop()
+        driver.stores = MemoryStores()
+        for name, entries in old.items():
+            driver.stores.open(name).write(entries)
+        driver.start()
+        click(driver, 50, "c-ada-1", None, "late")
+        nobody_is_back(driver)
+
+
+def test_twice_and_for_nobody() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        first = erased(driver)
+        second = driver.erase("crm:7")
+        assert second is not None
+        assert [s.life for s in first.subjects + second.subjects] == [1, 1, 1, 2]
+        nobody = driver.erase("crm:4711")
+        assert nobody is not None
+        assert nobody.subjects[0].keys == ()
+        nobody_is_back(driver)
+        assert kept(driver, ["4711"]) == {}
+
+
+def test_after_a_lift_a_new_life_begins() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        certificate = erased(driver)
+        driver.lift(certificate)
+        click(driver, 60, "c-ada-1", "ada@mail.se", "new life")
+        person(driver, "pk7", "7", "Ada Reborn", "ada@mail.se", at=20, op="u")
+        record = driver.record("crm:7")
+        assert record is not None
+        assert record["subjects_total"] == 2
+        assert (driver.profile("crm:7").clicks, driver.profile("crm:7").text) == (1, "new life")
+        driver.reset("customer@1")
+        assert driver.profile("crm:7").clicks == 1
+        driver.reset("identity@1")
+        assert driver.profile("crm:7").clicks == 1
+        assert driver.erase("cookie:c-ada-1") is not None
+        assert driver.record("crm:7") is None
+
+
+def test_who_asks_in_a_record_is_forgotten_too() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        driver.send("forget-me", None, {"email": "ADA@mail.se"})
+        driver.send("forget-me", None, {})
+        driver.settle()
+        nobody_is_back(driver)
+        (letter,) = driver.topic("forget.dlq")
+        assert letter["reason"] == "no-subject"
+
+
+def test_a_shared_mailbox_is_named_and_not_touched() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        for number in range(1, 7):  # of six customers: it joins nobody
+            person(driver, f"pk{number}", str(number), f"Name {number}", "family@mail.se")
+        driver.settle()
+        certificate = driver.erase("crm:1")
+        assert certificate is not None
+        assert driver.record("crm:1") is None
+        assert driver.profile("crm:2").name == "Name 2"
+        certificate = driver.erase("email:family@mail.se")
+        assert certificate is not None
+        assert certificate.beside == tuple(sorted(tokens(driver, *(f"crm:{n}" for n in (2, 3, 4, 5, 6)))))
+        assert driver.profile("crm:2").name == "Name 2"
+        (mail,) = tokens(driver, "email:family@mail.se")
+        assert "forget.links" not in kept(driver, [mail])
+
+
+def test_who_asked_and_that_it_is_proven_is_in_the_audit_log_by_its_hash() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        driver.crash()
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        driver.crash()
+        driver.settle()
+        assert driver.vault is not None
+        log = [decode_record(value or b"") for _, value in driver.read(driver.plan.audit)]
+        (done,) = [record.entry for record in log if record.entry.who == "erasure"]
+        assert (done.what, done.after["stage"], done.after["subjects"]) == ("erase", "done", "3")
+        assert done.after["request"] == certificate.request
+        assert done.about == (driver.vault.names.veil("crm:7"),)
+        assert verified(driver.plan, driver.cluster).findings == []
+        assert "forget.audit" not in left(driver, ADA)
+
+
+def test_what_is_asked_by_a_topic_is_told_when_it_is_taken_up() -> None:
+    """What is asked by a command, the command tells."""
+    with TestDriver(clinic(), now=NOW) as driver:
+        driver.send("letters", value={"patient": "7", "email": "ann@mail.org", "name": "Ann Lee"})
+        driver.settle()
+        driver.send("requests", value={"who": "patient:7"})
+        driver.settle()
+        driver.advance(timedelta(seconds=10))
+        driver.settle()
+        log = [decode_record(value or b"").entry for _, value in driver.read(driver.plan.audit)]
+        told = [entry for entry in log if entry.who == "erasure"]
+        assert [entry.after["stage"] for entry in told] == ["intended", "done"]
+        assert len({entry.after["request"] for entry in told}) == 1
+        assert "patient:7" not in repr(told)

@@ -10,6 +10,8 @@ import pytest
 from c360.engine.partition import partition_of
 from c360.governance.keys import read_record_key, tombstone
 from c360.ops.verify import Report, verify
+from c360.testing import TestDriver
+from tests.governance.forget_shop import NOW, shop
 from tests.governance.sealed_shop import app, click, customer, row, said
 from tests.testing.world import At, Edit, Edited, World
 
@@ -96,3 +98,18 @@ def test_what_is_erased_of_one_subject_hides_nothing_of_another(world: World) ->
     login = world.values(CLICKS)[at]["record"]["login"]["~sealed"]
     edit = At(world.cluster, CLICKS, at).altered(login[-8:-4].encode(), b"AAAA")
     assert "altered" in kinds(world, edit)
+
+
+def test_profiles_of_erased_customers_are_those_of_their_new_lives() -> None:
+    with TestDriver(shop(joined=False), now=NOW) as driver:
+        for number, customer in enumerate(["7", "8", "7"]):
+            driver.send("orders", customer, {"id": f"o{number}", "customer": customer, "note": f"note {number}"})
+        driver.settle()
+        assert driver.erase("crm:7") is not None
+        assert driver.record("crm:7") is None
+        driver.verify("customer@1")
+        found = verify(driver.plan, driver.cluster, ["customer@1"])
+        assert found.whole.notes == [
+            "customer@1: who was erased cannot be told without the master key: set C360_KEYS"
+        ]  # who it was is not written anywhere
+        assert not found.complete

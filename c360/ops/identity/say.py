@@ -5,7 +5,7 @@ Computed first: what it would change. Written only when told to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
@@ -156,18 +156,18 @@ def _together(graph: Graph, one: Key, two: Key) -> bool:
     return graph.profile_of.get(one, one) == graph.profile_of.get(two, two)
 
 
-def told(planned: Saying) -> Told:
-    """What the audit log says of it."""
+def told(planned: Saying, veil: Callable[[str], str] = str) -> Told:
+    """What the audit log says of it. `veil`: how labels may stand there."""
     return Told(
         planned.what,
-        about=planned.subjects,
-        before={"profiles": _named(planned.before)},
-        after={"profiles": _named(planned.after), **({"undo": "yes"} if planned.undo else {})},
+        about=tuple(map(veil, planned.subjects)),
+        before={"profiles": _named(planned.before, veil)},
+        after={"profiles": _named(planned.after, veil), **({"undo": "yes"} if planned.undo else {})},
     )
 
 
-def _named(profiles: Sequence[Profile]) -> str:
-    named = ", ".join(profile.profile for profile in profiles[:SEVERAL])
+def _named(profiles: Sequence[Profile], veil: Callable[[str], str]) -> str:
+    named = ", ".join(veil(profile.profile) for profile in profiles[:SEVERAL])
     return named + (f" and {len(profiles) - SEVERAL} more" if len(profiles) > SEVERAL else "")
 
 

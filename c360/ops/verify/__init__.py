@@ -10,18 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from c360.clock import Clock, system
 from c360.engine.state import Positions
 from c360.engine.transport import TP, Cluster
 from c360.governance.names import Vault
 from c360.governance.sealing import Destroyed
+from c360.governance.suppressed import decode_suppressed
+from c360.identity.namespace import shown
 from c360.ops.dlq import open_letter
 from c360.ops.keys import opener_of
+from c360.ops.verify.consent import ConsentCheck
+from c360.ops.verify.doors import DoorCheck
 from c360.ops.verify.govern import GovernCheck
 from c360.ops.verify.identity import IdentityCheck
 from c360.ops.verify.links import Links, LinksCheck
 from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.projection import ProjectionCheck
-from c360.ops.verify.report import Findings, Report
+from c360.ops.verify.report import Findings, Forgotten, Report, forgotten
 from c360.plan import Plan, sealed_of
 from c360.testing.oracle.sealing import Sight
 
@@ -37,38 +42,58 @@ def verify(
     *,
     archive: Sequence[Path] = (),
     vault: Vault | None = None,
+    clock: Clock = system,
 ) -> Report:
     """Recompute what these agents ("govern", "identity@1", "customer@1"; none named: all) must have written, and compare.
 
     `archive`: JSON lines as for `c360 load` with raw records that retention has cut. They are placed by their key, in
     order, from offset 0 on, so the topic must have been filled by plain producers; where that does not meet the log,
-    they are not used. `vault`: of an app that needs keys; without it nothing is said of govern. Raises UsageError for an
-    unknown agent, BrokerAway where a transaction stays open.
+    they are not used. `vault`: of an app that needs keys; without it nothing is said of govern, consent and doors. `clock`:
+    for these, which are compared with what is decided now. Raises UsageError for an unknown agent, BrokerAway where a
+    transaction stays open.
     """
     for name in agents:
         plan.agent(name)
     sight = None if vault is None else _sight(plan, cluster, vault)
     blind = sight is None and (plan.personal_kinds or any(sealed_of(plan, source) for source in plan.sources))
     log = Log(cluster)
+    known = forgotten.set(_forgotten(plan, log, vault)) if vault is not None and plan.erases else None
     try:
         dead = DeadLetters(log, plan.dlq)
         archived = Archive(log, archive, [s.topic for s in plan.sources])
         links = Links(log, plan.links) if plan.identities else None
+        erased = _erased(plan, log, vault)
         found = {}
         for name in agents or [a.name for a in plan.agents]:
             findings = Findings()
-            if name == "govern" and blind:
-                findings.cannot_tell("nobody can tell without the master key what govern must write: set C360_KEYS")
+            if name in ("govern", "consent") and blind:
+                findings.cannot_tell(f"nobody can tell without the master key what {name} must write: set C360_KEYS")
                 found[name] = findings
                 continue
-            for changelogs, look in _checks(plan, name, log, dead, archived, links, sight):
+            checks = _checks(plan, name, log, dead, archived, links, sight, erased)
+            for changelogs, look in (*checks, *_doors(plan, name, log, sight, vault, clock)):
                 findings.add(steady(log, changelogs, look))
             if name == "govern" and sight is not None and sight.lost:
                 findings.notes.append(f"sealed values of {len(sight.lost)} subjects were erased, and are not compared")
             found[name] = findings
         return Report(found)
     finally:
+        if known is not None:
+            forgotten.reset(known)
         log.reader.close()
+
+
+def _forgotten(plan: Plan, log: Log, vault: Vault) -> Forgotten:
+    """Who was ever erased, by the suppressed table: of keys of records, which may be those of link facts."""
+    erased = {entry.key for entry in log.read(log.partitions(plan.suppressed))}
+    if not erased:
+        return lambda _: False
+
+    def is_erased(key: bytes) -> bool:
+        labels = (part.replace("%7C", "|").replace("%25", "%") for part in key.decode(errors="replace").split("|"))
+        return any(":" in label and vault.names.veil(shown(label)).encode() in erased for label in labels)
+
+    return is_erased
 
 
 def _sight(plan: Plan, cluster: Cluster, vault: Vault) -> Sight:
@@ -88,11 +113,31 @@ def _sight(plan: Plan, cluster: Cluster, vault: Vault) -> Sight:
     return Sight(vault.names.token, opened, letter)
 
 
+Erased = Callable[[str], int]
+"""How often a subject was erased."""
 Look = Callable[[Mapping[TP, Positions]], Findings]
 
 
+def _erased(plan: Plan, log: Log, vault: Vault | None) -> Erased | None:
+    """As the suppressed table has it. None where somebody was erased, and nobody can tell who without the keys."""
+    latest: dict[str, bytes | None] = {}
+    for entry in log.read(log.partitions(plan.suppressed) if plan.erases else []):
+        latest[(entry.key or b"").decode()] = entry.value
+    lives = {veiled: decode_suppressed(value).life for veiled, value in latest.items() if value is not None}
+    if not lives:
+        return lambda subject: 0
+    return None if vault is None else lambda subject: lives.get(vault.names.veil(subject), 0)
+
+
 def _checks(
-    plan: Plan, agent: str, log: Log, dead: DeadLetters, archive: Archive, links: Links | None, sight: Sight | None
+    plan: Plan,
+    agent: str,
+    log: Log,
+    dead: DeadLetters,
+    archive: Archive,
+    links: Links | None,
+    sight: Sight | None,
+    erased: Erased | None,
 ) -> Iterator[tuple[list[TP], Look]]:
     """What is to be looked at of an agent: changelogs of tasks that must not commit meanwhile, and the look."""
     if agent == "govern":
@@ -103,6 +148,9 @@ def _checks(
             all_tasks = [tp for source in plan.sources for tp in log.partitions(plan.govern_changelog(source))]
             yield all_tasks, LinksCheck(plan, links).look
         return
+    if agent == "consent":
+        yield log.partitions(f"{plan.consent}.changelog"), ConsentCheck(plan, log, dead, sight).look
+        return
     for identity in plan.identities:
         if identity.agent == agent and links is not None:
             yield log.partitions(f"{plan.loop(identity)}.changelog"), IdentityCheck(plan, identity, log, links).look
@@ -112,7 +160,18 @@ def _checks(
             together = [tasks] if plan.identity_of(projection) is not None else [[tp] for tp in tasks]
             for some in together:
                 partitions = [tp.partition for tp in some]
-                yield some, ProjectionCheck(plan, projection, log, dead, partitions).look
+                yield some, ProjectionCheck(plan, projection, log, dead, partitions, erased).look
+
+
+def _doors(
+    plan: Plan, agent: str, log: Log, sight: Sight | None, vault: Vault | None, clock: Clock
+) -> Iterator[tuple[list[TP], Look]]:
+    """The same of a door."""
+    for door in plan.doors:
+        if door.agent == agent:
+            opened, veil = None if sight is None else sight.open, None if vault is None else vault.names.veil
+            for tp in log.partitions(f"{plan.leaves(door)}.changelog"):
+                yield [tp], DoorCheck(plan, door, log, tp.partition, clock, opened=opened, veil=veil).look
 
 
 def steady(log: Log, changelogs: list[TP], look: Look) -> Findings:

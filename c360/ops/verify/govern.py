@@ -13,7 +13,7 @@ from c360.engine.state import Positions, partitions_of
 from c360.engine.transport import TP
 from c360.ops.verify.links import Expectation, Links, compare_facts, compare_live
 from c360.ops.verify.log import Archive, DeadLetters, Log
-from c360.ops.verify.report import Findings
+from c360.ops.verify.report import Findings, forgotten
 from c360.plan import Plan
 from c360.testing.oracle.governed import (
     Arrival,
@@ -169,6 +169,8 @@ class GovernCheck:
         for offset in sorted(expected.effects.keys() | actual.keys()):
             if offset < cut or offset in loose:
                 continue
+            if not actual.get(offset) and any(forgotten.get()(slot.key) for slot, _ in expected.facts.get(offset, [])):
+                continue  # dropped, for the sake of somebody whom it names
             self._compare_one(raw.tp, offset, expected.effects.get(offset, []), actual.get(offset, []), out)
         for offset, effect in expected.maybe.items():
             here = actual.get(offset, [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from c360.declare import ProjectionDeclaration
 from c360.engine.partition import partition_of
@@ -23,10 +23,17 @@ class ProjectionCheck:
     """
 
     def __init__(
-        self, plan: Plan, projection: ProjectionDeclaration, log: Log, dead: DeadLetters, partitions: Sequence[int]
+        self,
+        plan: Plan,
+        projection: ProjectionDeclaration,
+        log: Log,
+        dead: DeadLetters,
+        partitions: Sequence[int],
+        erased: Callable[[str], int] | None,
     ) -> None:
+        """`erased`: how often a subject was; None where that cannot be told."""
         self.plan, self.projection, self.log, self.dead = plan, projection, log, dead
-        self.partitions = partitions
+        self.partitions, self.erased = partitions, erased
         self.identity = plan.identity_of(projection)
         self.sources = {plan.governed(s): s for s in plan.sources_of(projection)}
         self.changelogs = {plan.governed(s): plan.govern_changelog(s) for s in plan.sources_of(projection)}
@@ -45,6 +52,12 @@ class ProjectionCheck:
             out.cannot_tell(f"{self.projection.agent} is catching up after a reset: its profiles are of before")
         days = {tp.partition: task.notes.get("today", 0) for tp, task in positions.items()}
         assigned = None if self.identity is None else self._assigned(self.identity, days, out)
+        if self.erased is None:
+            out.cannot_tell(
+                f"{self.projection.agent}: who was erased cannot be told without the master key: set C360_KEYS"
+            )
+        else:
+            profiles.lives |= {subject: self.erased(subject) for subject in profiles.subjects}
         if out.complete:
             latest = max(days.values(), default=0)  # of records that lie where they should not
             expected = profiles.records(lambda key: days.get(self._place(key).partition, latest), assigned)

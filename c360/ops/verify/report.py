@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from c360.engine.transport import TP
 
 EXAMPLES = 20
+Forgotten = Callable[[bytes], bool]
+"""Whether a record's key names somebody who was erased: of them nothing is compared."""
+forgotten: ContextVar[Forgotten] = ContextVar("forgotten", default=lambda _: False)
 
 
 @dataclass
@@ -24,6 +29,8 @@ class Findings:
 
     def differ(self, kind: str, tp: TP, offset: int | None, key: bytes | None, *, origin: str | None = None) -> None:
         """One difference. Keys are personal: only a hash of them is shown."""
+        if key is not None and forgotten.get()(key):
+            return
         self.differences += 1
         if len(self.examples) < EXAMPLES:
             hashed = None if key is None else f"sha256:{hashlib.sha256(key).hexdigest()[:12]}"

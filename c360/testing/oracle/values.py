@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from c360.codecs.record import FieldInfo, Record, fields_of
+from c360.codecs.record import AnyIdentifier, FieldInfo, Record, fields_of
 from c360.testing.oracle.plain import Written, decimal_text, simple, time_text
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -110,6 +110,13 @@ def _fit_tuple(kinds: tuple[Any, ...], said: Any, nested: ReadRecord) -> tuple[A
 
 
 def _fit_class(kind: type, said: Any) -> Any:
+    if kind is AnyIdentifier and isinstance(said, dict):
+        ns, value = said.get("ns"), said.get("value")
+        if not isinstance(ns, str) or ":" in ns or not isinstance(value, str | int) or isinstance(value, bool):
+            raise NoFit
+        return AnyIdentifier(f"{ns}:{value}")
+    if kind is AnyIdentifier and not isinstance(said, str):
+        raise NoFit
     if issubclass(kind, Enum):
         return kind(_same([member.value for member in kind], said))
     if kind is bool or isinstance(said, bool):
