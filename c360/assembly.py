@@ -25,7 +25,6 @@ from c360.agents.suppression import Suppression
 from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
-from c360.engine.lag import ends_of_records
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
@@ -81,8 +80,10 @@ def governance_of(
         asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
         return None
-    silent = (plan.keys,)
-    return GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s, silent=silent)
+    table = GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
+    # Decisions are deleted for those only who are erased, and doors are told so by the suppression.
+    table.silent, table.traceless = (plan.keys,), (plan.consent,)
+    return table
 
 
 def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Shared | None = None) -> list[Agent]:
@@ -97,8 +98,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     if plan.asks and (not only or "consent" in only):
         chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
     if known is not None and common.vault is not None and (not only or "erasure" in only):
-        records = partial(_ends_of_records, known.table.cluster)
-        chosen.append(ErasureAgent(plan, admin, known, common.vault.names, records))
+        chosen.append(ErasureAgent(plan, admin, known, common.vault.names))
     chosen += [
         DoorAgent(
             plan,
@@ -128,14 +128,6 @@ def _ends(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
     reader = cluster.reader()
     try:
         return reader.ends(partitions)
-    finally:
-        reader.close()
-
-
-def _ends_of_records(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
-    reader = cluster.reader()
-    try:
-        return ends_of_records(reader, reader.starts(partitions))
     finally:
         reader.close()
 

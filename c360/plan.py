@@ -119,10 +119,14 @@ class PlannedTopic:
     role: Role
     partitions: int | None
     like: str | None = None
+    bounded: bool = False  # of an app that erases: what is deleted of compacted topics is gone within a day
 
     @property
     def config(self) -> Mapping[str, str]:
-        return CONFIGS[self.role]
+        config = CONFIGS[self.role]
+        if self.bounded and config.get("cleanup.policy") == "compact":
+            return {"max.compaction.lag.ms": str(DAY), **config}
+        return config
 
     @property
     def owned(self) -> bool:
@@ -490,7 +494,8 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
     _check_blocked(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
-    plan = replace(bare, user_agents=user_agents, topics=_topics(bare), agents=_agents(bare))
+    topics = tuple(replace(topic, bounded=bare.erases) for topic in _topics(bare))
+    plan = replace(bare, user_agents=user_agents, topics=topics, agents=_agents(bare))
     names = [t.name for t in plan.topics]
     for name in names:
         if names.count(name) > 1:

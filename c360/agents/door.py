@@ -13,7 +13,8 @@ What a task has learnt of the copies (`seen`) is in its notes, in the transactio
 it crashed it learns again. While it may not deliver, it takes back and learns nothing for good.
 
 Erased: `Erase` comes to the task of the identifier's partition. It removes the profile of that name, and those it holds that
-list the identifier, and says so in a receipt, in one transaction, once its copy has the suppression. Profiles elsewhere that
+list the identifier, and says so in a receipt, in one transaction, once its copy has the suppression; one that was lifted
+meanwhile removes nothing, as what is here may be of the life that began then. Profiles elsewhere that
 list it are not delivered any more, by the suppression, which every task knows; their rows go when the projection has written
 them without it. So a receipt is of what this task held; the erasure agent asks for each subject, and ids of profiles are such.
 Nothing of the identifier leaves by this task after its receipt, as long as the suppression stands.
@@ -43,7 +44,7 @@ from c360.errors import Shut, Stale
 from c360.governance.fence import Answer, Taken, recheck
 from c360.governance.messages import Erase, Receipt, decode_erase, encode_receipt
 from c360.governance.names import Vault
-from c360.governance.suppressed import decode_suppressed
+from c360.governance.suppressed import Suppressed, decode_suppressed
 from c360.plan import Plan
 from c360.profile.format import digest_of
 from c360.rights import Door
@@ -390,10 +391,11 @@ class DoorTask:
     # ----------------------------------------------------------------------------------------------------- erasure
     def _erase(self, out: Outbox) -> None:
         for erase in self.erasing:
-            self.door.knows(erase)
+            stands = self.door.knows(erase)
             name = self.judge.named(erase.identifier).encode()
             count = 0
-            while members := {erase.identifier.encode(), *self.holders.members(name, PROFILES_PER_COMMIT)}:
+            while stands:
+                members = {erase.identifier.encode(), *self.holders.members(name, PROFILES_PER_COMMIT)}
                 rows = {key: row for key in members if (row := self.held.get(key)) is not None}
                 for key, row in rows.items():
                     self._index(key, labels_of(row.record), ())
@@ -620,17 +622,22 @@ class DoorAgent:
             self._at = version, self.governance.mark()
         return self._at[1]
 
-    def knows(self, erase: Erase) -> None:
-        """Raises Shut until this door's copy has the suppression that an erasure rests on: then nothing comes back."""
-        if not self.judge.suppresses:
-            return
-        if not self._suppressed(erase):
-            self.judge.awaits = partial(self._suppressed, erase)
+    def knows(self, erase: Erase) -> bool:
+        """Whether the suppression that an erasure rests on stands. Raises Shut until this door's copy has it: then nothing
+        comes back."""
+        if not self._has(erase):
+            self.judge.awaits = partial(self._has, erase)
             raise Shut(
                 "behind", "the suppression of an erasure has not been read yet; this door's copy is catching up, wait"
             )
+        said = self._suppressed(erase)
+        return said is not None and said.stands
 
-    def _suppressed(self, erase: Erase) -> bool:
+    def _has(self, erase: Erase) -> bool:
+        said = self._suppressed(erase)
+        return said is not None and said.life >= erase.life
+
+    def _suppressed(self, erase: Erase) -> Suppressed | None:
         assert self.governance is not None
         value = self.governance.get(self.judge.named(erase.identifier).encode(), self.plan.suppressed)
-        return value is not None and decode_suppressed(value).life >= erase.life
+        return None if value is None else decode_suppressed(value)

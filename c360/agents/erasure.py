@@ -9,7 +9,7 @@ records, all in one transaction; books are rows of tables. In `finish`, in numbe
    has written before it passed the suppression. What comes of it is the next step's
 
 Whether identity rests is found by a probe that goes through the loop of each of its tasks (`agents.identity`): it begins when
-a task has read its facts up to where they ended when it was asked.
+a task has read its facts up to a mark that is written with the question, behind all that govern had said when it passed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from c360.agents.audit import Chain
-from c360.agents.suppression import Ends, Suppression
+from c360.agents.suppression import Suppression
 from c360.agents.wire import misfit_in
 from c360.codecs.json import Choice, JsonDecoder
 from c360.engine.agent import Outbox, Processor, Task
@@ -69,8 +69,8 @@ from c360.governance.messages import (
 from c360.governance.names import Names
 from c360.governance.suppressed import Suppressed, decode_suppressed, encode_suppressed
 from c360.identity.messages import Mark as Marking
-from c360.identity.messages import Probe, encode_message, encode_probe
-from c360.plan import CONFIGS, Identity, Plan
+from c360.identity.messages import Probe, encode_message, encode_probe, probe_mark
+from c360.plan import Identity, Plan, PlannedTopic
 from c360.rights import Asked
 from c360.tables.table import Table
 
@@ -339,10 +339,13 @@ class ErasureTask:
                 erasure = self.erasures.get(request.encode())
                 if erasure is not None and not erasure.unmarked:  # it may have been reset since it was marked
                     self._obey(Mark(view, erasure.identifier, request), out)
-                ends = self.agent.records([TP(plan.links, p) for p in range(n)])
+                name = (
+                    f"{request}#{probe}.{self.agent.random(4).hex()}"  # asked again, it is another: answers do not mix
+                )
+                asked = Probe(name, request, view, probe)
                 loop = plan.loop(self.agent.views[view])
                 for partition in range(n):
-                    asked = Probe(request, view, probe, ends[TP(plan.links, partition)])
+                    out.send(plan.links, probe_mark(asked), None, partition)
                     out.send(loop, b"", encode_probe(asked), partition)
             case Shred(_, subject, _, _):
                 place = TP(plan.keys, partition_of(subject.encode(), n))
@@ -415,12 +418,11 @@ def answering(plan: Plan, topics: Mapping[str, int]) -> list[str]:
     return [*found, "consent"] if plan.asks else found
 
 
-def promise(role: str, config: Mapping[str, str]) -> Promise:
+def promise(topic: PlannedTopic, config: Mapping[str, str]) -> Promise:
     """Of a topic's settings as the broker has them; of what it does not say, as we ask for them."""
-    if role == "raw":
+    if not topic.owned:
         return Promise("user", _ms(config.get("retention.ms", "-1")))
-    asked: Mapping[str, str] = CONFIGS[role]  # type: ignore[index]  # roles of the plan
-    said = {**asked, **config}
+    said = {**topic.config, **config}
     if said.get("cleanup.policy") == "compact":
         return Promise("compact", _ms(said.get("max.compaction.lag.ms", "-1")))
     return Promise("delete", _ms(said.get("retention.ms", "-1")))
@@ -437,8 +439,7 @@ def _statement(tp: TP, at_ms: int, ends: Sequence[tuple[TP, int]]) -> tuple[byte
 
 
 class ErasureAgent:
-    """The agent. `admin`: to see which topics there are, and what they promise; `records`: where partitions end, without the
-    marks of transactions that come last."""
+    """The agent. `admin`: to see which topics there are, and what they promise."""
 
     loops: Sequence[str] = ()
 
@@ -448,10 +449,9 @@ class ErasureAgent:
         admin: Admin,
         suppression: Suppression,
         names: Names,
-        records: Ends,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.plan, self.admin, self.suppression, self.records = plan, admin, suppression, records
+        self.plan, self.admin, self.suppression = plan, admin, suppression
         self.ends, self.random = suppression.ends, random
         planned = plan.agent("erasure")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
@@ -475,13 +475,13 @@ class ErasureAgent:
     def deployed(self) -> Deployed:
         """Who there is, as it is now."""
         topics = self.admin.topics()
-        roles = {topic.name: topic.role for topic in self.plan.topics if topic.name in topics}
-        configs = self.admin.topic_configs(sorted(roles))
+        planned = {topic.name: topic for topic in self.plan.topics if topic.name in topics}
+        configs = self.admin.topic_configs(sorted(planned))
         return Deployed(
             tuple(govern_tasks(self.plan, topics)),
             tuple(self.views),
             tuple(answering(self.plan, topics)),
-            {name: promise(role, configs.get(name, {})) for name, role in roles.items()},
+            {name: promise(topic, configs.get(name, {})) for name, topic in planned.items()},
         )
 
     def telling(self) -> Telling:

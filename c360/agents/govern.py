@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
-from c360.agents.sealing import RecordSeal, SealedValue, TaskKeys, opened, sealed_types
+from c360.agents.sealing import LETTERS, RecordSeal, SealedValue, TaskKeys, opened, sealed_types
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import (
     GOVERNED_BYTES,
@@ -106,7 +106,10 @@ Said = tuple[str, bytes, int, Mapping[str, Any]]
 
 
 class Forgotten(Exception):
-    """The record is about somebody who is suppressed: it is dropped, and counted."""
+    """The record is about somebody who is suppressed, or names them: it is dropped, and counted."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
 
 
 Judge = Callable[[str, Any, Mapping[str, Any]], int]
@@ -344,7 +347,7 @@ class GovernTask:
         labels = reader.labels(subject, record, enriched, Counter())
         life = life_if_kept(subject, labels, self.suppression.look)
         if life is None:
-            raise Forgotten
+            raise Forgotten(subject)
         return life
 
     def _life(self, label: str) -> int:
@@ -358,7 +361,10 @@ class GovernTask:
         What it makes from now on is made with at least what is known here: that is what passing means.
         """
         held = suppression.held
-        self.handled = suppression.reached()
+        now = [held.get(tp, -1) for tp in suppression.partitions]
+        if now == self.handled:
+            return
+        self.handled = now
         news = suppression.news(self.seen)
         self.seen = news.seen
         said = {veiled: found for veiled in news.veiled if (found := suppression.of(veiled)) is not None}
@@ -391,6 +397,8 @@ class GovernTask:
                 self.rows.put(row_id, RowState(row.position, row.subject, row.governed, row.revision, links))
         if self.keys is not None:
             for key, held in list(self.keys.table.scan()):
+                if key.decode().startswith(LETTERS):
+                    continue  # of dead letters: nobody's
                 owner = veil(key.decode())
                 if owner in doomed and life_of(held.value) < doomed[owner].life:
                     self.keys.destroy(key.decode())
@@ -547,21 +555,28 @@ class GovernTask:
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
-            except Forgotten:
+            except Forgotten as forgotten:
                 self.counters.suppressed += 1
-                self._drop(row_id, rows[row_id], arrivals, i, out)
+                self._drop(row_id, rows[row_id], forgotten.subject, arrivals, i, out)
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(arrivals.offsets[i]))
 
-    def _drop(self, row_id: bytes, held: RowState | None, arrivals: _Arrivals, i: int, out: Outbox) -> None:
-        """A row that is about somebody suppressed now: taken back from whom it was about before, and not kept."""
-        if held is None:
+    def _drop(
+        self, row_id: bytes, held: RowState | None, subject: str, arrivals: _Arrivals, i: int, out: Outbox
+    ) -> None:
+        """A row that is about somebody suppressed now is taken back from whom it was about before.
+
+        One that was about the same subject stays as it is: unlinked, it would hide who is still to be found. If the subject
+        is suppressed, or will be, its rows are removed for that.
+        """
+        if held is None or held.governed is None or held.subject == subject:
             return
-        if held.governed is not None:
-            append = arrivals.times[i]
-            self._retract(held, append, (self.raw.partition, arrivals.offsets[i]), out)
-            gone = RowState(held.position, "", None, held.revision + 1)
-            self._keep(row_id.decode(), held, gone, append, out)
+        if self.suppression is not None and (said := self.suppression.look(held.subject)) is not None and said.stands:
+            return
+        append = arrivals.times[i]
+        self._retract(held, append, (self.raw.partition, arrivals.offsets[i]), out)
+        gone = RowState(held.position, "", None, held.revision + 1)
+        self._keep(row_id.decode(), held, gone, append, out)
         self.rows.delete(row_id)
 
     def _row(

@@ -39,6 +39,7 @@ from c360.errors import Misfit
 from c360.governance.messages import Beside, Erase, Found, Receipt, Settled, decode_erase, encode_found, encode_receipt
 from c360.identity.facts import Fact, decode_fact, decode_slot, slot_key
 from c360.identity.messages import (
+    PROBE,
     Assigned,
     Event,
     Forget,
@@ -125,6 +126,7 @@ class Probing(msgspec.Struct):
     """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster."""
 
     asked: Probe | None = None
+    marked: bool = False  # its mark among the facts was read
     settling: Settling = msgspec.field(default_factory=Settling)
 
 
@@ -322,6 +324,10 @@ class IdentityTask:
             subject, kind, other, source = decode_slot(key)
         except ValueError:
             return
+        if subject.startswith(PROBE):
+            if other == self.agent and not self.catch_up:  # before that, those of long ago
+                self.probes.setdefault(subject.removeprefix(PROBE), Probing()).marked = True
+            return
         self.inbox.setdefault(subject, []).append(Unsay(kind, other, source))
 
     def _is_void(self, message: Message) -> bool:
@@ -355,13 +361,13 @@ class IdentityTask:
                 out.send(self.links, slot_key(subject, kind, other, source), None, self.partition)
                 self.unsaid[subject] += 1
 
-    def _probe(self, positions: Mapping[TP, int], out: Outbox) -> None:
+    def _probe(self, out: Outbox) -> None:
         """Take part in the rounds of probes, and answer those that are over: one task for all."""
         if self.catch_up or self.settling is not None:
             return
         for name, probing in sorted(self.probes.items()):
             asked, settling = probing.asked, probing.settling
-            if asked is None or positions[TP(self.links, self.partition)] < asked.upto:
+            if asked is None or not probing.marked:
                 continue
             if settling.over(self.partitions):
                 del self.probes[name]
@@ -404,7 +410,7 @@ class IdentityTask:
         if self.settling is not None and not self.catch_up:
             self._come_to_rest(self.settling, out)
         if self.probes:
-            self._probe(positions, out)
+            self._probe(out)
         if self.erased or self.unsaid:
             self._say_erased(out)
         nodes, counters = self.nodes.live, self.counters
@@ -438,7 +444,7 @@ class IdentityTask:
         rows = {key: key.encode() for key in turn}
         nodes = self.nodes.load(rows.values())
         self._fetch(turn, [node for row in rows.values() if (node := nodes[row]) is not None])
-        gone = [key for key, row in rows.items() if nodes[row] is None and all(map(let_go, turn[key]))]
+        gone = [key for key, row in rows.items() if _is_gone(nodes[row]) and all(map(let_go, turn[key]))]
         for key in gone:  # whoever is not there has nothing to let go of
             del turn[key], rows[key]
         self.nodes.touch(rows.values())  # before the first of them changes: what is raised on the way undoes all
@@ -626,6 +632,11 @@ class IdentityTask:
         change, was = ("detail", sent.was) if same else ("moved", sent.profile)
         self._assign(node, change, was, "reset", out, told=not same)
         self.sent.delete(row)
+
+
+def _is_gone(node: Node | None) -> bool:
+    """Whether it is not there, or will not be after the commit."""
+    return node is None or (node.home == node.key and is_blank(node))
 
 
 def _message(key: bytes | None, value: bytes) -> tuple[str, Message]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,6 +29,7 @@ from c360.plan import LARGEST_RECORD_BYTES, Plan, text_of
 from c360.rights import Door
 
 LARGEST_BYTES = LARGEST_RECORD_BYTES - (64 << 10)  # of what leaves; the rest is for its key and headers
+NAMES = 1 << 14  # names of identifiers at hand; making one takes 3 µs, and it is asked for three times a decision
 UNKNOWN_KEYS = 10_000  # of which it is remembered up to where the keys have to be read
 
 NOT_LEAVING: Mapping[str, str] = {
@@ -113,7 +115,7 @@ class Judge:
         self.asks = door.purpose.asks
         self.suppresses = plan.erases
         assert vault is not None or not plan.needs_keys, "sealed values and names of those who were erased take keys"
-        self.named = _itself if vault is None else vault.names.veil
+        self.named: Callable[[str], str] = _itself if vault is None else lru_cache(NAMES)(vault.names.veil)
         """An identifier as the suppressed are written, and as doors look for whom news are about."""
         self.opener = None if vault is None else Opener(plan.app, vault.master, self._key_records)
         self._unknown: dict[tuple[str, str], Mapping[TP, int]] = {}

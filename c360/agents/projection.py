@@ -114,14 +114,12 @@ class ProjectionCounters:
 
 
 class Erasing(msgspec.Struct):
-    """An erasure that was begun here. `waiting`: profiles of other tasks that still have to say that they hold it no longer.
-
-    `requests`: who is to have a receipt; `tombstones`: by topic.
+    """An erasure that was begun here. `waiting`: profiles of other tasks that still have to say that they hold it no longer,
+    and since which life. `requests`: who is to have a receipt, and of which; `tombstones`: by topic.
     """
 
-    life: int
-    requests: list[str]
-    waiting: list[str]
+    requests: dict[str, int]
+    waiting: dict[str, int]
     tombstones: dict[str, int]
 
 
@@ -211,21 +209,20 @@ class ProjectionTask:
             erase = decode_erase(key, value)
             if not self.watch.suppression.due(erase):
                 continue
-            known = self.erasing.get(erase.identifier)
-            if known is not None and known.life >= erase.life:
-                known.requests = sorted({*known.requests, erase.request})
-                continue
             self.profiles.load({key})
             waiting = self.moves.erase(key, erase.life)
-            tombstones = {} if waiting is None else {f"{self.compiled.output}.changelog": 1, self.compiled.output: 1}
-            self.erasing[erase.identifier] = Erasing(erase.life, [erase.request], waiting or [], tombstones)
+            erasing = self.erasing.setdefault(erase.identifier, Erasing({}, {}, {}))
+            erasing.requests[erase.request] = erase.life
+            erasing.waiting |= dict.fromkeys(waiting or (), erase.life)
+            if waiting is not None:
+                erasing.tombstones = {f"{self.compiled.output}.changelog": 1, self.compiled.output: 1}
         self._hear_forgotten()
 
     def _hear_forgotten(self) -> None:
         for subject, profile, life in self.moves.forgotten:
             erasing = self.erasing.get(subject)
-            if erasing is not None and life == erasing.life and profile in erasing.waiting:
-                erasing.waiting.remove(profile)
+            if erasing is not None and life >= erasing.waiting.get(profile, life + 1):
+                del erasing.waiting[profile]
         self.moves.forgotten.clear()
 
     def _say_erased(self, out: Outbox) -> None:
@@ -234,8 +231,8 @@ class ProjectionTask:
         for identifier, erasing in sorted(self.erasing.items()):
             if erasing.waiting:
                 continue
-            for request in erasing.requests:
-                receipt = Receipt(request, identifier, erasing.life, self.agent, erasing.tombstones)
+            for request, life in sorted(erasing.requests.items()):
+                receipt = Receipt(request, identifier, life, self.agent, erasing.tombstones)
                 out.send(self.compiled.receipts, *encode_receipt(receipt), 0)
             del self.erasing[identifier]
 

@@ -87,10 +87,30 @@ def text_of(summary: Summary) -> str:
         if not summary.differences
         else f"recomputed from the raw topics: {summary.differences} DIFFERENCES"
     )
+    return _profiles(summary, checked) + _rights(summary)
+
+
+def _profiles(summary: Summary, checked: str) -> str:
     return (
         f"{summary.events} records became {summary.profiles} profiles in {summary.seconds} s, {summary.merged} cookies joined"
         f" to whose they are;"
         f" {summary.duplicates} duplicates dropped, {summary.misfits} misfits in the dead-letter topic; {checked}"
+    )
+
+
+def _rights(summary: Summary) -> str:
+    if summary.rights is None:
+        return ""
+    withdrawal, forgotten = summary.rights.withdrawal, summary.rights.forgotten
+    proof = forgotten.certificate
+    keys = sum(len(subject.keys) for subject in proof.subjects)
+    tombstones = sum(sum(receipts.tombstones.values()) for receipts in proof.agents)
+    return (
+        f"\n{withdrawal.customer} withdrew consent: {withdrawal.ms} ms later the newsletter's sink holds"
+        f" {withdrawal.held_after} instead of {withdrawal.held_before} customers"
+        f"\n{forgotten.customer} was forgotten: {len(proof.subjects)} subjects and {len(proof.identifiers)} identifiers,"
+        f" {keys} keys destroyed, {tombstones} tombstones by {len(proof.agents)} agents and doors; profiles left:"
+        f" {forgotten.left}; certificate {proof.request}"
     )
 
 

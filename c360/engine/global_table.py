@@ -118,7 +118,9 @@ class GlobalTable:
     look_s: float = 0.1
     away_ms: int = AWAY_MS
     kept: int = KEPT
-    silent: Collection[str] = ()  # topics whose changes nobody is told: what is deleted there leaves no trace here
+    # Topics that leave no trace of a key that is deleted: of the first nobody is told any changes, of the second no deletions.
+    silent: Collection[str] = ()
+    traceless: Collection[str] = ()
     copied: Copied = field(default_factory=Copied)
     version: int = 0  # goes up with each change: a cheap question whether there is something to ask for
     trouble: str = ""  # why it does not get on, for messages
@@ -355,8 +357,15 @@ class GlobalTable:
                 entries.append((prefix + key, value))
                 if offset >= floor and topic not in self.silent:
                     entries.append((self._change(topic, partition, offset), key))
+        gone = (
+            {k for k, v in zip(batch.keys, batch.values, strict=True) if v is None} if topic in self.traceless else ()
+        )
         with self._moved:
             assert self._store is not None
+            if gone:
+                entries = [(row, None if row[:1] == CHANGES and key in gone else key) for row, key in entries]
+                told = self._store.scan(self._change(topic, partition, 0), self._change(topic, partition, part.next))
+                entries += [(row, None) for row, key in told if key in gone]
             part.next = batch.offsets[-1] + 1
             if part.next - floor > 2 * self.kept:
                 part.floor = part.next - self.kept

@@ -257,7 +257,13 @@ class _Turn:
             node.subject = True
         else:
             return
+        self.unsettle(erasure)
+
+    def unsettle(self, erasure: Erasure) -> None:
+        """Whatever was settled is not. Who was asked to erase is asked again, also where that is due in this very step."""
         _unsettle(erasure)
+        before = self.before[erasure.request]
+        self.before[erasure.request] = {command for command in before if not isinstance(command, Erase)}
 
     def write(self, node: Node, request: str, hold: Hold) -> None:
         table = self.books.suppressed
@@ -282,7 +288,7 @@ class _Turn:
             erasure = self.touch(request)
             assert erasure is not None
             if not erasure.proven and (set(said.govern) - set(known.govern) or set(said.views) - set(known.views)):
-                _unsettle(erasure)
+                self.unsettle(erasure)
         known.govern, known.views, known.agents, known.topics = said.govern, said.views, said.agents, said.topics
 
     def on_answer(self, erasure: Erasure, event: Lift | Found | Beside | Shredded | Settled | Receipt) -> None:

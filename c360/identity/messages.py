@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from c360.identity.facts import Fact, Kind
+from c360.identity.facts import Fact, Kind, slot_key
 from c360.identity.resolve import Evidence, Standing
 from c360.identity.rules import OK, Key, Status
 
@@ -221,16 +221,23 @@ class Rest(msgspec.Struct, frozen=True, array_like=True, tag="rest"):
 
 
 class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
-    """Of the erasure agent to each task: say when all has come to rest that follows from facts below this offset."""
+    """Of the erasure agent to each task: say when all has come to rest that follows from the facts there are.
 
+    Where they end says a mark among them (`probe_mark`), so that nobody has to ask for the end of a log.
+    """
+
+    name: str  # of this one question, also where it is asked again
     request: str
     view: str
     probe: int
-    upto: int
 
-    @property
-    def name(self) -> str:
-        return f"{self.request}#{self.probe}"
+
+PROBE = "~probe/"  # in place of a subject, whose namespace begins with a letter
+
+
+def probe_mark(probe: Probe) -> bytes:
+    """The key of the mark: that of a claim of nobody, whose record has no value."""
+    return slot_key(PROBE + probe.name, "link", probe.view, "probe")
 
 
 class Round(msgspec.Struct, frozen=True, array_like=True, tag="round"):

@@ -332,7 +332,7 @@ def step(node: Node, messages: Iterable[Message], rules: Rules) -> Outcome:
 class _Turn:
     """One step on its way: the node, what it still has to read, and what it has said so far."""
 
-    __slots__ = ("cause", "events", "inbox", "largest", "me", "near", "novel", "rules", "sends", "stale")
+    __slots__ = ("cause", "events", "gone", "inbox", "largest", "me", "near", "novel", "rules", "sends", "stale")
 
     def __init__(self, me: Node, rules: Rules, messages: Iterable[Message]) -> None:
         self.me, self.rules = me, rules
@@ -341,6 +341,7 @@ class _Turn:
         self.events: list[Event] = []
         self.cause = ""
         self.novel = self.largest = 0
+        self.gone = False  # vanished in this step: what only asks for less comes too late
         self.stale = False  # own evidence may be out of date
         self.near: set[Key] = set()  # nodes in whose components the decision may be out of date
 
@@ -350,6 +351,10 @@ class _Turn:
         while True:
             if inbox:
                 message = inbox.popleft()
+                if self.gone:
+                    if let_go(message):
+                        continue
+                    self.gone = False
                 _TAKEN[type(message)](self, message)
             elif self.stale:
                 self.stale = False
@@ -430,7 +435,7 @@ class _Turn:
             me.neighbours.clear()
         me.home, me.evidence, me.marks, me.claims, me.neighbours, me.lead = me.key, None, (), {}, None, None
         me.assigned_by = me.standing = None
-        self.stale = False
+        self.gone, self.stale = True, False
         self.near.clear()
 
     def vanish(self, lead: Lead) -> bool:

@@ -9,23 +9,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
+from msgspec import to_builtins
 
 import c360
 from c360.agents.govern import Govern
 from c360.agents.wire import decode_identity_change
 from c360.app import App
 from c360.assembly import Worker
-from c360.engine.transport import TP, Cluster
+from c360.engine.transport import TP, Cluster, TopicSpec
 from c360.errors import C360Error, UsageError
 from c360.governance.keys import LocalMasterKeys, MasterKeys
 from c360.governance.names import Vault
 from c360.governance.sealing import KEY_BYTES
 from c360.ops import keys, topics
+from c360.ops.demo_rights import Rights, act
 from c360.ops.load import RawRecord, load
 from c360.ops.progress import at_rest
 from c360.ops.records import follow, records
@@ -36,6 +38,7 @@ from c360.serving.metrics import lag_of
 from c360.tables.store import Stores
 
 SETTLE_S = 600.0
+RAW_PARTITIONS = 4
 SHOWN = 6
 
 
@@ -65,9 +68,21 @@ class Summary:
     seconds: float
     differences: int
     broker: str
+    rights: Rights | None  # None: too few events for it
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        said = asdict(replace(self, rights=None))
+        if self.rights is not None:
+            withdrawal, forgotten = self.rights.withdrawal, self.rights.forgotten
+            said["rights"] = {
+                "withdrawal": asdict(withdrawal),
+                "forgotten": {
+                    "customer": forgotten.customer,
+                    "left": forgotten.left,
+                    "certificate": to_builtins(forgotten.certificate),
+                },
+            }
+        return said
 
 
 @dataclass(frozen=True)
@@ -101,10 +116,11 @@ class Demo:
         self.begun = time.monotonic()
         self.reader = cluster.reader()
         self.feed_error: BaseException | None = None
+        self.rights: Rights | None = None
 
     def run_once(self, events: int, seed: int, end_ms: int, show: Callable[[Glance], None]) -> Summary:
         """Send `events` records, wait until all is folded, recompute and compare."""
-        seconds = self.fold(traffic(events, seed=seed, end_ms=end_ms), show)
+        seconds = self.fold(traffic(events, seed=seed, end_ms=end_ms), show, self._act)
         report = verify(self.plan, self.cluster, [a.name for a in self.plan.agents], vault=self.vault())
         govern = self._govern()
         return Summary(
@@ -116,20 +132,40 @@ class Demo:
             seconds=round(seconds, 2),
             differences=report.differences,
             broker=self.cluster.name,
+            rights=self.rights,
         )
 
-    def fold(self, raw: Iterator[RawRecord], show: Callable[[Glance], None]) -> float:
-        """Send these records, wait until the worker has folded them all, and stop it. Returns seconds it took."""
-        self._start(raw, None)
+    def fold(
+        self, raw: Iterator[RawRecord], show: Callable[[Glance], None], then: Callable[[], None] = lambda: None
+    ) -> float:
+        """Send these records, wait until the worker has folded them all, and stop it. Returns seconds it took.
+
+        `then`: what is to happen before it is stopped.
+        """
+        try:
+            self._start(raw, None)
+            deadline = time.monotonic() + SETTLE_S
+            while not self._settled():
+                self._check(deadline)
+                show(self.glance())
+                time.sleep(0.1)
+            seconds = time.monotonic() - self.begun
+            show(self.glance())
+            then()
+            self.glance()
+        except BaseException:
+            self.feeding = False
+            self.worker.stop()  # its threads would keep the process; what went wrong is on its way to be told
+            raise
+        self._stop()
+        return seconds
+
+    def _act(self) -> None:
+        self.rights = act(self.plan, self.cluster, lambda: self._check(float("inf")))
         deadline = time.monotonic() + SETTLE_S
         while not self._settled():
             self._check(deadline)
-            show(self.glance())
-            time.sleep(0.1)
-        seconds = time.monotonic() - self.begun
-        show(self.glance())
-        self._stop()
-        return seconds
+            time.sleep(0.05)
 
     def run(self, rate: float, seed: int, start_ms: int, show: Callable[[Glance], None]) -> None:
         """Send records at a rate until interrupted."""
@@ -150,14 +186,16 @@ class Demo:
     def _start(self, raw: Iterator[RawRecord], rate: float | None) -> None:
         def feed() -> None:
             try:
-                load(self._counted(raw), self.cluster, partitions=4, rate=rate)
+                load(self._counted(raw), self.cluster, partitions=RAW_PARTITIONS, rate=rate)
             except BaseException as error:  # shown by the demo's thread
                 self.feed_error = error
             finally:
                 self.fed.set()
 
         admin = self.cluster.admin()
-        admin.topics()  # raises BrokerAway: a worker would wait for a broker, a demo does not
+        existing = admin.topics()  # raises BrokerAway: a worker would wait for a broker, a demo does not
+        missing = [topic.name for topic in self.plan.topics if not topic.owned and topic.name not in existing]
+        admin.create([TopicSpec(name, RAW_PARTITIONS, {"retention.ms": "-1"}) for name in missing])
         if self.plan.needs_keys:
             topics.apply(self.plan, admin)
             keys.make_secret_once(self.plan, self.cluster, self.master, os.urandom)

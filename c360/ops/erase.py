@@ -166,12 +166,12 @@ def check(
     """
     admin = cluster.admin()
     existing = admin.topics()
-    roles = {topic.name: topic.role for topic in plan.topics if topic.name in existing}
-    configs = admin.topic_configs(sorted(roles))
+    planned = {topic.name: topic for topic in plan.topics if topic.name in existing}
+    configs = admin.topic_configs(sorted(planned))
     may_keep_tokens = {plan.suppressed, plan.erasures, f"{plan.app}.erasure.changelog"}
     found = []
-    for name, role in sorted(roles.items()):
-        said = promise(role, configs.get(name, {}))
+    for name, topic in sorted(planned.items()):
+        said = promise(topic, configs.get(name, {}))
         here = [word.encode() for word in ids if not (name in may_keep_tokens and is_veiled(word))]
         latest: dict[Any, list[bytes]] = {}
         before = 0

@@ -1,4 +1,4 @@
-"""A shop's made-up traffic for `c360 demo` and `c360 bench`: clicks, orders and CRM rows, with what real topics have.
+"""A shop's made-up traffic for `c360 demo` and `c360 bench`: clicks, orders, rows, consent, with what real topics have.
 
 About one delivery in fifty is a repeat of an earlier one, one in two hundred is no good. The same seed gives the same
 records. Topics and shapes are those of `examples/shop/app.py`.
@@ -18,6 +18,7 @@ import orjson
 from c360.ops.load import RawRecord
 
 REPEATED, MISFIT = 0.02, 0.005
+CHOICES = 0.03
 STEP_MS = 40  # between two events, on average
 SECTIONS = ("shoes", "bags", "coats", "toys", "books", "garden", "music", "tea")
 CITIES = ("Madrid", "London", "Berlin", "Lyon", "Porto", "Gdańsk")
@@ -70,6 +71,8 @@ class _Shop:
     def record(self, at_ms: int) -> RawRecord:
         customer = int(self.customers * self.dice.random() ** 2) + 1  # some come much more often than others
         draw = self.dice.random()
+        if draw < CHOICES:
+            return self._choice(customer, at_ms)
         if draw < 0.75:
             return self._click(customer, at_ms)
         return self._order(customer, at_ms) if draw < 0.92 else self._row(customer, at_ms)
@@ -90,6 +93,13 @@ class _Shop:
         }
         key = value["customer"] or value["cookie"]
         return RawRecord("web.clicks", str(key).encode(), orjson.dumps(value), at_ms)
+
+    def _choice(self, customer: int, at_ms: int) -> RawRecord:
+        value = {
+            "customer": str(customer), "purpose": "marketing", "granted": self.dice.random() < 0.8,
+            "at": datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(),
+        }  # fmt: skip
+        return RawRecord("web.consent", str(customer).encode(), orjson.dumps(value), at_ms)
 
     def _order(self, customer: int, at_ms: int) -> RawRecord:
         if self.orders and self.dice.random() < 0.1:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from c360.agents.consent import ConsentAgent
 from c360.agents.door import DoorAgent
+from c360.agents.erasure import ErasureAgent
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent, IdentityTask
 from c360.agents.projection import ProjectionAgent, ProjectionTask
@@ -90,6 +91,8 @@ def page_of(
             _consent(page, loop.agent)
         elif isinstance(loop.agent, DoorAgent):
             _door(page, loop.agent)
+        elif isinstance(loop.agent, ErasureAgent):
+            _erasure(page, loop.agent)
     for table in tables:
         _table(page, table)
     for teller in tellers:
@@ -183,6 +186,7 @@ def _govern(page: Page, agent: Govern) -> None:
                 ("stale", "Row states dropped that were not newer than the held one.", counters.stale),
                 ("ignored", "Records that no type claims or that say nothing.", counters.ignored),
                 ("links", "Link facts written: what no record had said before.", counters.links),
+                ("suppressed", "Records dropped: of customers who are forgotten.", counters.suppressed),
             ),
         )
         for reason, count in sorted(counters.misfits.items()):
@@ -285,6 +289,22 @@ def _projection(page: Page, agent: ProjectionAgent, lag: int, now_ms: int) -> No
     page.add(
         "c360_freshness_seconds", "gauge", "How old the newest folded raw record is; 0 without lag.", labels, behind
     )
+
+
+def _erasure(page: Page, agent: ErasureAgent) -> None:
+    labels, counters = {"agent": agent.name}, agent.counters
+    page.totals(
+        "c360_erasure_",
+        labels,
+        (
+            ("requests", "Identifiers asked to be forgotten.", counters.requested),
+            ("proven", "Certificates written.", counters.proven),
+            ("lifts", "Lifts asked for.", counters.lifted),
+            ("keys", "Data keys destroyed.", counters.keys),
+            ("misfits", "Requests put aside.", counters.misfits),
+        ),
+    )
+    page.add("c360_erasure_open", "gauge", "Requests that wait for something.", labels, counters.open)
 
 
 def _door(page: Page, agent: DoorAgent) -> None:

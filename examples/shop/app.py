@@ -1,7 +1,8 @@
-"""One customer out of web clicks, CRM rows and shop orders."""
+"""One customer out of web clicks, CRM rows and shop orders; what leaves, leaves with consent."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from c360 import (
     App,
@@ -34,7 +35,11 @@ class Email(str): ...
 class Cookie(str): ...
 
 
-@app.source("web.clicks", event_id="id", at="ts", subject=["customer", "cookie"])
+service = app.purpose("service", basis="contract")
+marketing = app.purpose("marketing")  # rests on consent
+
+
+@app.source("web.clicks", event_id="id", at="ts", subject=["customer", "cookie"], purposes=[service, marketing])
 class Click(Record):
     """A page somebody looked at; a known customer's if they were logged in."""
 
@@ -46,7 +51,7 @@ class Click(Record):
     ts: datetime
 
 
-@app.cdc("crm.public.customers", key="id")
+@app.cdc("crm.public.customers", key="id", purposes=[service, marketing])
 class Customer(Record):
     id: CrmId
     name: Personal[str] | None
@@ -54,7 +59,7 @@ class Customer(Record):
     city: str | None
 
 
-@app.cdc("shop.public.orders", key="id", subject="customer_id", at="placed")
+@app.cdc("shop.public.orders", key="id", subject="customer_id", at="placed", purposes=[service])
 class Order(Record):
     id: int
     customer_id: CrmId
@@ -62,12 +67,27 @@ class Order(Record):
     placed: datetime = field("placed_at", unit="us")
 
 
+@app.consent("web.consent")
+class Choice(Record):
+    """What a customer decided in the preference centre."""
+
+    customer: CrmId
+    purpose: str
+    granted: bool
+    at: datetime
+
+
+@app.erasure("privacy.requests")
+class Forget(Record):
+    customer: CrmId
+
+
 @app.enrich(Click)
 def section(click: Click) -> str:
     return click.category.split("/")[0]
 
 
-@app.projection("customer", version=1)
+@app.projection("customer", version=1, purposes=[service, marketing])
 class Profile(Projection):
     email: str | None = prefer(Customer.email, Click.login)  # in order of trust
     name: str | None = newest(Customer.name)
@@ -84,3 +104,11 @@ class Profile(Projection):
     @derived
     def basket(self) -> Decimal:
         return (self.spend / self.orders).quantize(Decimal("0.01")) if self.orders else Decimal(0)
+
+
+@app.sink("newsletter", projection=Profile, purpose=marketing)
+def newsletter(profile: Profile) -> dict[str, Any] | None:
+    """What the mailing service is to hold; orders are not among what marketing may see."""
+    if profile.email is None:
+        return None
+    return {"email": profile.email, "name": profile.name, "interests": profile.interests}

@@ -65,6 +65,12 @@ def shop(name: str = "doors", *, personal: bool = True) -> App:
         granted: bool
         at: datetime
 
+    if personal:
+
+        @app.erasure("forget")
+        class Forget(Record):
+            id: CrmId
+
     @app.sink("crm-sync", projection=Profile, purpose=marketing)
     def crm_sync(profile: Profile) -> dict[str, Any] | None:
         if profile.page == "/broken":

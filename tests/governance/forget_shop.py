@@ -70,6 +70,44 @@ def shop(name: str = "forget", *, joined: bool = True) -> App:
     return app
 
 
+def open_shop(name: str = "open") -> App:
+    """An app out of which profiles leave: a view for a purpose that asks, and a sink."""
+    app = App(name, partitions=2)
+
+    @app.identifier("crm", priority=1, unique=True)
+    class CrmId(str): ...
+
+    @app.identifier("email", normalize=normalize.email, personal=True)
+    class Email(str): ...
+
+    marketing = app.purpose("marketing")
+
+    @app.source("orders", event_id="id", subject="customer", purposes=[marketing])
+    class Order(Record):
+        id: str
+        customer: CrmId
+        email: Email | None = None
+        note: Personal[str | None] = None
+
+    @app.consent("choices")
+    class Choice(Record):
+        customer: CrmId
+        purpose: str
+        granted: bool
+        at: datetime
+
+    @app.projection("customer", purposes=[marketing])
+    class Buyer(Projection):
+        orders: int = count(Order)
+        note: str | None = newest(Order.note)
+
+    @app.sink("mailer", projection=Buyer, purpose=marketing)
+    def mailer(profile: Any) -> dict[str, Any]:
+        return {"orders": profile.orders, "note": profile.note}
+
+    return app
+
+
 def person(driver: TestDriver, pk: str, crm: str, name: str, email: str | None, at: int = 1, op: str = "c") -> None:
     row = {"pk": pk, "id": crm, "name": name, "email": email}
     source = {"connector": "postgresql", "lsn": at, "ts_ms": at, "snapshot": "false"}

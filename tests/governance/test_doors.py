@@ -9,6 +9,8 @@ import orjson
 import pytest
 
 from c360.agents.door import DoorAgent
+from c360.engine.partition import partition_of
+from c360.engine.transport import TopicSpec
 from c360.governance.consent import Status
 from c360.governance.keys import record_key
 from c360.governance.messages import decode_receipt
@@ -286,6 +288,22 @@ def test_a_partition_of_the_input_that_nobody_speaks_for_shuts_the_door() -> Non
         assert t.view("marketing").keys() == {"crm:1"}
 
 
+def test_a_partition_that_was_added_to_an_input_shuts_the_door_until_somebody_speaks_for_it() -> None:
+    with Street() as t:
+        t.rights.decide("crm:1", "marketing", "granted")
+        before = _inputs(t)
+        t.cluster.admin().delete(["choices"])
+        t.cluster.admin().create([TopicSpec("choices", 3)])
+        for place, output in before:
+            t.rights.say(place, t.now_ms, t.rights.ends(output))
+        t.producer.flush()
+        t.customer(1, "Ann")
+        assert t.view("marketing") == {}
+        assert door_of(t, "customer@1:marketing").counters.shut["silent"]
+        t.rights.state()
+        assert t.view("marketing").keys() == {"crm:1"}
+
+
 def _inputs(t: TestDriver) -> list[Any]:
     return inputs_of(t.plan, t.cluster.admin().topics())
 
@@ -452,6 +470,17 @@ def test_an_erasure_removes_what_is_held_and_says_so() -> None:
                     assert not [row for row in rows if b"crm:1" in row[0] or b"cookie:a" in str(row[1]).encode()]
 
 
+def test_an_erasure_that_was_lifted_meanwhile_removes_nobody_who_began_anew() -> None:
+    with Street() as t:
+        life = t.rights.suppress("crm:1")
+        t.rights.suppress("crm:1", lift=True)
+        t.customer(1, "Ann")
+        assert t.view("service").keys() == {"crm:1"}
+        t.rights.erase("crm:1", life)
+        assert t.view("service").keys() == {"crm:1"}
+        assert written(t, t.plan.receipts)
+
+
 def test_a_receipt_waits_until_the_copy_has_the_suppression() -> None:
     with Street() as t:
         t.customer(1, "Ann")
@@ -588,12 +617,15 @@ def test_what_else_was_decided_while_shut_is_still_to_be_done() -> None:
 
 def test_an_erasure_leaves_those_alone_who_have_the_identifier_no_more() -> None:
     with Street() as t:
-        t.customer(1, "Ann", "a")
-        t.click("a")
+        home = partition_of(b"crm:1", t.plan.partitions)  # the task that is asked to erase is that of the profile
+        mine = next(c for c in "abcdefgh" if partition_of(f"cookie:{c}".encode(), t.plan.partitions) == home)
+        t.customer(1, "Ann", mine)
+        t.click(mine)
         t.rights.decide("crm:1", "marketing", "granted")
+        assert t.view("marketing")["crm:1"]["identifiers"] == [f"cookie:{mine}", "crm:1"]
         t.customer(1, "Ann", None)
         assert t.sink("crm-sync").keys() == {"crm:1"}
-        t.rights.erase("cookie:a", t.rights.suppress("cookie:a"))
+        t.rights.erase(f"cookie:{mine}", t.rights.suppress(f"cookie:{mine}"))
         assert t.sink("crm-sync").keys() == {"crm:1"}
         assert t.view("service").keys() == {"crm:1"}
 

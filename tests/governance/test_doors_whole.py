@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
+from c360.agents.door import DoorAgent
 from c360.assembly import Stepping
 from c360.testing import TestDriver
 from tests.governance.door_shop import HOUR, NOW, SECOND, shop
@@ -135,3 +137,21 @@ def test_a_withdrawal_in_a_raw_topic_empties_view_and_sink_and_an_erasure_all_do
         t.choose(1, "marketing", "denied", NOW)
         assert t.view("marketing") == t.sink("crm-sync") == {}
         assert t.view("service").keys() == {"crm:1"}
+        t.choose(1, "marketing", "granted", NOW + HOUR)
+        assert t.sink("crm-sync").keys() == {"crm:1"}
+        t.send("forget", key="1", value={"id": "1"})
+        assert t.view("service") == t.view("marketing") == t.sink("crm-sync") == {}
+        for _ in range(5):
+            t.advance(HOUR)
+            t.settle()
+        doors = [loop for loop in t.loops if isinstance(loop.agent, DoorAgent)]
+        rows = [
+            row for loop in doors for task in loop.tasks.values() if task.processor for row in _rows(task.processor)
+        ]
+        assert not [row for row in rows if b"crm:1" in row[0] or b"crm:1" in str(row[1]).encode()]
+        (certificate,) = t.topic(t.plan.erasures)
+        assert certificate
+
+
+def _rows(processor: Any) -> list[tuple[bytes, Any]]:
+    return [row for table in processor.tables for row in table.scan()]

@@ -78,9 +78,12 @@ GUARDS = {
     "to rest is not asked for": ("return erasure.rests >= RESTS and all(", "return all("),
     "one view rests for all": ("erasure.settled >= set(known.views)", "bool(erasure.settled)"),
     "any answer is that to the last probe": ("if erasure.probing and probe == erasure.probe:", "if True:"),
-    "whoever is found unsettles nothing": ("        _unsettle(erasure)\n\n    def write", "\n    def write"),
+    "whoever is found unsettles nothing": ("        self.unsettle(erasure)\n\n    def unsettle", "\n    def unsettle"),
+    "who is due in the same step is not asked": (
+        "        self.before[erasure.request] = {command for command in before if not isinstance(command, Erase)}\n", ""
+    ),
     "a new task or view unsettles nothing": (
-        "                _unsettle(erasure)\n        known.govern",
+        "                self.unsettle(erasure)\n        known.govern",
         "                pass\n        known.govern",
     ),
     "what was on its way when the mark was taken off stays": (
@@ -352,7 +355,18 @@ def only_a_remainder_is_kept(code: ModuleType) -> None:
     assert (kept.identifier, sorted(kept.nodes), kept.nodes["~s1"].keys) == ("~s1", ["~i1", "~s1"], set())
 
 
+def asked_again_in_the_same_step(code: ModuleType) -> None:
+    """One of two had answered when a new task came: both are asked."""
+    told = Told(code, msgspec.structs.replace(DEPLOYED, views=(), agents=("customer@1", "customer@2")))
+    told.tell(Requested("r", "i1", False), Out("~i1", 0, 0, HELD), Passed("g-0", 0, 1), Passed("g-1", 0, 1))
+    told.tell(Receipt("r", "i1", 1, "customer@1"))
+    known = told.books.known
+    said = told.tell(Deployed(("g-0", "g-1"), (), known.agents))
+    assert said == [Erase("r", "i1", 1)]
+
+
 STORIES = [
+    asked_again_in_the_same_step,
     a_subject_that_was_found_as_an_identifier,
     found_after_the_proof,
     found_while_the_mark_is_taken_off,

@@ -7,14 +7,16 @@ from datetime import timedelta
 
 import pytest
 
+from c360.agents.erasure import Ordered
 from c360.agents.govern import Govern
 from c360.governance.audit import decode_record
 from c360.governance.certificate import Certificate
+from c360.ops import erase
 from c360.ops.audit import verify as verified
 from c360.plan import CONFIGS
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
-from tests.governance.forget_shop import NOW, click, left, person, shop
+from tests.governance.forget_shop import NOW, click, left, open_shop, person, shop
 from tests.governance.test_rights import clinic
 
 
@@ -58,6 +60,7 @@ def test_a_profile_of_three_subjects_and_nobody_else() -> None:
         certificate = driver.erase("crm:7")
         assert certificate is not None
         assert len(certificate.subjects) == 3
+        assert not [t.topic for t in certificate.topics if t.policy == "compact" and t.gone_by is None]
         assert certificate.identifiers == tuple(tokens(driver, "email:ada@mail.se"))
         assert driver.record("crm:7") is None
         assert driver.profile("crm:8").clicks == 6
@@ -231,3 +234,51 @@ def test_what_is_asked_by_a_topic_is_told_when_it_is_taken_up() -> None:
         assert [entry.after["stage"] for entry in told] == ["intended", "done"]
         assert len({entry.after["request"] for entry in told}) == 1
         assert "patient:7" not in repr(told)
+
+
+def test_what_has_left_is_taken_back_and_decisions_are_forgotten() -> None:
+    with TestDriver(open_shop(), now=NOW) as driver:
+        for number, who in enumerate(["7", "8", "7"]):
+            order = {"id": f"o{number}", "customer": who, "email": f"p{who}@mail.se", "note": f"note of {who}"}
+            driver.send("orders", who, order)
+            driver.send(
+                "choices", who, {"customer": who, "purpose": "marketing", "granted": True, "at": "2026-03-01T00:00:00Z"}
+            )
+        assert driver.sink("mailer")["crm:7"] == {"orders": 2, "note": "note of 7"}
+        assert driver.view("marketing").keys() == {"crm:7", "crm:8"}
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        assert {"consent", "customer@1:marketing", "sink:mailer"} <= {receipts.agent for receipts in certificate.agents}
+        assert driver.sink("mailer").keys() == driver.view("marketing").keys() == {"crm:8"}
+        assert kept(driver, ["crm:7", "note of 7"]) == {}
+        driver.lift(certificate)
+        driver.send("orders", "7", {"id": "o9", "customer": "7", "note": "back"})
+        assert driver.profile("crm:7").orders == 1
+        assert driver.sink("mailer").keys() == {"crm:8"}, "nobody has decided anything in this life"
+
+
+def test_a_row_that_names_the_erased_does_not_hide_whose_it_is() -> None:
+    """Its update is dropped while the erasure runs; unlinked for that, its customer would not be found any more."""
+    with TestDriver(shop(), now=NOW) as driver:
+        person(driver, "pk7", "7", "Ada Byron", "ada@mail.se")
+        click(driver, 1, "c-ada-0", "ada@mail.se", "secret 1")
+        click(driver, 2, "c-bob", "bob@mail.se", "other")
+        label = driver.vault.names.token("email:ada@mail.se") if driver.vault is not None else ""
+        erase.ask(driver.plan, driver.cluster, Ordered(identifier=label))
+        for number in range(40):  # at every step of it
+            for process in driver.processes:
+                process.turn()
+            person(driver, "pk7", "7", f"Ada {number}", "ada@mail.se", at=2 + number, op="u")
+        driver.settle()
+        assert driver.record("crm:7") is None
+        assert kept(driver, ADA) == {}
+
+
+def test_a_row_that_comes_to_somebody_erased_leaves_whom_it_was_of() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        driver.settle()
+        assert driver.erase("crm:7") is not None
+        person(driver, "pk8", "7", "Bob Gray", None, at=5, op="u")
+        assert driver.profile("crm:8") is None or driver.profile("crm:8").name is None
+        assert driver.record("crm:7") is None
