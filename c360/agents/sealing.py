@@ -14,7 +14,9 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import force_setattr
 
+from c360.agents.wire import plain_text
 from c360.classes import Classified, FieldClass, classified, classified_in
+from c360.clock import DAY_MS
 from c360.codecs.record import Record, fields_of, is_record, is_union, unmarked
 from c360.declare import Enrichment, Source
 from c360.engine.agent import Outbox
@@ -30,7 +32,6 @@ from c360.tables.table import Table
 
 KEYS = b"k"
 LETTER = "dead letter"  # in place of a field
-DAY_MS = 86_400_000
 Tree = Mapping[str, Any]
 """Where classified values are: names, `[]` and `{}` to the tree below; at its end the field as it is said, a text."""
 
@@ -42,13 +43,7 @@ class SealedValue(msgspec.Struct, frozen=True, rename={"sealed": "~sealed"}):
     subject: str
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return str.__str__(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
-
-
-canonical = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode  # equal values are equal bytes
+canonical = msgspec.json.Encoder(enc_hook=plain_text, order="deterministic").encode  # equal values are equal bytes
 _json = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
