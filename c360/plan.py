@@ -18,7 +18,7 @@ from types import CodeType
 from typing import Any, Literal
 
 from c360.classes import FieldClass, classified, classified_in
-from c360.codecs.record import Condition, fields_of
+from c360.codecs.record import AnyIdentifier, Condition, Record, fields_of
 from c360.declare import (
     AttributeDeclaration,
     Declarations,
@@ -30,6 +30,7 @@ from c360.declare import (
     Source,
     SourceType,
     UserAgent,
+    identifier_in,
     link_fields,
     with_enrichments,
     without_none,
@@ -268,8 +269,10 @@ class Plan:
 
     @cached_property
     def personal_kinds(self) -> frozenset[type]:
-        """Identifier classes of personal namespaces: their values are sealed wherever they stand in a record."""
-        return frozenset(kind for kind, namespace in self.identifiers.items() if namespace.personal)
+        """Identifier classes of personal namespaces: their values are sealed wherever they stand in a record. Where there
+        are any, also those of which only the data says the namespace."""
+        kinds = frozenset(kind for kind, namespace in self.identifiers.items() if namespace.personal)
+        return kinds | {AnyIdentifier} if kinds else kinds
 
     @property
     def erases(self) -> bool:
@@ -687,16 +690,38 @@ def _doors(said: Declarations) -> tuple[Door, ...]:
 
 
 def _check_clear(plan: Plan) -> None:
-    """What is written beside records, in clear, must not be classified. Raises DeclarationError."""
+    """What is written in clear, beside records or as a link, must not be classified; and what is must be sealable. Raises
+    DeclarationError."""
     for source in plan.sources:
         for declared in source.types:
-            named = {"event_id": declared.event_id, "tenant": source.tenant, **{f"key ({k})": k for k in declared.key}}
+            named = {
+                "event_id": declared.event_id,
+                "at": declared.at,
+                "tenant": source.tenant,
+                **{f"key ({k})": k for k in declared.key},
+            }
             for what, name in named.items():
                 if name is not None and class_of_field(plan, declared.record, name):
                     raise DeclarationError(
                         f"{declared.name}.{name} is personal and {what.split()[0]} of {source.topic!r}, which is written in"
                         " clear beside every record: use a field that is not, or personal=False on its identifier"
                     )
+    for record, name, annotation in _said_types(plan):
+        found = classified_in(annotation, f"{record.__name__}.{name}", plan.personal_kinds)
+        namespace, _ = identifier_in(annotation, plan.identifiers)
+        if namespace is not None and not namespace.personal and found:
+            raise DeclarationError(
+                f"{record.__name__}.{name} is Personal and an identifier, which is written in clear where it links: say"
+                f" personal=True on {namespace.name!r}, or give the field a type that is no identifier"
+            )
+
+
+def _said_types(plan: Plan) -> Iterator[tuple[type, str, Any]]:
+    """Record types with their fields and enrichments, as annotated."""
+    records: list[type[Record]] = [declared.record for source in plan.sources for declared in source.types]
+    records += [said.asked.record for said in plan.consents] + [said.asked.record for said in plan.erasures_said]
+    yield from ((record, f.name, f.annotation) for record in records for f in fields_of(record))
+    yield from ((e.record, e.name, e.returns) for source in plan.sources for e in source.enrichments)
 
 
 def _check_blocked(plan: Plan) -> None:
