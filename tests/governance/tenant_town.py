@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from c360 import App, Personal, Projection, Record, Sensitive, collect, count, distinct, newest, normalize
+from c360 import App, Personal, Projection, Record, Sensitive, collect, count, distinct, field, newest, normalize
 from c360.agents.wire import decode_assignment
 from c360.testing import TestDriver
 
@@ -67,7 +67,7 @@ def town(seed: int) -> App:
         id: str
         org: str
         sender: Email
-        others: list[Email] = []
+        others: list[Email] = field(default=[])
         text: Sensitive[str] = ""
 
     if not ids_are_personal:
@@ -131,6 +131,7 @@ def _record(random: Random, i: int) -> Sent:
     said = f"<{org}> {random.randrange(9)}"
     key, partition = random.choice(["k", "1", "ann@mail.org"]), random.randrange(2)
     maybe = random.random
+    value: dict[str, Any]
     match random.choices(["clicks", "letters", "people", "choices", "forget"], [8, 3, 4, 3, 0.3])[0]:
         case "clicks":
             value = {"id": f"e{random.randrange(60)}", "org": org, "cookie": cookie, "page": said, "note": f"note {said}",
@@ -151,7 +152,9 @@ def _record(random: Random, i: int) -> Sent:
             who = {"customer": crm} if maybe() < 0.6 else {"email": mail}
             value = {"org": org, "purpose": "marketing", "granted": maybe() < 0.7, "at": at.isoformat(), **who}
             return Sent("choices", key, value, partition, org)
-    return Sent("forget", key, {"org": org, **({"customer": crm} if maybe() < 0.7 else {"email": mail})}, partition, org)
+    return Sent(
+        "forget", key, {"org": org, **({"customer": crm} if maybe() < 0.7 else {"email": mail})}, partition, org
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ what is left
