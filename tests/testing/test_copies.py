@@ -194,14 +194,14 @@ def test_of_agents_that_are_told_of_the_worker_tells_and_the_driver_too() -> Non
         for _ in range(3):
             t.advance(timedelta(seconds=1))
             t.settle()
-            for place in (b"choices/0", b"choices/1"):
+            for place in (b"asking.consent choices/0", b"asking.consent choices/1"):
                 value = copy(t).get(place, "asking.fence")
                 assert value is not None
                 assert decode_statement(value).at == t.now_ms
     running = worker(MemoryCluster())
     (teller,), (table,) = running.tellers, running.tables
     running.start()
-    until(lambda: teller.age() < 1 and table.age() < 1 and table.get(b"choices/1", "asking.fence"))
+    until(lambda: teller.age() < 1 and table.age() < 1 and table.get(b"asking.consent choices/1", "asking.fence"))
     running.stop()
     running.join()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("told-")]
