@@ -494,6 +494,7 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
     _check_rights(bare)
     _check_sealed(bare)
     _check_clear(bare)
+    _check_tenants(bare)
     _check_blocked(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
@@ -722,6 +723,35 @@ def _said_types(plan: Plan) -> Iterator[tuple[type, str, Any]]:
     records += [said.asked.record for said in plan.consents] + [said.asked.record for said in plan.erasures_said]
     yield from ((record, f.name, f.annotation) for record in records for f in fields_of(record))
     yield from ((e.record, e.name, e.returns) for source in plan.sources for e in source.enrichments)
+
+
+def _check_tenants(plan: Plan) -> None:
+    """Where some say a tenant, a value without one could name another's customer: `a/7`. Raises DeclarationError."""
+    said = {
+        name for source in plan.sources if source.tenant for t in source.types for name in _named_in(plan, t.record)
+    }
+    said |= {source.key.name for source in plan.sources if source.tenant and source.key is not None}
+    for source in plan.sources:
+        for declared in source.types:
+            mine = _named_in(plan, declared.record) | ({source.key.name} if source.key is not None else set())
+            _refuse_without_tenant(declared.record, source.tenant, mine & said)
+    for asked in [s.asked for s in plan.consents] + [s.asked for s in plan.erasures_said]:
+        mine = {link.namespace.name for link in asked.identifiers} | ({asked.key.name} if asked.key else set())
+        _refuse_without_tenant(asked.record, asked.tenant, said if asked.any_identifier else mine & said)
+
+
+def _named_in(plan: Plan, record: type[Record]) -> set[str]:
+    """Namespaces of the identifiers that a record type and its enrichments have."""
+    annotations = [annotation for owner, _, annotation in _said_types(plan) if owner is record]
+    return {n.name for annotation in annotations if (n := identifier_in(annotation, plan.identifiers)[0]) is not None}
+
+
+def _refuse_without_tenant(record: type[Record], tenant: str | None, shared: set[str]) -> None:
+    if tenant is None and shared:
+        raise DeclarationError(
+            f"{record.__name__} has {', '.join(sorted(shared))} identifiers and no tenant=, which others of them have: say"
+            " whose customers it is about, or use identifiers of its own"
+        )
 
 
 def _check_blocked(plan: Plan) -> None:
