@@ -53,7 +53,9 @@ from c360.tables.table import Table
 from c360.tables.timers import Timers
 
 HELD, HOLDERS, ENDS, BEGINS = b"h", b"i", b"e", b"b"  # tables
-PROFILES_PER_COMMIT = 5_000
+PROFILES_PER_COMMIT = (
+    5_000  # at most: fewer where somebody in so many decides again and again before they are committed
+)
 BEHIND_S = 0.2
 NEWS = 1_000  # keys asked for at a time
 TAKEN_BACK = 20_000  # profiles looked at while shut, at a time; and identifiers that are to be looked up
@@ -224,7 +226,7 @@ class DoorTask:
             self.back = None
             self._due_by_news(due)
             self._due_by_time(now, due)
-            self.sweep = self._due_by_sweep(self.sweep, due, PROFILES_PER_COMMIT)
+            self.sweep = self._due_by_sweep(self.sweep, due, self.door.most)
             self._decide(due, now, out)
         self._erase(out)
         if answer.deliver:
@@ -288,7 +290,7 @@ class DoorTask:
     def _due_by_news(self, due: dict[bytes, int | None]) -> None:
         if not self.rest:
             self.rest = [(key.decode(), "") for key in dict.fromkeys(self._learn() or ())]
-        self._due_by_name(self.rest, due, 2 * PROFILES_PER_COMMIT)
+        self._due_by_name(self.rest, due, 2 * self.door.most)
 
     def _due_by_name(self, rest: list[tuple[str, str]], due: dict[bytes, int | None], most: int) -> None:
         """Profiles of these identifiers, until so many are due; what is left of `rest` is to be done."""
@@ -308,7 +310,7 @@ class DoorTask:
     def _due_by_time(self, now: int, due: dict[bytes, int | None]) -> None:
         for timers in (self.ends, self.begins):
             if timers.wants(now):
-                for _, key, _ in timers.pop(now, PROFILES_PER_COMMIT):
+                for _, key, _ in timers.pop(now, self.door.most):
                     self.counters.timers += 1
                     due.setdefault(key, None)
 
@@ -482,6 +484,7 @@ class DoorAgent:
         self.counters = DoorCounters()
         self.made = Made()
         self.is_shut = False
+        self.most = PROFILES_PER_COMMIT  # profiles in a commit, as it goes
         self._at: tuple[int, dict[str, Any]] | None = None  # version of the copies, and where they stand
 
     # ------------------------------------------------------------------------------------------------------- agent
@@ -509,8 +512,8 @@ class DoorAgent:
 
     def settings(self, given: LoopSettings) -> LoopSettings:
         """Small commits: what is in one was decided on at once, and is young when it leaves."""
-        most = min(given.commit_records, PROFILES_PER_COMMIT)
-        return replace(given, commit_records=most, behind_s=min(given.behind_s, BEHIND_S))
+        batch, most = min(given.batch_records, self.most), min(given.commit_records, self.most)
+        return replace(given, batch_records=batch, commit_records=most, behind_s=min(given.behind_s, BEHIND_S))
 
     # ------------------------------------------------------------------------------------ the transaction, and its gate
     def begin(self) -> None:
@@ -553,8 +556,12 @@ class DoorAgent:
             raise self.stays_shut(Shut("copy", str(stale))) from stale
         if answer.deliver:
             self.is_shut = False
+            if made.delivered:
+                self.most = min(PROFILES_PER_COMMIT, self.most + self.most // 4 + 1)
             return
         self.counters.shut[answer.why] += 1
+        if answer.why == "news":  # or it would never get on: who decides, is in a smaller one less likely
+            self.most = max(1, min(self.most, made.delivered) // 2)
         if answer.why in ("expired", "news"):  # of what was to be delivered, not of all
             raise shut_by(answer)
         raise self.stays_shut(shut_by(answer))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from c360.agents.door import DoorAgent
+from c360.agents.door import PROFILES_PER_COMMIT, DoorAgent
 from c360.engine.transport import TopicSpec
 from tests.governance.door_shop import SECOND, Street
-from tests.governance.test_doors import shared_record
+from tests.governance.test_doors import door_of, shared_record
 
 
 def loop_of(t: Street, agent: DoorAgent) -> Any:
@@ -91,3 +91,35 @@ def test_where_nobody_can_tell_who_was_decided_on_all_are_looked_at_also_while_s
             t.advance(10 * SECOND)
             t.settle()
         assert t.sink("crm-sync").keys() == {"crm:1"}, "of the others nothing is known any more"
+
+
+def test_a_door_that_somebody_in_each_of_its_large_transactions_decides_on_gets_on_with_small_ones() -> None:
+    with Street() as t:
+        topic = t.plan.projected(t.plan.projections[0])
+        for n in range(3_000):
+            t.producer.produce(topic, b"crm:%d" % n, shared_record(n), n % t.plan.partitions)
+        t.rights.decide("cookie:shared", "marketing", "granted")
+        agent = door_of(t, "sink:crm-sync")
+        loop = loop_of(t, agent)
+        delivered: list[int] = []
+        named = {agent.judge.named(f"crm:{n}"): f"crm:{n}" for n in range(3_000)}
+
+        def gate() -> None:
+            """One decision comes for each 200 profiles: as many as while so many are looked at and written."""
+            made, copy = agent.made, t.processes[0].tables[0]
+            for label in sorted(made.labels & named.keys())[: made.delivered // 200]:
+                t.rights.decide(named[label], "marketing", "granted", at=t.now_ms + len(delivered))
+            for _ in range(3):
+                copy.turn()
+            agent.gate()
+            delivered.append(made.delivered)
+
+        loop.gate = gate
+        t.settle()
+        assert agent.counters.shut["news"] > 2
+        assert sum(delivered) == len(t.sink("crm-sync")) == 3_000
+        assert agent.most < PROFILES_PER_COMMIT
+        for n in range(40):  # when it is calm they grow again
+            t.rights.decide("crm:1", "marketing", "denied" if n % 2 else "granted", at=t.now_ms + 10_000 + n)
+            t.settle()
+        assert agent.most == PROFILES_PER_COMMIT
