@@ -189,11 +189,11 @@ def check(
         found.append(Place(name, said.policy, PROMISES[said.policy], *numbers, gone_by))
     if state_dir is not None and state_dir.exists():
         clear = [word.encode() for word in ids if not is_veiled(word)]
-        here = standing = 0
+        names = standing = 0
         for data in _state_bytes(state_dir):
-            here += _count([data], clear)
+            names += _count([data], clear)
             standing += _sizes([data], _bytes(values))
-        found.append(Place(str(state_dir), None, PROMISES[None], here, standing, 0, now_ms + round(SWEEP_S * 1000)))
+        found.append(Place(str(state_dir), None, PROMISES[None], names, standing, 0, now_ms + round(SWEEP_S * 1000)))
     return found
 
 
