@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from c360 import App, Personal, Projection, Record, count, derived, newest, normalize
+from c360.agents.govern import GovernTask
 from c360.serving.metrics import page_of
 from c360.testing import TestDriver
 from tests.governance.sealed_shop import SECRETS, app, forms_of, said, written
@@ -92,9 +93,8 @@ def test_what_holds_keys_does_not_print_them() -> None:
         t.settle()
         assert t.vault is not None
         held = [repr(t.vault), repr(t.vault.names), repr(t.vault.master)]
-        keys = [
-            task.processor.keys for loop in t.loops for task in loop.tasks.values() if hasattr(task.processor, "keys")
-        ]  # type: ignore[union-attr]
+        tasks = [task.processor for loop in t.loops for task in loop.tasks.values()]
+        keys = [task.keys for task in tasks if isinstance(task, GovernTask)]
         data = [key for own in keys if own is not None for key in own.sealer._ready._kept.values()]
         assert data
         held += [repr(key) for key in data]
