@@ -76,14 +76,14 @@ class AppStage:
         self.admin.create([TopicSpec(topic.name, RAW_PARTITIONS) for topic in plan.topics if not topic.owned])
         topics.apply(plan, self.admin)
         self.vault = vault_in_memory(plan, self.cluster, random.Random(0).randbytes)
-        self.agents: list[Agent] = agents_of(plan, self.admin, shared=Shared(vault=self.vault))
+        self.agents: list[Agent] = agents_of(plan, self.admin, shared=Shared(self.cluster, vault=self.vault))
 
     def _now(self) -> int:
         return self.now_ms
 
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
         table = governance_of(self.plan, cluster, stores, self._now, monotonic=lambda: self.now_ms / 1000, look_s=0.0)
-        shared = Shared(table, self.vault, self._now, inputs_s=0.0)
+        shared = Shared(cluster, table, self.vault, self._now, inputs_s=0.0)
         agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=shared)
         return [
             Served(
