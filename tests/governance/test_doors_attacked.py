@@ -13,7 +13,7 @@ from c360.engine.transport import TopicSpec
 from c360.errors import NeedsOperator
 from c360.ops.reset import execute_reset, plan_reset
 from c360.testing import TestDriver
-from tests.governance.door_shop import NOW, SECOND, Street
+from tests.governance.door_shop import NOW, SECOND, Street, inputs_of
 from tests.governance.test_doors import door_of, shared_record
 
 
@@ -210,3 +210,24 @@ def test_a_sink_that_is_given_another_projection_begins_anew_and_takes_back_whom
     execute_reset(t.plan, t.cluster, plan_reset(t.plan, t.cluster, "sink:mail"))
     t.start()
     assert t.sink("mail") == {"crm:1": {"page": "/"}}
+
+
+# ------------------------------------------------------------------------------------------------------------ the fence
+def test_an_input_that_a_door_can_see_no_more_still_counts() -> None:
+    with Street() as t:
+        t.rights.decide("crm:1", "marketing", "granted")
+        t.customer(1, "Ann")
+        t.settle()
+        t.advance(2 * SECOND)
+        agent = door_of(t, "customer@1:marketing")
+        assert agent.fence is not None
+        everything = agent.fence.partitions
+        agent.fence.partitions = lambda: {t: n for t, n in everything().items() if t != "choices"}  # an ACL hides it
+        for place, output in inputs_of(t.plan, t.cluster.admin().topics()):
+            if place.topic != "choices":  # and the agent is behind there
+                t.rights.say(place, t.now_ms, t.rights.ends(output))
+        t.producer.flush()
+        t.customer(1, "Changed")
+        assert t.view("marketing")["crm:1"]["attributes"]["name"] == "Ann"
+        t.rights.state()
+        assert t.view("marketing")["crm:1"]["attributes"]["name"] == "Changed"
