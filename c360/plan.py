@@ -680,7 +680,8 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
             writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit, plan.dlq),
             changelogs=(f"{topic}.changelog",),
             tables=("held", "holders", "timers"),
-            fingerprint=f"door/1 {door.purpose.name}{' veiled' if plan.erases else ''}",
+            # A sink that is given another projection begins anew: else nobody would take back whom only the old one has.
+            fingerprint=f"door/1 {plan.projected(door.projection)} {door.purpose.name}{' veiled' if plan.erases else ''}",
         )
 
 

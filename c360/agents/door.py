@@ -40,7 +40,7 @@ from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import LoopSettings
 from c360.engine.transport import TP, Batch, Headers
-from c360.errors import Shut, Stale
+from c360.errors import NeedsOperator, Shut, Stale
 from c360.governance.fence import Answer, Taken, recheck
 from c360.governance.messages import Erase, Receipt, decode_erase, encode_receipt
 from c360.governance.names import Vault
@@ -462,17 +462,20 @@ class DoorAgent:
         *,
         clock: Clock,
         partitions: Callable[[], Mapping[str, int]],
+        folded_by: Callable[[TP], str | None],
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
-        at the broker. `vault`: of an app that needs keys. `random`: of which its chains in the audit log have their names.
+        at the broker. `folded_by`: the fingerprint in a changelog partition, None in one that has none yet. `vault`: of an
+        app that needs keys. `random`: of which its chains in the audit log have their names.
         """
         planned = plan.agent(door.agent)
         self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.input, self.output = plan.projected(door.projection), plan.leaves(door)
+        self.folded, self.folded_by = plan.agent(door.projection.agent), folded_by
         self.erase, self.receipts, self.dlq, self.random = plan.erase, plan.receipts, plan.dlq, random
         self.judge = Judge(plan, door, governance, vault)
         self.fence: Fence | None = None
@@ -501,6 +504,18 @@ class DoorAgent:
         return f"{self.group}/{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
+        """Raises NeedsOperator where the records that it would read do not mean what they would mean by this plan.
+
+        A record says of a purpose only how it sees other than the whole. So of a purpose that the projection did not have
+        when it was written, it says nothing; and of one that a source has lost since, too much.
+        """
+        by = self.folded_by(TP(f"{self.input}.changelog", task.lead.partition))
+        if by not in (None, self.folded.fingerprint):
+            raise NeedsOperator(
+                f"{self.name} would read what another declaration of {self.folded.name} has made: its attributes, or purposes="
+                f" of it or of its sources, were others. Give it a new version, or fold again from the start:"
+                f" c360 reset {self.folded.name} --to-earliest --execute"
+            )
         return DoorTask(self, task)
 
     def log_of(self, partition: int) -> DoorLog:

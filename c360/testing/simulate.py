@@ -77,14 +77,14 @@ class AppStage:
         topics.apply(plan, self.admin)
         self.vault = vault_in_memory(plan, self.cluster, random.Random(0).randbytes)
         unread = governance_of(plan, self.cluster, MemoryStores(), self._now)  # of agents that are only looked at
-        self.agents: list[Agent] = agents_of(plan, self.admin, shared=Shared(unread, self.vault, self._now))
+        self.agents: list[Agent] = agents_of(plan, self.admin, shared=Shared(self.cluster, unread, self.vault, self._now))
 
     def _now(self) -> int:
         return self.now_ms
 
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
         table = governance_of(self.plan, cluster, stores, self._now, monotonic=lambda: self.now_ms / 1000, look_s=0.0)
-        shared = Shared(table, self.vault, self._now, inputs_s=0.0)
+        shared = Shared(cluster, table, self.vault, self._now, inputs_s=0.0)
         names = {agent.name for agent in self.agents}
         agents = (
             [a for a in agents_of(self.plan, self.admin, shared=shared) if a.name in names] if table else self.agents

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
+from c360 import App, Projection, Record, newest
 from c360.agents.door import PROFILES_PER_COMMIT, DoorAgent
+from c360.assembly import Stepping
 from c360.engine.transport import TopicSpec
-from tests.governance.door_shop import SECOND, Street
+from c360.errors import NeedsOperator
+from c360.ops.reset import execute_reset, plan_reset
+from c360.testing import TestDriver
+from tests.governance.door_shop import NOW, SECOND, Street, inputs_of
 from tests.governance.test_doors import door_of, shared_record
 
 
@@ -35,7 +40,7 @@ def test_what_is_too_large_for_any_topic_does_not_leave_and_stops_nobody_else() 
         assert letter["reason"] == "too-large"
 
 
-def test_everybody_who_withdraws_while_a_door_is_shut_is_taken_back_however_many(
+def test_everybody_who_withdraws_while_a_door_is_shut_is_taken_back_in_portions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("c360.agents.door.TAKEN_BACK", 5)
@@ -57,7 +62,9 @@ def test_everybody_who_withdraws_while_a_door_is_shut_is_taken_back_however_many
         assert t.sink("crm-sync").keys() == t.view("marketing").keys() == {f"crm:{n}" for n in range(18)}
 
 
-def test_of_those_who_share_an_identifier_all_are_taken_back_while_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_those_who_share_an_identifier_all_are_taken_back_in_portions_while_shut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("c360.agents.door.TAKEN_BACK", 5)
     with Street() as t:
         topic = t.plan.projected(t.plan.projections[0])
@@ -123,3 +130,104 @@ def test_a_door_that_somebody_in_each_of_its_large_transactions_decides_on_gets_
             t.rights.decide("crm:1", "marketing", "denied" if n % 2 else "granted", at=t.now_ms + 10_000 + n)
             t.settle()
         assert agent.most == PROFILES_PER_COMMIT
+
+
+# ------------------------------------------------------------------------------------------ what was declared is another
+def stall(*, version: int = 1, purposes: tuple[str, ...] = ("service",), orders: tuple[str, ...] = ("service",)) -> App:
+    """Nobody is asked. `orders`: what orders may be used for."""
+    app = App("stall", partitions=2)
+
+    @app.identifier("crm", priority=1)
+    class CrmId(str): ...
+
+    said = {name: app.purpose(name, basis="contract") for name in ("service", "ads")}
+
+    @app.source("visits", subject="customer", purposes=[*said.values()])
+    class Visit(Record):
+        customer: CrmId
+        page: str
+
+    @app.source("orders", subject="customer", purposes=[said[name] for name in orders])
+    class Order(Record):
+        customer: CrmId
+        page: str
+
+    @app.projection("customer", version=version, purposes=[said[name] for name in purposes])
+    class Profile(Projection):
+        page: str | None = newest(Visit.page, Order.page)
+
+    @app.sink("mail", projection=Profile, purpose=said["service"])
+    def mail(profile: Profile) -> dict[str, Any]:
+        return {"page": profile.page}
+
+    return app
+
+
+class Doors(TestDriver):
+    """Only the doors, of an app that is another by now: as workers with `--only`, which know nothing of the projection."""
+
+    __test__ = False
+
+    def __init__(self, before: TestDriver, app: App) -> None:
+        self.plan, self.now_ms = app.plan(), before.now_ms
+        self.cluster, self.stores, self.producer = before.cluster, before.stores, before.producer
+        self.slots, self.random, self.vault = 7, before.random, before.vault
+        self.start()
+
+    def _process(self) -> Stepping:
+        made = super()._process()
+        for loop in made.loops:
+            if not isinstance(loop.agent, DoorAgent):
+                loop.close()
+        return Stepping([loop for loop in made.loops if isinstance(loop.agent, DoorAgent)], made.tables)
+
+
+@pytest.mark.parametrize(
+    "after", [{"purposes": ("service", "ads")}, {"purposes": ("service", "ads"), "orders": ("service", "ads")}]
+)
+def test_a_door_refuses_records_that_were_made_by_other_rules(after: dict[str, Any]) -> None:
+    with TestDriver(stall(), now=NOW) as t:
+        t.send("visits", value={"customer": "1", "page": "/"})
+        t.advance(SECOND)
+        t.send("orders", value={"customer": "1", "page": "/secret"})
+        assert t.view("service")["crm:1"]["attributes"] == {"page": "/secret"}
+    later = Doors(t, stall(**after))
+    with pytest.raises(NeedsOperator, match="c360 reset customer@1"):
+        later.settle()
+    assert list(later.read("stall.customer.v1.ads")) == []
+
+
+def test_a_sink_that_is_given_another_projection_begins_anew_and_takes_back_whom_that_has_not() -> None:
+    with TestDriver(stall(), now=NOW) as t:
+        t.send("visits", value={"customer": "1", "page": "/"})
+        assert t.sink("mail") == {"crm:1": {"page": "/"}}
+        t.producer.produce("stall.activation.mail", b"crm:7", b'{"page":"/"}', 0)
+    t.plan = stall(version=2).plan()
+    t.start()
+    with pytest.raises(NeedsOperator, match="c360 reset sink:mail --to-earliest"):
+        t.settle()
+    t.stop()
+    execute_reset(t.plan, t.cluster, plan_reset(t.plan, t.cluster, "sink:mail"))
+    t.start()
+    assert t.sink("mail") == {"crm:1": {"page": "/"}}
+
+
+# ------------------------------------------------------------------------------------------------------------ the fence
+def test_an_input_that_a_door_can_see_no_more_still_counts() -> None:
+    with Street() as t:
+        t.rights.decide("crm:1", "marketing", "granted")
+        t.customer(1, "Ann")
+        t.settle()
+        t.advance(2 * SECOND)
+        agent = door_of(t, "customer@1:marketing")
+        assert agent.fence is not None
+        everything = agent.fence.partitions
+        agent.fence.partitions = lambda: {t: n for t, n in everything().items() if t != "choices"}  # an ACL hides it
+        for place, output in inputs_of(t.plan, t.cluster.admin().topics()):
+            if place.topic != "choices":  # and the agent is behind there
+                t.rights.say(place, t.now_ms, t.rights.ends(output))
+        t.producer.flush()
+        t.customer(1, "Changed")
+        assert t.view("marketing")["crm:1"]["attributes"]["name"] == "Ann"
+        t.rights.state()
+        assert t.view("marketing")["crm:1"]["attributes"]["name"] == "Changed"
