@@ -275,6 +275,7 @@ def test_a_rotated_master_key_changes_no_byte_and_the_old_one_can_go(driver: Tes
 def test_a_key_that_is_destroyed_while_all_are_wrapped_anew_does_not_come_back(driver: TestDriver) -> None:
     """It was read before its tombstone, and would be written behind it."""
     said(driver)
+    governed(driver, "people")
     plan, cluster = driver.plan, driver.cluster
     destroyed = next(key for key in keys.read_records(plan, cluster) if key.startswith(b"crm:7"))
     assert driver.vault is not None
