@@ -206,6 +206,7 @@ def test_govern_does_not_begin_again_with_records_of_a_life_that_is_over() -> No
         certificate = erased(driver)
         with pytest.raises(NeedsOperator, match="has read what govern wrote"):
             driver.reset("govern")
+        driver.start()
         driver.advance(timedelta(hours=1))
         driver.lift(certificate)
         driver.settle()
