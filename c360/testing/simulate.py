@@ -77,7 +77,9 @@ class AppStage:
         topics.apply(plan, self.admin)
         self.vault = vault_in_memory(plan, self.cluster, random.Random(0).randbytes)
         unread = governance_of(plan, self.cluster, MemoryStores(), self._now)  # of agents that are only looked at
-        self.agents: list[Agent] = agents_of(plan, self.admin, shared=Shared(self.cluster, unread, self.vault, self._now))
+        self.agents: list[Agent] = agents_of(
+            plan, self.admin, shared=Shared(self.cluster, unread, self.vault, self._now)
+        )
 
     def _now(self) -> int:
         return self.now_ms
