@@ -26,6 +26,7 @@ from c360.clock import Clock, system
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
+from c360.engine.restore import last_positions
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
@@ -53,10 +54,12 @@ TRIM_LOOKS = 12  # so many of them between two deletions of what loops have read
 class Shared:
     """What the agents of one process have in common.
 
-    `governance`: of an app that has something to ask it; `vault`: of one that needs keys. `fence_max_age_ms`: how old what a
-    door knows of people's decisions may be; `inputs_s`: between its looks at which partitions these come in.
+    `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
+    needs keys. `fence_max_age_ms`: how old what a door knows of people's decisions may be; `inputs_s`: between its looks at
+    which partitions these come in.
     """
 
+    cluster: Cluster | None = None
     governance: GlobalTable | None = None
     vault: Vault | None = None
     clock: Clock = system
@@ -107,6 +110,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
             common.vault,
             clock=common.clock,
             partitions=admin.topics,
+            folded_by=partial(_folded_by, common.cluster),
             fence_max_age_ms=common.fence_max_age_ms,
             inputs_s=common.inputs_s,
         )
@@ -130,6 +134,16 @@ def _ends(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
         return reader.ends(partitions)
     finally:
         reader.close()
+
+
+def _folded_by(cluster: Cluster | None, changelog: TP) -> str | None:
+    assert cluster is not None, "only agents that run ask"
+    reader = cluster.reader()
+    try:
+        said = last_positions(reader, changelog)
+    finally:
+        reader.close()
+    return None if said is None else said.fingerprint
 
 
 def tellers_of(
@@ -206,7 +220,7 @@ class Worker:
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
         if governance is not None:
             self.tables.append(governance)
-        shared = Shared(governance, vault, self.clock, self.fence_max_age_ms)
+        shared = Shared(self.cluster, governance, vault, self.clock, self.fence_max_age_ms)
         for agent in agents_of(self.plan, admin, self.only, shared=shared):
             self.loops.append(
                 Loop(
@@ -392,7 +406,7 @@ def stepping(
     table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin, shared=Shared(table, vault, clock, fence_max_age_ms, inputs_s=0.0))
+        for a in agents_of(plan, admin, shared=Shared(cluster, table, vault, clock, fence_max_age_ms, inputs_s=0.0))
     ]
     tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
     return Stepping(loops, [] if table is None else [table], tellers)

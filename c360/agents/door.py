@@ -40,7 +40,7 @@ from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import LoopSettings
 from c360.engine.transport import TP, Batch, Headers
-from c360.errors import Shut, Stale
+from c360.errors import NeedsOperator, Shut, Stale
 from c360.governance.fence import Answer, Taken, recheck
 from c360.governance.messages import Erase, Receipt, decode_erase, encode_receipt
 from c360.governance.names import Vault
@@ -53,10 +53,12 @@ from c360.tables.table import Table
 from c360.tables.timers import Timers
 
 HELD, HOLDERS, ENDS, BEGINS = b"h", b"i", b"e", b"b"  # tables
-PROFILES_PER_COMMIT = 5_000
+PROFILES_PER_COMMIT = (
+    5_000  # at most: fewer where somebody in so many decides again and again before they are committed
+)
 BEHIND_S = 0.2
 NEWS = 1_000  # keys asked for at a time
-TAKEN_BACK = 20_000  # profiles looked at while shut, at a time
+TAKEN_BACK = 20_000  # profiles looked at while shut, at a time; and identifiers that are to be looked up
 OPEN = Answer(True, "open")
 
 
@@ -116,6 +118,15 @@ class Made:
     removed: int = 0
 
 
+@dataclass
+class TakingBack:
+    """How far a task that may not deliver has looked for what may not stay. Not kept: once it may, it looks at all again."""
+
+    seen: dict[str, Any] | None  # of the copies
+    rest: list[tuple[str, str]]  # identifiers, and from which of their profiles on
+    sweep: str | None = None  # where nobody can tell who was decided on: the profile from which on all are looked at
+
+
 # -------------------------------------------------------------------------------------------------------------- task
 class DoorTask:
     """One partition of the profiles of a projection."""
@@ -138,6 +149,7 @@ class DoorTask:
         self.rest: list[tuple[str, str]] = [(name, start) for name, start in notes.get("rest", ())]
         self.sweep: str | None = notes.get("sweep")
         self.catch_up: dict[str, int] = dict(notes.get("catch_up", {}))
+        self.back: TakingBack | None = None
         if notes.get("function", self.judge.fingerprint) != self.judge.fingerprint:
             self.sweep = ""
         self.log.resume(notes)
@@ -174,12 +186,15 @@ class DoorTask:
         self.door.begin()
 
     def wants(self, now_ms: int) -> bool:
+        if self.ends.wants(now_ms):
+            return True
+        if self.door.is_shut and (back := self.back) is not None:
+            return back.sweep is not None or bool(back.rest) or self.door.has_news(back.seen)
         return (
             self.sweep is not None
             or bool(self.rest)
-            or self.ends.wants(now_ms)
             or self.begins.wants(now_ms)
-            or self._has_news()
+            or self.door.has_news(self.seen)
             or (not self.door.is_shut and self.log.wants(now_ms))
         )
 
@@ -206,10 +221,12 @@ class DoorTask:
         elif self.catch_up:
             self._take_back(now, out)
             self._learn()  # what is to be delivered, the sweep will find
+            self.back = None
         else:
+            self.back = None
             self._due_by_news(due)
             self._due_by_time(now, due)
-            self._due_by_sweep(due)
+            self.sweep = self._due_by_sweep(self.sweep, due, self.door.most)
             self._decide(due, now, out)
         self._erase(out)
         if answer.deliver:
@@ -260,12 +277,9 @@ class DoorTask:
         return said
 
     # ------------------------------------------------------------------------------------------------- what is due
-    def _has_news(self) -> bool:
-        return self.door.has_news(self.seen)
-
     def _learn(self) -> Iterable[bytes] | None:
         """Identifiers decided on since `seen`, as `holders` has them, which moves on; None: any may have been."""
-        if not self._has_news():
+        if not self.door.has_news(self.seen):
             return ()
         keys, self.seen, anew = self.door.news(self.seen)
         if anew:
@@ -276,32 +290,39 @@ class DoorTask:
     def _due_by_news(self, due: dict[bytes, int | None]) -> None:
         if not self.rest:
             self.rest = [(key.decode(), "") for key in dict.fromkeys(self._learn() or ())]
-        while self.rest and len(due) < 2 * PROFILES_PER_COMMIT:
-            name, start = self.rest[0]
-            members = self.holders.members(name.encode(), PROFILES_PER_COMMIT, start.encode())
+        self._due_by_name(self.rest, due, 2 * self.door.most)
+
+    def _due_by_name(self, rest: list[tuple[str, str]], due: dict[bytes, int | None], most: int) -> None:
+        """Profiles of these identifiers, until so many are due; what is left of `rest` is to be done."""
+        done = 0
+        for name, start in rest:
+            if (room := most - len(due)) <= 0:
+                break
+            members = self.holders.members(name.encode(), room, start.encode())
             for member in members:
                 due.setdefault(member, None)
-            if len(members) == PROFILES_PER_COMMIT:
-                self.rest[0] = name, members[-1].decode() + "\0"
-            else:
-                del self.rest[0]
+            if len(members) == room:
+                rest[done] = name, members[-1].decode() + "\0"
+                break
+            done += 1
+        del rest[:done]
 
     def _due_by_time(self, now: int, due: dict[bytes, int | None]) -> None:
         for timers in (self.ends, self.begins):
             if timers.wants(now):
-                for _, key, _ in timers.pop(now, PROFILES_PER_COMMIT):
+                for _, key, _ in timers.pop(now, self.door.most):
                     self.counters.timers += 1
                     due.setdefault(key, None)
 
-    def _due_by_sweep(self, due: dict[bytes, int | None]) -> None:
-        if self.sweep is None:
-            return
-        start = self.sweep.encode()
-        found = [key for (key, _), _ in zip(self.held.scan(start), range(PROFILES_PER_COMMIT), strict=False)]
+    def _due_by_sweep(self, sweep: str | None, due: dict[bytes, int | None], most: int) -> str | None:
+        """The next so many profiles; from which on it goes on."""
+        if sweep is None:
+            return None
+        found = [key for (key, _), _ in zip(self.held.scan(sweep.encode()), range(most), strict=False)]
         for key in found:
             due.setdefault(key, None)
         self.counters.swept += len(found)
-        self.sweep = found[-1].decode() + "\0" if len(found) == PROFILES_PER_COMMIT else None
+        return found[-1].decode() + "\0" if len(found) == most else None
 
     # --------------------------------------------------------------------------------------------------- decisions
     def _decide(self, due: Mapping[bytes, int | None], now: int, out: Outbox) -> None:
@@ -351,16 +372,17 @@ class DoorTask:
 
     def _take_back(self, now: int, out: Outbox) -> None:
         """While nothing may be delivered: what may not stay is removed. What else there is to do stays to be done."""
-        due: dict[bytes, None] = {}
+        due: dict[bytes, int | None] = {}
         if self.ends.wants(now):
             due = dict.fromkeys(key for _, key, _ in self.ends.pop(now, TAKEN_BACK))
-        names = [name.encode() for name, _ in self.rest]
-        if self._has_news():
-            names += self.door.news(self.seen, limit=TAKEN_BACK)[0]
-        for name in dict.fromkeys(names):
-            due.update(dict.fromkeys(self.holders.members(name, TAKEN_BACK)))
-            if len(due) >= TAKEN_BACK:
-                break
+        if self.back is None:
+            self.back = TakingBack(self.seen, list(self.rest))
+        back, door = self.back, self.door
+        if not back.rest and back.sweep is None and door.has_news(back.seen):
+            keys, back.seen, anew = door.news(back.seen, limit=TAKEN_BACK)
+            back.rest, back.sweep = [(key.decode(), "") for key in dict.fromkeys(keys)], "" if anew else None
+        self._due_by_name(back.rest, due, TAKEN_BACK)
+        back.sweep = self._due_by_sweep(back.sweep, due, TAKEN_BACK)
         rows = self.held.load(due)
         rulings = self.judge.rule({key: row.record for key in due if (row := rows[key]) and row.record}, now)
         for key, ruling in rulings.items():
@@ -440,17 +462,20 @@ class DoorAgent:
         *,
         clock: Clock,
         partitions: Callable[[], Mapping[str, int]],
+        folded_by: Callable[[TP], str | None],
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
-        at the broker. `vault`: of an app that needs keys. `random`: of which its chains in the audit log have their names.
+        at the broker. `folded_by`: the fingerprint in a changelog partition, None in one that has none yet. `vault`: of an
+        app that needs keys. `random`: of which its chains in the audit log have their names.
         """
         planned = plan.agent(door.agent)
         self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.input, self.output = plan.projected(door.projection), plan.leaves(door)
+        self.folded, self.folded_by = plan.agent(door.projection.agent), folded_by
         self.erase, self.receipts, self.dlq, self.random = plan.erase, plan.receipts, plan.dlq, random
         self.judge = Judge(plan, door, governance, vault)
         self.fence: Fence | None = None
@@ -462,6 +487,7 @@ class DoorAgent:
         self.counters = DoorCounters()
         self.made = Made()
         self.is_shut = False
+        self.most = PROFILES_PER_COMMIT  # profiles in a commit, as it goes
         self._at: tuple[int, dict[str, Any]] | None = None  # version of the copies, and where they stand
 
     # ------------------------------------------------------------------------------------------------------- agent
@@ -478,6 +504,18 @@ class DoorAgent:
         return f"{self.group}/{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
+        """Raises NeedsOperator where the records that it would read do not mean what they would mean by this plan.
+
+        A record says of a purpose only how it sees other than the whole. So of a purpose that the projection did not have
+        when it was written, it says nothing; and of one that a source has lost since, too much.
+        """
+        by = self.folded_by(TP(f"{self.input}.changelog", task.lead.partition))
+        if by not in (None, self.folded.fingerprint):
+            raise NeedsOperator(
+                f"{self.name} would read what another declaration of {self.folded.name} has made: its attributes, or purposes="
+                f" of it or of its sources, were others. Give it a new version, or fold again from the start:"
+                f" c360 reset {self.folded.name} --to-earliest --execute"
+            )
         return DoorTask(self, task)
 
     def log_of(self, partition: int) -> DoorLog:
@@ -489,8 +527,8 @@ class DoorAgent:
 
     def settings(self, given: LoopSettings) -> LoopSettings:
         """Small commits: what is in one was decided on at once, and is young when it leaves."""
-        most = min(given.commit_records, PROFILES_PER_COMMIT)
-        return replace(given, commit_records=most, behind_s=min(given.behind_s, BEHIND_S))
+        batch, most = min(given.batch_records, self.most), min(given.commit_records, self.most)
+        return replace(given, batch_records=batch, commit_records=most, behind_s=min(given.behind_s, BEHIND_S))
 
     # ------------------------------------------------------------------------------------ the transaction, and its gate
     def begin(self) -> None:
@@ -533,8 +571,12 @@ class DoorAgent:
             raise self.stays_shut(Shut("copy", str(stale))) from stale
         if answer.deliver:
             self.is_shut = False
+            if made.delivered:
+                self.most = min(PROFILES_PER_COMMIT, self.most + self.most // 4 + 1)
             return
         self.counters.shut[answer.why] += 1
+        if answer.why == "news":  # or it would never get on: who decides, is in a smaller one less likely
+            self.most = max(1, min(self.most, made.delivered) // 2)
         if answer.why in ("expired", "news"):  # of what was to be delivered, not of all
             raise shut_by(answer)
         raise self.stays_shut(shut_by(answer))

@@ -4,7 +4,8 @@
     broker ──which partitions the inputs have────┴──► held? ──► Answer
 
 A raw topic that does not exist has no partitions, and cannot hold a withdrawal; so which there are is asked of the broker
-every few seconds. By so much a door may be late to notice a partition that was added. `c360.governance.fence` decides.
+every few seconds. By so much a door may be late to notice a partition that was added. One that somebody has spoken of and that
+is not seen any more (deleted, or hidden from this process by an ACL) still counts. `c360.governance.fence` decides.
 """
 
 from __future__ import annotations
@@ -98,9 +99,21 @@ class Fence:
         now_s = self.governance.monotonic()
         if self._asked_s is None or now_s - self._asked_s >= self.inputs_s:
             counts = self.partitions()
-            self._inputs = [[Place(t, p) for t in s.inputs for p in range(counts.get(t, 0))] for s in self.staters]
+            self._inputs = [
+                [
+                    place
+                    for topic in stater.inputs
+                    for place in [Place(topic, p) for p in range(counts.get(topic, 0))]
+                    or self._spoken_of(topic, stater)
+                ]
+                for stater in self.staters
+            ]
             self._asked_s = now_s
         return self._inputs
+
+    def _spoken_of(self, topic: str, stater: Stater) -> list[Place]:
+        said = statement_key(Place(topic, 0), stater.output).removesuffix(b"0")
+        return [decode_statement(value).input for _, value in self.governance.scan(said, self.topic)]
 
     def _statements(
         self, number: int, inputs: list[Place], copied: Mapping[Place, int]

@@ -19,16 +19,17 @@ import msgspec
 from c360.agents.shape import Seen, Shape, is_listed
 from c360.declare import Projection
 from c360.engine.global_table import GlobalTable
+from c360.engine.loop import LoopSettings
 from c360.engine.transport import TP
 from c360.errors import Misfit, Shut
 from c360.governance.consent import REASONS, decode_state, verdict
 from c360.governance.keys import Opener, record_key
 from c360.governance.names import Vault
 from c360.governance.suppressed import decode_suppressed
-from c360.plan import LARGEST_RECORD_BYTES, Plan, text_of
+from c360.plan import Plan, text_of
 from c360.rights import Door
 
-LARGEST_BYTES = LARGEST_RECORD_BYTES - (64 << 10)  # of what leaves; the rest is for its key and headers
+LARGEST_BYTES = LoopSettings.record_bytes  # of what leaves: a loop writes no larger value
 NAMES = 1 << 14  # names of identifiers at hand; making one takes 3 µs, and it is asked for three times a decision
 UNKNOWN_KEYS = 10_000  # of which it is remembered up to where the keys have to be read
 

@@ -111,7 +111,7 @@ class Paced(Protocol):
     """An agent with a pace of its own."""
 
     def settings(self, given: LoopSettings) -> LoopSettings:
-        """The settings of its loop, from those of the process."""
+        """The settings of its loop, from those of the process. Asked again after each commit, and each that might not be."""
         ...
 
 
@@ -224,9 +224,8 @@ class Loop:
         self.stores = stores
         self.transactional_id = f"{agent.group}.{slot}"
         self.clock = clock
-        self.settings = settings or LoopSettings()
-        if isinstance(agent, Paced):
-            self.settings = agent.settings(self.settings)
+        self.settings = self.given = settings or LoopSettings()
+        self._set_pace()
         self.gate = agent.gate if isinstance(agent, Gated) else None
         self.shut: _ShutOut | None = None
         self.shut_in_a_row = 0  # that something was made and might not leave, with an open gate before
@@ -334,6 +333,10 @@ class Loop:
         self.executor.shutdown(wait=True)  # a restore that is under way notices `closing`
         if self.standby is not None:
             self.standby.close()
+
+    def _set_pace(self) -> None:
+        if isinstance(self.agent, Paced):
+            self.settings = self.agent.settings(self.given)
 
     # ================================================================================================ 2 to 4: work
     def _process(self, batch: Batch) -> int:
@@ -558,6 +561,7 @@ class Loop:
         self.metrics.committed(self.uncommitted, took_s)
         self.shut_in_a_row = 0
         self.uncommitted = 0
+        self._set_pace()
         self._again_with_mail()
 
     def _finish(self, everything: bool) -> list[_Made]:
@@ -691,6 +695,7 @@ class Loop:
         since = now if self.shut is None else self.shut.since
         self.shut = _ShutOut(since, now + pause_s, now + settings.shut_most_s)
         self.shut_in_a_row += 1
+        self._set_pace()
         self._abort_and_rewind()
 
     def _tell_shut(self, error: Shut) -> None:
@@ -739,12 +744,12 @@ class Loop:
         """Follow the lead topics that exist; govern's raw topics may be created any time."""
         if self.subscribed and time.monotonic() < self._look_again:
             return
-        self._look_again = time.monotonic() + 5.0
         wanted = tuple(self.agent.lead_topics())
         if wanted != self.subscribed and wanted:
             self.consumer.subscribe(wanted, self)
             self.subscribed = wanted
-        self._renew()
+        self._renew()  # its commit may fail; then the next turn looks again
+        self._look_again = time.monotonic() + 5.0
 
     _look_again = 0.0
 

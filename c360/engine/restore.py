@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from c360.engine.state import TaskState
+from c360.engine.state import POSITIONS, Positions, TaskState, decode_positions
 from c360.engine.transport import TP, Reader
 
 
@@ -83,3 +83,18 @@ def begin(reader: Reader, states: Mapping[TP, Followed]) -> tuple[dict[TP, int],
         if state.next > ends[log] or (0 < state.next < starts[log]):
             state.forget()
     return {log: max(state.next, starts[log]) for log, state in states.items()}, ends
+
+
+def last_positions(reader: Reader, log: TP) -> Positions | None:
+    """What the last commit in a changelog says of its task. Each commit ends with that, so it is read from the end back."""
+    (end,), (start,) = reader.ends([log]).values(), reader.starts([log]).values()
+    back = 16
+    while True:
+        first, found = max(start, end - back), None
+        for batches in reader.read({log: first}, {log: end}):
+            for batch in batches:
+                said = [value for key, value in zip(batch.keys, batch.values, strict=True) if key == POSITIONS]
+                found = said[-1] if said else found
+        if found is not None or first == start:
+            return None if found is None else decode_positions(found)
+        back *= 16

@@ -9,6 +9,7 @@ import pytest
 
 from c360.agents import door, fencing, judging
 from tests.governance import test_doors as stories
+from tests.governance import test_doors_attacked as attacks
 from tests.governance.door_runs import run
 from tests.mutant import Mutant
 
@@ -32,10 +33,10 @@ MUTANTS: list[tuple[Mutant, Callable[..., object]]] = [
     (Mutant("what a suppression says is not looked at", Judge, "_suppressed", "return {\n", "return set() and {\n"),
      stories.test_a_suppressed_identifier_takes_its_profile_out_of_every_door_and_a_lift_brings_it_back),
     (Mutant("not all labels are asked", Judge, "rule", "label in some if", "label in sorted(some)[:1] if"), partial(run, 0)),
-    (Mutant("news are passed over", Task, "_due_by_news", "due.setdefault(member, None)", "pass"),
+    (Mutant("news are passed over", Task, "_due_by_name", "due.setdefault(member, None)", "pass"),
      stories.test_a_withdrawal_by_any_identifier_empties_view_and_sink),
     (Mutant("seen moves on though nothing was done", Task, "_take_back",
-            "self.door.news(self.seen, limit=TAKEN_BACK)[0]", "(self._learn() or ())"),
+            "keys, back.seen, anew =", "keys, self.seen, anew ="),
      stories.test_what_else_was_decided_while_shut_is_still_to_be_done),
     (Mutant("what was seen is not kept", Task, "resume",
             'notes.get("seen")', "self.door._noted(self.door._where()) if 'seen' in notes else None"),
@@ -48,9 +49,16 @@ MUTANTS: list[tuple[Mutant, Callable[..., object]]] = [
      stories.test_an_erasure_leaves_those_alone_who_have_the_identifier_no_more),
     (Mutant("nothing is taken back while it is shut", Task, "_take_back", "if not ruling.allowed:", "if False:"),
      stories.test_a_stopped_agent_stops_delivery_and_what_ends_is_taken_back_all_the_same),
-    (Mutant("of who shares an identifier the first are enough", Task, "_due_by_news",
-            "if len(members) == PROFILES_PER_COMMIT:", "if False:"),
+    (Mutant("of who shares an identifier the first are enough", Task, "_due_by_name",
+            "if len(members) == room:", "if False:"),
      stories.test_those_who_share_an_identifier_are_taken_back_a_portion_at_a_time),
+    (Mutant("while it is shut, the first of the news are enough", Task, "wants",
+            "or self.door.has_news(back.seen)", ""),
+     attacks.test_everybody_who_withdraws_while_a_door_is_shut_is_taken_back_in_portions),
+    (Mutant("while it is shut, the first of an identifier are enough", Task, "wants", "or bool(back.rest)", ""),
+     attacks.test_of_those_who_share_an_identifier_all_are_taken_back_in_portions_while_shut),
+    (Mutant("while it is shut, nobody can tell and nobody looks", Task, "_take_back", '"" if anew else None', "None"),
+     attacks.test_where_nobody_can_tell_who_was_decided_on_all_are_looked_at_also_while_shut),
     (Mutant("a receipt does not wait for the suppression", Agent, "knows", "if not self._has(erase):", "if False:"),
      stories.test_a_receipt_waits_until_the_copy_has_the_suppression),
 ]  # fmt: skip

@@ -322,3 +322,17 @@ def test_a_row_that_comes_to_somebody_erased_leaves_whom_it_was_of() -> None:
         person(driver, "pk8", "7", "Bob Gray", None, at=5, op="u")
         assert driver.profile("crm:8") is None or driver.profile("crm:8").name is None
         assert driver.record("crm:7") is None
+
+
+@pytest.mark.parametrize("others", ["2", "11", "3", "40", "77"])
+def test_who_shares_a_mailbox_that_could_not_join_him_is_not_forgotten_with_another(others: str) -> None:
+    """Once the first is gone, the mailbox is free for the other: in some partitions he was taken for a joiner then."""
+    with TestDriver(shop("beside"), now=NOW) as driver:
+        person(driver, "pk1", "1", "Ann", "both@mail.se", 1)
+        person(driver, "pk2", others, "Bob", "both@mail.se", 2)
+        driver.settle()
+        certificate = driver.erase("email:both@mail.se")
+        assert certificate is not None
+        assert (len(certificate.subjects), len(certificate.beside)) == (1, 1)
+        assert [driver.profile(f"crm:{crm}") is None for crm in ("1", others)].count(True) == 1
+        driver.verify()
