@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from c360.engine.kafka import KafkaCluster
+from c360.engine.transport import TopicSpec
 from c360.ops import dev_kafka
 from c360.ops.load import RawRecord
 from c360.ops.traffic import traffic
@@ -57,6 +58,7 @@ def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
                 "C360_KEYS": str(directory / "keys" / "shop.keys"),
             }
         )
+        KafkaCluster(running.bootstrap).admin().create([TopicSpec("privacy.requests", 1)])  # nobody has asked yet
         loaded, applied = c360("load", str(file), "--json"), c360("topics", "apply", "--json")
         made = c360("keys", "init", "--json")
         assert (loaded.code, applied.code, made.code) == (0, 0, 0), loaded.err + applied.err + made.err
