@@ -42,6 +42,7 @@ ROOT = Path(__file__).parents[1]
 PLAN = app.plan()
 RAW = {"retention.ms": "-1", "message.timestamp.type": "LogAppendTime"}
 FENCE_MS = 1_000
+NEAR = 10_000  # customers before and after whoever is delivered now
 DOORS = [door.agent for door in PLAN.doors]
 BEHIND = [agent.name for agent in PLAN.agents if agent.name not in (*DOORS, "consent")]
 DEADLINE_S = 1_800.0
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--changes", type=int, default=1_000_000, help="undelivered at the start (default: %(default)s)"
     )
-    parser.add_argument("--rate", type=float, default=20.0, help="withdrawals a second (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=50.0, help="withdrawals a second (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(arguments)
@@ -121,7 +122,7 @@ def _run(
     _worker(broker, work / "doors", DOORS, stack)
     _until(lambda: watch.count > 0, "the first delivery")
     first = time.monotonic()
-    withdrawn = _withdraw(cluster, options, lambda: _drained(admin, reader, backlog))
+    withdrawn = _withdraw(cluster, watch, options, lambda: _drained(admin, reader, backlog))
     drained = time.monotonic()
     _until(lambda: at_rest(PLAN, admin, reader), "everything is read")
     time.sleep(2.0)  # what has been committed is on its way to the watch
@@ -144,15 +145,17 @@ def _drained(admin: Admin, reader: Reader, backlog: Mapping[TP, int]) -> bool:
     return True
 
 
-def _withdraw(cluster: KafkaCluster, options: argparse.Namespace, drained: Callable[[], bool]) -> list[str]:
-    """Withdraw and send changes until the backlog has drained; who withdrew."""
+def _withdraw(
+    cluster: KafkaCluster, watch: Watch, options: argparse.Namespace, drained: Callable[[], bool]
+) -> list[str]:
+    """Withdraw and send changes until the backlog has drained; who withdrew: most are about to be delivered."""
     rng, producer, gone = random.Random(options.seed), cluster.producer(), list[str]()
     known, looked = set[str](), time.monotonic()
     deadline = time.monotonic() + DEADLINE_S
     while True:
         begun = time.monotonic()
         assert begun < deadline, "the backlog does not drain"
-        who = f"{rng.randrange(options.changes)}"
+        who = f"{_near(rng, watch, options.changes) if rng.random() < 0.8 else rng.randrange(options.changes)}"
         if who not in known:
             known.add(who)
             gone.append(who)
@@ -166,6 +169,12 @@ def _withdraw(cluster: KafkaCluster, options: argparse.Namespace, drained: Calla
             if len(gone) >= 100 and drained():
                 return gone
         time.sleep(max(0.0, 1 / options.rate - (time.monotonic() - begun)))
+
+
+def _near(rng: random.Random, watch: Watch, customers: int) -> int:
+    """Somebody whose change is about to be delivered: doors take them in about the order in which they were sent."""
+    front = watch.count // len(DOORS)
+    return min(customers - 1, max(0, front + rng.randrange(-NEAR, 2 * NEAR)))
 
 
 def _result(watch: Watch, said: dict[str, int]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What sealing costs: `python -m benchmarks.sealing [--rounds N]`. CPU µs of the thread per call; the median of the rounds, and
 from the least to the most of them, which is the noise of this machine.
 
-The goal of a field that is sealed with a known key of its subject is GOAL_US, and a subject's first key is apart. In govern: the
-same records through two tasks batch by batch in turn, one of a type with FIELDS personal fields and one with none of them
+The goal of a field that is sealed with a known key of its subject is GOAL_US, and a subject's first key is apart. In govern:
+the same records through two tasks batch by batch in turn, one of a type with FIELDS personal fields and one with none of them
 personal; and of a type without any in an app that needs keys, beside one that needs none.
 """
 

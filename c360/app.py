@@ -300,7 +300,9 @@ class App:
             returns = inspect.get_annotations(function).get("return")
             if isinstance(returns, str):
                 try:
-                    returns = inspect.get_annotations(function, eval_str=True)["return"]
+                    returns = eval(
+                        returns, getattr(inspect.unwrap(function), "__globals__", {})
+                    )  # its argument may be local
                 except NameError as error:
                     raise DeclarationError(f"{said}: the return annotation {returns!r} cannot be found") from error
             if returns is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from enum import IntEnum
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -95,8 +95,47 @@ def _in(annotation: Any, said: str, path: tuple[str, ...], implied: Kinds) -> It
                 f"{said}: keys of a dict cannot be sealed; write Personal[dict[…]], or a list of records"
             )
         yield from _in(args[1], f"{said}{{}}", (*path, "{}"), implied)
+    elif isinstance(annotation, typing.NewType):
+        yield from _in(annotation.__supertype__, said, path, implied)
     elif origin is tuple and any(found for a in args if a is not Ellipsis for found in _in(a, said, path, implied)):
         raise DeclarationError(f"{said}: a part of a tuple cannot be sealed; write Personal[tuple[…]], or a list")
+    elif any(_holds(part, said, implied, set()) for part in _parts(annotation, said)):
+        raise DeclarationError(
+            f"{said}: nothing can be sealed inside of {annotation}; write Personal[…] around all of it, or use a Record, a"
+            " list or a dict"
+        )
+
+
+def _holds(annotation: Any, said: str, implied: Kinds, seen: set[Any]) -> bool:
+    """Whether something is classified anywhere in a type that is not looked into otherwise."""
+    if annotation in seen:
+        return False
+    seen.add(annotation)
+    marked = any(isinstance(mark, FieldClass) for mark in getattr(annotation, "__metadata__", ()))
+    if marked or annotation in implied:
+        return True
+    return any(_holds(part, said, implied, seen) for part in _parts(annotation, said))
+
+
+def _parts(annotation: Any, said: str) -> list[Any]:
+    """What a type is made of: what it stands for, its arguments, the fields of a class. Raises DeclarationError."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return []
+    found = [part for part in typing.get_args(annotation) if isinstance(part, Hashable)]
+    if isinstance(annotation, typing.NewType):
+        found.append(annotation.__supertype__)
+    kind = annotation if origin is None else origin
+    if inspect.isclass(kind):
+        if is_record(kind):
+            return [*found, *_annotations(kind).values()]
+        try:
+            found += typing.get_type_hints(kind, include_extras=True).values()
+        except NameError as error:
+            raise DeclarationError(
+                f"{said}: whether something in {kind.__name__} is personal cannot be told: {error}; define it above"
+            ) from None
+    return found
 
 
 def _in_union(kinds: list[Any], said: str, path: tuple[str, ...], implied: Kinds) -> Iterator[Classified]:

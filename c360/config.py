@@ -20,12 +20,14 @@ KNOWN: Mapping[str, str] = {
     "state_dir": "directory of local state; default .c360",
     "memory_mb": "MiB that decoded state and RocksDB may take, per process; default 384",
     "fence_max_age": "seconds that what a door knows of people's decisions may be old; default 1",
+    "sweep": "seconds after which what is deleted has left the files of the state directory; default 86400",
     "keys": "file of the master keys, or the URL of a transit key of Vault",
     "keys_token": "token for that service",
     "keys_token_file": "file of the token, read again for each request",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
 MEMORY_MIN_MB = 32
+SWEEP_MIN_S = 1.0
 FENCE_MIN_S, FENCE_MAX_S = 0.5, 60.0  # the agents say four times a second how far they are
 PREFIX = "C360_"
 CLIENT = "KAFKA_"  # C360_KAFKA_SASL_MECHANISM → sasl.mechanism
@@ -42,6 +44,7 @@ class Settings:
     memory_mb: int = 384
     slot: str | None = None
     fence_max_age_s: float = 1.0
+    sweep_s: float = 86_400.0
     keys: str | None = None
     keys_token: str | None = field(default=None, repr=False)
     keys_token_file: Path | None = None
@@ -78,6 +81,7 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         memory_mb=_megabytes(found.get("memory_mb", str(Settings.memory_mb))),
         slot=found.get("slot"),
         fence_max_age_s=_fence_age(found.get("fence_max_age", str(Settings.fence_max_age_s))),
+        sweep_s=_sweep(found.get("sweep", str(Settings.sweep_s))),
         keys=found.get("keys"),
         keys_token=found.get("keys_token"),
         keys_token_file=None if "keys_token_file" not in found else Path(found["keys_token_file"]),
@@ -98,6 +102,19 @@ def _fence_age(said: str) -> float:
         seconds = 0.0
     if not FENCE_MIN_S <= seconds <= FENCE_MAX_S:
         raise UsageError(f"fence_max_age is {said!r}; it must be seconds, from {FENCE_MIN_S:g} to {FENCE_MAX_S:g}")
+    return seconds
+
+
+def _sweep(said: str) -> float:
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not SWEEP_MIN_S <= seconds <= Settings.sweep_s:
+        raise UsageError(
+            f"sweep is {said!r}; it must be seconds, from {SWEEP_MIN_S:g} to {Settings.sweep_s:g}: certificates promise"
+            " the last"
+        )
     return seconds
 
 

@@ -18,7 +18,7 @@ from types import CodeType
 from typing import Any, Literal
 
 from c360.classes import FieldClass, classified, classified_in
-from c360.codecs.record import Condition, fields_of
+from c360.codecs.record import AnyIdentifier, Condition, Record, fields_of
 from c360.declare import (
     AttributeDeclaration,
     Declarations,
@@ -30,6 +30,7 @@ from c360.declare import (
     Source,
     SourceType,
     UserAgent,
+    identifier_in,
     link_fields,
     with_enrichments,
     without_none,
@@ -268,8 +269,10 @@ class Plan:
 
     @cached_property
     def personal_kinds(self) -> frozenset[type]:
-        """Identifier classes of personal namespaces: their values are sealed wherever they stand in a record."""
-        return frozenset(kind for kind, namespace in self.identifiers.items() if namespace.personal)
+        """Identifier classes of personal namespaces: their values are sealed wherever they stand in a record. Where there
+        are any, also those of which only the data says the namespace."""
+        kinds = frozenset(kind for kind, namespace in self.identifiers.items() if namespace.personal)
+        return kinds | {AnyIdentifier} if kinds else kinds
 
     @property
     def erases(self) -> bool:
@@ -491,6 +494,7 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
     _check_rights(bare)
     _check_sealed(bare)
     _check_clear(bare)
+    _check_tenants(bare)
     _check_blocked(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
@@ -688,16 +692,67 @@ def _doors(said: Declarations) -> tuple[Door, ...]:
 
 
 def _check_clear(plan: Plan) -> None:
-    """What is written beside records, in clear, must not be classified. Raises DeclarationError."""
+    """What is written in clear, beside records or as a link, must not be classified; and what is must be sealable. Raises
+    DeclarationError."""
     for source in plan.sources:
         for declared in source.types:
-            named = {"event_id": declared.event_id, "tenant": source.tenant, **{f"key ({k})": k for k in declared.key}}
+            named = {
+                "event_id": declared.event_id,
+                "at": declared.at,
+                "tenant": source.tenant,
+                **{f"key ({k})": k for k in declared.key},
+            }
             for what, name in named.items():
                 if name is not None and class_of_field(plan, declared.record, name):
                     raise DeclarationError(
                         f"{declared.name}.{name} is personal and {what.split()[0]} of {source.topic!r}, which is written in"
                         " clear beside every record: use a field that is not, or personal=False on its identifier"
                     )
+    for record, name, annotation in _said_types(plan):
+        found = classified_in(annotation, f"{record.__name__}.{name}", plan.personal_kinds)
+        namespace, _ = identifier_in(annotation, plan.identifiers)
+        if namespace is not None and not namespace.personal and found:
+            raise DeclarationError(
+                f"{record.__name__}.{name} is Personal and an identifier, which is written in clear where it links: say"
+                f" personal=True on {namespace.name!r}, or give the field a type that is no identifier"
+            )
+
+
+def _said_types(plan: Plan) -> Iterator[tuple[type, str, Any]]:
+    """Record types with their fields and enrichments, as annotated."""
+    records: list[type[Record]] = [declared.record for source in plan.sources for declared in source.types]
+    records += [said.asked.record for said in plan.consents] + [said.asked.record for said in plan.erasures_said]
+    yield from ((record, f.name, f.annotation) for record in records for f in fields_of(record))
+    yield from ((e.record, e.name, e.returns) for source in plan.sources for e in source.enrichments)
+
+
+def _check_tenants(plan: Plan) -> None:
+    """Where some say a tenant, a value without one could name another's customer: `a/7`. Raises DeclarationError."""
+    said = {
+        name for source in plan.sources if source.tenant for t in source.types for name in _named_in(plan, t.record)
+    }
+    said |= {source.key.name for source in plan.sources if source.tenant and source.key is not None}
+    for source in plan.sources:
+        for declared in source.types:
+            mine = _named_in(plan, declared.record) | ({source.key.name} if source.key is not None else set())
+            _refuse_without_tenant(declared.record, source.tenant, mine & said)
+    for asked in [s.asked for s in plan.consents] + [s.asked for s in plan.erasures_said]:
+        mine = {link.namespace.name for link in asked.identifiers} | ({asked.key.name} if asked.key else set())
+        _refuse_without_tenant(asked.record, asked.tenant, said if asked.any_identifier else mine & said)
+
+
+def _named_in(plan: Plan, record: type[Record]) -> set[str]:
+    """Namespaces of the identifiers that a record type and its enrichments have."""
+    annotations = [annotation for owner, _, annotation in _said_types(plan) if owner is record]
+    return {n.name for annotation in annotations if (n := identifier_in(annotation, plan.identifiers)[0]) is not None}
+
+
+def _refuse_without_tenant(record: type[Record], tenant: str | None, shared: set[str]) -> None:
+    if tenant is None and shared:
+        raise DeclarationError(
+            f"{record.__name__} has {', '.join(sorted(shared))} identifiers and no tenant=, which others of them have: say"
+            " whose customers it is about, or use identifiers of its own"
+        )
 
 
 def _check_blocked(plan: Plan) -> None:

@@ -58,8 +58,10 @@ def test_compose_starts_services_that_exist_when_what_they_need_is_healthy() -> 
 
 def test_compose_s_worker_has_settings_that_c360_knows_and_a_broker_that_listens() -> None:
     kafka = COMPOSE["services"]["kafka"]["environment"]
-    for name in ("topics", "worker"):
+    for name in ("keys", "worker"):
         settings = read_settings(COMPOSE["services"][name]["environment"], ROOT)
+        (volume,) = COMPOSE["services"][name]["volumes"]
+        assert str(settings.keys).startswith(volume.partition(":")[2]), "both read the file where it is kept"
         assert settings.app == "examples.shop.app:app"
         assert f"INSIDE://{settings.broker}" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
 

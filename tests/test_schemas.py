@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -31,29 +32,16 @@ SCHEMAS = ROOT / "schemas"
 PAGE = ROOT / "docs" / "formats" / "topics.md"
 BY_ROLE = {
     "projection": "profile", "governed": "governed", "dlq": "dead_letter", "truncates": "truncate", "days": "day",
-    "assignments": "assignment", "changes": "identity_change", "audit": "audit",
+    "assignments": "assignment", "changes": "identity_change", "audit": "audit", "suppressed": "suppressed",
+    "passed": "suppression_passed", "erasures": "certificate",
 }  # fmt: skip
-AHEAD = {  # of records that no agent writes yet; tests/governance/test_wire.py holds the code to them
-    "consent_command", "certificate", "erasure_command", "erasure_receipt", "suppressed", "suppression_passed",
-}  # fmt: skip
-NO_SCHEMA = {
-    "raw",
-    "changelog",
-    "replay",
-    "tasks",
-    "links",
-    "loop",
-    "consent",
-    "suppressed",
-    "keys",
-    "fence",
-    "asked",
-    "told",
-    "passed",
-    "erasures",
-    "view",
+BY_TOPIC = {"shop.erase": "erasure_command", "shop.receipts": "erasure_receipt"}  # of a role that others have, too
+HOLDING = {**BY_ROLE, **BY_TOPIC}
+BY_HAND = {"consent_command"}  # what a person says at the command line; tests/governance/test_wire.py holds it
+NO_SCHEMA = {  # the user's, binary, or for one agent alone
+    "raw", "changelog", "replay", "tasks", "links", "loop", "consent", "keys", "fence", "asked", "told", "view",
     "activation",
-}  # the user's, binary, or without records in a demo
+}  # fmt: skip
 END_MS = 1_767_225_600_000
 
 
@@ -100,7 +88,7 @@ def without_logical_types(contract: Any) -> Any:
 
 @cache
 def written() -> Mapping[str, list[Any]]:
-    """What a demo writes, by role: traffic with misfits, repeats and deleted rows, and a table that is emptied."""
+    """What a demo writes, by role: traffic with misfits, repeats and deleted rows, a table that is emptied, and an erasure."""
     plan, cluster = app.plan(), MemoryCluster()
     truncate = {
         "op": "t", "before": None, "after": None, "ts_ms": END_MS,
@@ -111,7 +99,8 @@ def written() -> Mapping[str, list[Any]]:
         RawRecord("crm.public.customers", None, orjson.dumps(truncate), END_MS, [("from", b"debezium")]),
         RawRecord("web.clicks", None, b"\xff", END_MS, [("name", b"value")]),
     ]
-    Demo(plan, cluster, MemoryStores(), slot="0").fold(iter(raw), lambda glance: None)
+    demo = Demo(plan, cluster, MemoryStores(), slot="0")
+    demo.fold(iter(raw), lambda glance: None, demo.act)
     with Run(plan, cluster, who="kim", reason="ticket 7", random=random.randbytes) as run:
         replay_told(plan, cluster, run, topic=None, reason=None)
     with Run(plan, cluster, who="kim", random=random.randbytes) as run:
@@ -121,7 +110,9 @@ def written() -> Mapping[str, list[Any]]:
     for topic in plan.topics:
         partitions = [TP(topic.name, p) for p in range(counts[topic.name])]
         values = [r.value for r in records(reader, reader.starts(partitions)) if r.value is not None]
-        if topic.role in BY_ROLE:
+        if topic.name in BY_TOPIC:
+            found[topic.name] = [*map(orjson.loads, values)]
+        elif topic.role in BY_ROLE:
             found.setdefault(topic.role, []).extend(map(orjson.loads, values))
         else:
             assert topic.role in NO_SCHEMA, f"{topic.name}: its role has no schema"
@@ -144,18 +135,21 @@ def test_a_schema_is_avro_and_explains_itself(path: Path) -> None:
     contract = schema(path.stem)
     parse_schema(contract)
     assert contract["doc"]
-    assert path.stem in {*BY_ROLE.values(), *AHEAD}
+    assert path.stem in {*HOLDING.values(), *BY_HAND}
 
 
 def test_the_page_says_which_topic_has_which_schema() -> None:
     table = {row[0]: row[2] for row in rows(PAGE.read_text(encoding="utf-8"))[1:]}
     assert table.keys() == BY_ROLE.keys() | NO_SCHEMA - {"raw"}
-    assert {role: text for role, text in table.items() if "avsc" in text} == {
-        role: f"`schemas/{name}.avsc`" for role, name in BY_ROLE.items()
+    said = {role: re.findall(r"`schemas/(\w+)\.avsc`", text) for role, text in table.items()}
+    assert {role: names for role, names in said.items() if names} == {
+        **{role: [name] for role, name in BY_ROLE.items()},
+        "asked": ["consent_command", "erasure_command"],
+        "told": ["erasure_receipt"],
     }
 
 
-@pytest.mark.parametrize(("role", "name"), BY_ROLE.items())
+@pytest.mark.parametrize(("role", "name"), HOLDING.items())
 def test_every_record_of_a_demo_holds_to_its_schema(role: str, name: str) -> None:
     found = written()[role]
     assert found
@@ -175,12 +169,17 @@ def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:
     assert any(g.get("enriched") for g in written()["governed"])
     assert {d["reason"] for d in written()["dlq"]} >= {"not-json", "out-of-range", "wrong-type"}
     assert any(d.get("sealed") for d in written()["dlq"])
-    assert [len(a["seen"]) for a in written()["audit"]] == [0, 0, 1]
+    assert {a["writer"].partition("/")[0] for a in written()["audit"]} > {"cli", "erasure", "sink:newsletter"}
+    assert any(a["seen"] for a in written()["audit"])
+    (certificate,) = written()["erasures"]
+    assert certificate["subjects"]
+    assert certificate["agents"]
+    assert {len(s["holds"]) for s in written()["suppressed"]} == {1}
     assert {a["change"] for a in written()["assignments"]} >= {"created", "merged", "detail"}
     assert {c["change"] for c in written()["changes"]} >= {"created", "merged", "detail", "conflict", "status"}
 
 
-@pytest.mark.parametrize(("role", "name"), [item for item in BY_ROLE.items() if item[0] != "days"])
+@pytest.mark.parametrize(("role", "name"), [item for item in HOLDING.items() if item[0] != "days"])
 def test_a_record_with_a_field_more_less_or_of_another_type_does_not_hold(role: str, name: str) -> None:
     contract, value = schema(name), written()[role][0]
     assert not holds(name, {**value, "something": "else"})

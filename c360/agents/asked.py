@@ -104,6 +104,5 @@ def _bound(label: Label, value: str) -> Callable[[Any], str]:
 
 def is_personal(plan: Plan, asked: Asked) -> bool:
     """Whether the bytes of a record may say who somebody is."""
-    anybody = asked.any_identifier is not None and bool(plan.personal_kinds)
     by_key = asked.key is not None and asked.key.personal
-    return anybody or by_key or any(classified(asked.record, plan.personal_kinds))
+    return by_key or any(classified(asked.record, plan.personal_kinds))

@@ -18,11 +18,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from c360.agents.asked import About, AskedReader
 from c360.agents.audit import Chain
 from c360.agents.fencing import statement
 from c360.agents.suppression import Suppression
@@ -128,35 +128,12 @@ class _Rows(MutableMapping[str, V], Generic[V]):
 
 
 # ------------------------------------------------------------------------------------------------------------- asked
-class AskedReader:
-    """Compiled for one raw topic of requests: the labels that a record is about."""
+class RequestReader:
+    """Compiled for one raw topic of requests: its records, and whom each is about."""
 
     def __init__(self, plan: Plan, asked: Asked, names: Names) -> None:
-        self.asked, self.names = asked, names
         self.decoder = JsonDecoder([Choice(asked.record, asked.when)], asked.unmatched)
-        self.kinds = {namespace.name: namespace for namespace in plan.identifiers.values()}
-        self.tenant: Callable[[Any], Any] = attrgetter(asked.tenant) if asked.tenant else lambda _: None
-
-    def labels(self, record: Any, key: bytes | None) -> list[str]:
-        """Each once. Raises Misfit where there is none."""
-        found: dict[str, None] = {}
-        tenant = self.tenant(record) or ("" if self.asked.tenant else None)
-        for field in self.asked.identifiers:
-            value = getattr(record, field.name)
-            for one in value or () if field.many else () if value is None else (value,):
-                found[self.names.label(field.namespace, one, tenant)] = None
-        if self.asked.any_identifier is not None and (said := getattr(record, self.asked.any_identifier)) is not None:
-            name, _, value = str(said).partition(":")
-            if name not in self.kinds:
-                raise Misfit(
-                    "no-subject", f"a request names the namespace {name[:40]!r}, which no @app.identifier declares"
-                )
-            found[self.names.label(self.kinds[name], value, tenant)] = None
-        if self.asked.key is not None and key is not None:
-            found[self.names.label(self.asked.key, key.decode(errors="replace"), tenant)] = None
-        if not found:
-            raise Misfit("no-subject", f"{self.asked.name}: the record names nobody who could be forgotten")
-        return list(found)
+        self.about = AskedReader(plan, asked, names).about
 
 
 # -------------------------------------------------------------------------------------------------------------- task
@@ -223,17 +200,13 @@ class ErasureTask:
             except Misfit as misfit:
                 self._put_aside(batch, i, misfit, out)
 
-    def _asked(self, reader: AskedReader, batch: Batch, out: Outbox) -> None:
+    def _asked(self, reader: RequestReader, batch: Batch, out: Outbox) -> None:
         for i, record in enumerate(reader.decoder.decode(batch.values)):
             if record is None:
                 continue
-            try:
-                if isinstance(record, Misfit):
-                    raise record
-                labels = reader.labels(record, batch.keys[i])
-            except Misfit as misfit:
+            labels, misfit = About((), record) if isinstance(record, Misfit) else reader.about(record, batch.keys[i])
+            if misfit is not None:  # who else is named, is forgotten
                 self._put_aside(batch, i, misfit, out)
-                continue
             for number, label in enumerate(labels):
                 self._request(_name(batch, i, number), label)
 
@@ -452,7 +425,7 @@ class ErasureAgent:
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         (self.log,) = planned.changelogs
         self.reads = planned.reads
-        self.readers = {s.asked.topic: AskedReader(plan, s.asked, names) for s in plan.erasures_said}
+        self.readers = {s.asked.topic: RequestReader(plan, s.asked, names) for s in plan.erasures_said}
         self.views: Mapping[str, Identity] = {identity.agent: identity for identity in plan.identities}
         self.counters = ErasureCounters()
 

@@ -103,7 +103,8 @@ class Fence:
                 [
                     place
                     for topic in stater.inputs
-                    for place in [Place(topic, p) for p in range(counts.get(topic, 0))] or self._spoken_of(topic, stater)
+                    for place in [Place(topic, p) for p in range(counts.get(topic, 0))]
+                    or self._spoken_of(topic, stater)
                 ]
                 for stater in self.staters
             ]

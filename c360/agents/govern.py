@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -58,6 +58,7 @@ from c360.governance.messages import Passed, Receipt, encode_passed, encode_rece
 from c360.governance.names import Names, Vault
 from c360.governance.sealing import DataKey
 from c360.governance.suppressed import Suppressed, life_if_kept
+from c360.governance.tokens import MARK
 from c360.identity.namespace import Namespace, shown
 from c360.plan import Plan, sealed_of
 from c360.tables.ids import IdTable, id_key
@@ -66,6 +67,8 @@ from c360.tables.table import Table
 MS = timedelta(milliseconds=1)
 AHEAD_MS = 5 * 60_000  # how far an event's time may be after its append time
 IDS, ROWS, MISFITS = b"iI", b"r", b"m"
+ROW = "row"  # in place of a namespace
+HIDDEN = f"{ROW}:{MARK}".encode()
 NOTHING: dict[str, Any] = {}  # shared, never changed
 _OFFSET = struct.Struct(">q")
 
@@ -262,6 +265,10 @@ class GovernTask:
         self.rows: Table[RowState] = Table(
             ROWS, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(RowState).decode
         )
+        self.hidden: Callable[[str], bytes] | None = None  # from a row id to the key of a deleted row
+        if suppression is not None and vault is not None:
+            token = vault.names.token
+            self.hidden = lambda row_id: token(f"{ROW}:{row_id}").encode()
         self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
         self.links = LinkWriter(plan, source.name)
         self.suppression = suppression
@@ -389,7 +396,10 @@ class GovernTask:
         removed: Counter[str] = Counter()
         for row_id, row in list(self.rows.scan()):
             subject = veil(row.subject) if row.subject else ""
-            if subject in doomed:
+            if row.governed is None:
+                if not row_id.startswith(HIDDEN):  # written before deleted ones were hidden
+                    self._put(row_id.decode(), row)
+            elif subject in doomed:
                 self.rows.delete(row_id)
                 removed[subject] += 1
             elif row.links and any(veil(shown(label)) in doomed for label in row.links):
@@ -536,52 +546,68 @@ class GovernTask:
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
         changes = self.changes.decode(batch.values, batch.keys)
-        rows = self.rows.load({c.row_id.encode() for c in changes if type(c) is Change})
+        self._load_rows({c.row_id for c in changes if type(c) is Change})
         sent = ((c.record, k) for c, k in zip(changes, batch.keys, strict=True) if type(c) is Change)
         self.key_of = self._keys_for(sent, out) if self.seals else None
         for i, change in enumerate(changes):
             if change is None:
                 self.counters.ignored += 1
                 continue
-            row_id = b""
             try:
                 if isinstance(change, Misfit):
                     raise change
                 if change.op == "truncate":
                     self._spread(change, arrivals, i, out)
                 else:
-                    row_id = change.row_id.encode()
-                    self._row(row_id, rows[row_id], change, arrivals, i, out)
+                    self._row(self._held(change.row_id), change, arrivals, i, out)
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
             except Forgotten as forgotten:
+                assert isinstance(change, Change)
                 self.counters.suppressed += 1
-                self._drop(row_id, rows[row_id], forgotten.subject, arrivals, i, out)
+                self._drop(change.row_id, forgotten.subject, arrivals, i, out)
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(arrivals.offsets[i]))
 
-    def _drop(
-        self, row_id: bytes, held: RowState | None, subject: str, arrivals: _Arrivals, i: int, out: Outbox
-    ) -> None:
+    def _load_rows(self, row_ids: Collection[str]) -> None:
+        """Have what is known of rows in memory, with few reads."""
+        live = self.rows.load({row_id.encode() for row_id in row_ids})
+        if self.hidden is not None:
+            self.rows.load({self.hidden(row_id) for row_id in row_ids if live[row_id.encode()] is None})
+
+    def _held(self, row_id: str) -> RowState | None:
+        """What is known of a row. A deleted one lies under a hash where customers are forgotten: its primary key may be the
+        customer's number, and what it was about is not kept."""
+        held = self.rows.get(row_id.encode())
+        return self.rows.get(self.hidden(row_id)) if held is None and self.hidden is not None else held
+
+    def _put(self, row_id: str, state: RowState) -> None:
+        key = row_id.encode()
+        if self.hidden is not None and (state.governed is None or self.rows.get(key) is None):
+            gone, key = (key, self.hidden(row_id)) if state.governed is None else (self.hidden(row_id), key)
+            if self.rows.get(gone) is not None:
+                self.rows.delete(gone)
+        self.rows.put(key, state)
+
+    def _drop(self, row_id: str, subject: str, arrivals: _Arrivals, i: int, out: Outbox) -> None:
         """A row that is about somebody suppressed now is taken back from whom it was about before.
 
         One that was about the same subject stays as it is: unlinked, it would hide who is still to be found. If the subject
         is suppressed, or will be, its rows are removed for that.
         """
+        held = self._held(row_id)
         if held is None or held.governed is None or held.subject == subject:
             return
         if self.suppression is not None and (said := self.suppression.look(held.subject)) is not None and said.stands:
             return
         append = arrivals.times[i]
         self._retract(held, append, (self.raw.partition, arrivals.offsets[i]), out)
-        gone = RowState(held.position, "", None, held.revision + 1)
-        self._keep(row_id.decode(), held, gone, append, out)
-        self.rows.delete(row_id)
+        if held.links:
+            self.counters.links += self.links.row(row_id, held.revision + 1, held.pairs(), [], append, out)
+        self.rows.delete(row_id.encode())
 
-    def _row(
-        self, row_id: bytes, held: RowState | None, change: Change, arrivals: _Arrivals, i: int, out: Outbox
-    ) -> None:
+    def _row(self, held: RowState | None, change: Change, arrivals: _Arrivals, i: int, out: Outbox) -> None:
         """An update takes back what is held and adds what is new; a state not newer than the held one changes nothing."""
         position = change.position
         if position <= self.truncated or (held is not None and position <= held.position):
@@ -608,7 +634,7 @@ class GovernTask:
         if held is not None and old is not None:
             if change.snapshot and held.subject == subject and self._same(old, value, record):
                 # A row read again, not changed: only its position is news, and no profile is written.
-                self.rows.put(row_id, RowState(position, held.subject, old, held.revision, held.links))
+                self._put(change.row_id, RowState(position, held.subject, old, held.revision, held.links))
                 self.counters.stale += 1
                 return
             self._retract(held, append, origin, out)
@@ -645,7 +671,7 @@ class GovernTask:
         was = held.pairs() if held is not None else []
         if was or now.links:
             self.counters.links += self.links.row(row_id, now.revision, was, now.pairs(), at, out)
-        self.rows.put(row_id.encode(), now)
+        self._put(row_id, now)
 
     def _retract(self, held: RowState, cause: int, origin: tuple[int, int], out: Outbox) -> None:
         """The held record again, same in all that folds, with the sign turned."""

@@ -14,7 +14,9 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import force_setattr
 
+from c360.agents.wire import plain_text
 from c360.classes import Classified, FieldClass, classified, classified_in
+from c360.clock import DAY_MS
 from c360.codecs.record import Record, fields_of, is_record, is_union, unmarked
 from c360.declare import Enrichment, Source
 from c360.engine.agent import Outbox
@@ -22,7 +24,7 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP
 from c360.errors import Misfit
-from c360.governance.keys import KeyRecord, Sealer, generation_of, record_key, unwrap_keys
+from c360.governance.keys import KeyRecord, Sealer, generation_of, record_key, rewrapped_value, unwrap_keys
 from c360.governance.names import Vault
 from c360.governance.sealing import DataKey, check_place, is_sealed, read_sealed
 from c360.plan import Plan
@@ -30,7 +32,6 @@ from c360.tables.table import Table
 
 KEYS = b"k"
 LETTER = "dead letter"  # in place of a field
-DAY_MS = 86_400_000
 Tree = Mapping[str, Any]
 """Where classified values are: names, `[]` and `{}` to the tree below; at its end the field as it is said, a text."""
 
@@ -42,13 +43,7 @@ class SealedValue(msgspec.Struct, frozen=True, rename={"sealed": "~sealed"}):
     subject: str
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return str.__str__(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
-
-
-canonical = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode  # equal values are equal bytes
+canonical = msgspec.json.Encoder(enc_hook=plain_text, order="deterministic").encode  # equal values are equal bytes
 _json = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -209,7 +204,7 @@ class TaskKeys:
     """Data keys of one task that seals: one per subject, in its own state; new ones are said in the same transaction."""
 
     def __init__(self, plan: Plan, vault: Vault, task: TP, published: GlobalTable | None = None) -> None:
-        """`published`: the process's copy of the keys topic, asked for what was wrapped anew."""
+        """`published`: the process's copy of the keys topic, asked for what was wrapped anew; without one it is done here."""
         self.topic, self.partitions, self.vault, self.published = plan.keys, plan.partitions, vault, published
         self.table: Table[_Held] = Table(KEYS, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Held).decode)
         self.sealer = Sealer(plan.app, f"{task.topic}/{task.partition}", vault.master, self._records, vault.random)
@@ -236,10 +231,14 @@ class TaskKeys:
     def _held(self, subject: str) -> _Held | None:
         """What the task has of a subject, wrapped as it is now, so that old master keys can go. Raises Stale."""
         row = self.table.get(subject.encode())
-        if row is None or self.published is None or generation_of(row.value) == self.vault.master.current:
+        if row is None or generation_of(row.value) == self.vault.master.current:
             return row
-        value = self.published.get(record_key(subject, row.name), self.topic)
-        if value is None:  # destroyed
+        key = record_key(subject, row.name)
+        if self.published is not None:
+            value = self.published.get(key, self.topic)
+        else:
+            value = rewrapped_value(key, row.value, self.vault.master)
+        if value is None:  # destroyed; or nobody has what wrapped it any more
             self.table.delete(subject.encode())
             return None
         if value != row.value:

@@ -25,14 +25,14 @@ REASON, ACTOR = "c360-reason", "c360-actor"  # headers of what an operator says 
 CAUSE = "c360-cause"  # header of a profile record: raw append time of the newest record folded in, ms
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """What an enrichment returned: an identifier is a text, of a class that msgspec does not know."""
     if isinstance(value, str):
         return str.__str__(value)
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 
-encode = msgspec.json.Encoder(enc_hook=_plain).encode
+encode = msgspec.json.Encoder(enc_hook=plain_text).encode
 
 
 class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -6,14 +6,23 @@ import getpass
 import secrets
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json, stderr
+from c360.cli.common import (
+    Context,
+    Group,
+    broker_option,
+    handled,
+    json_option,
+    pass_context,
+    print_json,
+    stderr,
+    time_text,
+)
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
 from c360.ops import audit as auditing
@@ -103,7 +112,7 @@ def _show(line: auditing.Line) -> None:
 
 
 def _text(line: auditing.Line) -> str:
-    at = datetime.fromtimestamp(line.at / 1000, UTC).isoformat(timespec="seconds")
+    at = time_text(line.at)
     if line.record is None:
         return f"{at} offset {line.offset}: NO RECORD OF AN AUDIT LOG"
     entry = line.record.entry

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -176,6 +177,14 @@ def _escaped(text: str) -> str:
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def time_text(ms: int) -> str:
+    """An epoch in ms as ISO 8601, to the second; the number itself where it is none (a source's own sequence)."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return str(ms)
 
 
 def set_up_logging(*, level: int = logging.INFO) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import sys
-import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
 
 from c360.cli.audit import reason_option, run_of, who_option, why_of
-from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json, stderr
+from c360.cli.common import (
+    Context,
+    Group,
+    broker_option,
+    handled,
+    json_option,
+    pass_context,
+    print_json,
+    stderr,
+    time_text,
+)
+from c360.clock import system
 from c360.errors import UsageError
 from c360.governance.consent import STATUSES
 from c360.ops import consent as asking
@@ -34,7 +44,7 @@ def show(context: Context, identifier: str, projection: str | None, as_json: boo
     if not as_json:
         stderr.print(f"reading {plan.consent} once", style="dim")
     names = context.names(cluster, identifier)
-    found = asking.show(plan, cluster, identifier, projection=projection, now_ms=_now_ms(), names=names)
+    found = asking.show(plan, cluster, identifier, projection=projection, now_ms=system(), names=names)
     if as_json:
         print_json(found)
     else:
@@ -45,9 +55,9 @@ def show(context: Context, identifier: str, projection: str | None, as_json: boo
 def _shown(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['identifier']}:" + ("" if found["decided"] else " nothing is decided on it")]
     for one in found["decided"]:
-        words = [f"  {one['purpose']}: {one['status']} at {_time(one['at'])} by {one['source']}"]
+        words = [f"  {one['purpose']}: {one['status']} at {time_text(one['at'])} by {one['source']}"]
         if one["expires_at"] is not None:
-            words.append(f"{'expired' if one['expired'] else 'until'} {_time(one['expires_at'])}")
+            words.append(f"{'expired' if one['expired'] else 'until'} {time_text(one['expires_at'])}")
         if one["conflict"]:
             words.append("CONFLICT: " + " and ".join(f"{s['status']} by {s['source']}" for s in one["said"]))
         lines.append(", ".join(words))
@@ -56,7 +66,7 @@ def _shown(found: dict[str, Any]) -> list[str]:
         return [*lines, "no profile has it"]
     lines.append(f"profile {profile['profile_id']} of {profile['projection']}:")
     for said in profile["verdicts"]:
-        until = "" if said["changes_at"] is None else f", until {_time(said['changes_at'])}"
+        until = "" if said["changes_at"] is None else f", until {time_text(said['changes_at'])}"
         by = f" ({', '.join(said['by'])})" if said["by"] else ""
         lines.append(f"  {said['purpose']}: {'yes' if said['allowed'] else 'NO'}, {said['means']}{by}{until}")
     if not profile["whole"]:
@@ -94,7 +104,7 @@ def set_consent(
     end = None if expires_at is None else _instant(expires_at)
     setting = asking.plan_setting(
         plan, cluster, identifier, purpose, status,
-        expires_at=end, now_ms=_now_ms(), names=context.names(cluster, identifier),
+        expires_at=end, now_ms=system(), names=context.names(cluster, identifier),
     )  # fmt: skip
     if execute:
         with run_of(context, cluster, who, why) as run:
@@ -103,7 +113,7 @@ def set_consent(
         print_json(asking.setting_json(setting, executed=execute))
         return
     said = setting.command
-    until = "" if end is None else f" until {_time(end)}"
+    until = "" if end is None else f" until {time_text(end)}"
     click.echo(f"{said.identifier}: {purpose} {status}{until}; before: {setting.before or 'nothing was decided'}")
     click.echo(
         "written; it counts as soon as the consent agent has read it"
@@ -120,14 +130,3 @@ def _instant(text: str) -> int:
     if found is None or found.tzinfo is None:
         raise UsageError(f"--expires-at {text!r} is no time with a zone, such as 2027-01-01T00:00:00Z")
     return int(found.timestamp() * 1000)
-
-
-def _time(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError, OSError):
-        return f"{ms} ms"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -109,7 +109,7 @@ def _rights(summary: Summary) -> str:
         f"\n{withdrawal.customer} withdrew consent: {withdrawal.ms} ms later the newsletter's sink holds"
         f" {withdrawal.held_after} instead of {withdrawal.held_before} customers"
         f"\n{forgotten.customer} was forgotten: {len(proof.subjects)} subjects and {len(proof.identifiers)} identifiers,"
-        f" {keys} keys destroyed, {tombstones} tombstones by {len(proof.agents)} agents and doors; profiles left:"
+        f" {keys} keys destroyed, {tombstones} tombstones, {len(proof.agents)} receipts; profiles left:"
         f" {forgotten.left}; certificate {proof.request}"
     )
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from c360.cli.audit import run_of, user, who_option, why_of
-from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json, stderr
+from c360.cli.common import (
+    Context,
+    Group,
+    broker_option,
+    handled,
+    json_option,
+    pass_context,
+    print_json,
+    stderr,
+    time_text,
+)
 from c360.declare import Source
 from c360.errors import UsageError
 from c360.governance.names import Names
@@ -109,7 +118,7 @@ def _shown(found: dict[str, Any]) -> list[str]:
 def _link(link: dict[str, Any]) -> str:
     first = min((s["first_seen"] for s in link["sources"]), default=0)
     by = ", ".join(s["source"] for s in link["sources"])
-    text = f"{link['subject']} has {link['identifier']} (by {by}, first {_time(first)})"
+    text = f"{link['subject']} has {link['identifier']} (by {by}, first {time_text(first)})"
     if link["reason"]:
         text += f", because {link['reason']} ({link['actor']})"
     return text if link["refused"] is None else f"{text} REFUSED: {link['refused']}, {ask.meaning(link['refused'])}"
@@ -117,14 +126,7 @@ def _link(link: dict[str, Any]) -> str:
 
 def _separated(said: dict[str, Any]) -> str:
     why = f", because {said['reason']} ({said['actor']})" if said["reason"] else ""
-    return f"{said['subject']} is not {said['other']} (by {said['source']}, since {_time(said['since'])}){why}"
-
-
-def _time(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError):  # a source's own sequence
-        return str(ms)
+    return f"{said['subject']} is not {said['other']} (by {said['source']}, since {time_text(said['since'])}){why}"
 
 
 @identity.command()
@@ -248,7 +250,7 @@ def _explained(found: dict[str, Any]) -> list[str]:
     lines += [f"  {_link(link)}" for link in found["links"]]
     for one in found["explained"]:
         lines.append(f"{one['attribute']} = {one['value']!r}: {one['rule']} of {', '.join(one['inputs'])}")
-        lines += [f"  {r['type']} {r['id'] or ''} of {r['subject']}, {_time(r['at'])}" for r in one["records"]]
+        lines += [f"  {r['type']} {r['id'] or ''} of {r['subject']}, {time_text(r['at'])}" for r in one["records"]]
         if one["records_total"] > len(one["records"]):
             lines.append(f"  and {one['records_total'] - len(one['records'])} more")
     return lines

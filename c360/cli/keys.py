@@ -148,7 +148,7 @@ def keys_retire(context: Context, who: str | None, as_json: bool, broker: str | 
     where, cluster = _where(context), context.cluster(broker)
     if is_service(where):
         raise UsageError("versions of a transit key are retired at its service: min_decryption_version of the key")
-    told = Told("keys.retire", before={"generation": context.master().current})
+    told = Told("keys retire", before={"generation": context.master().current})
     with run_of(context, cluster, who) as run:
         with run.refusing(told):
             context.vault(cluster)

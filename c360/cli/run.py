@@ -100,10 +100,13 @@ def worker(
     if number is not None:
         state_dir, web_port = state_dir / f"process-{number}", None if web_port is None else web_port + number
     with slot_in(state_dir, slot) as name:
+        stores = RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20))
+        if plan.erases:
+            stores.keep_swept(settings.sweep_s)
         running = Worker(
             plan,
             cluster,
-            RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20)),
+            stores,
             name,
             settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),

@@ -744,12 +744,12 @@ class Loop:
         """Follow the lead topics that exist; govern's raw topics may be created any time."""
         if self.subscribed and time.monotonic() < self._look_again:
             return
-        self._look_again = time.monotonic() + 5.0
         wanted = tuple(self.agent.lead_topics())
         if wanted != self.subscribed and wanted:
             self.consumer.subscribe(wanted, self)
             self.subscribed = wanted
-        self._renew()
+        self._renew()  # its commit may fail; then the next turn looks again
+        self._look_again = time.monotonic() + 5.0
 
     _look_again = 0.0
 

@@ -228,6 +228,13 @@ def rewrapped(records: Iterable[tuple[bytes, bytes]], master: MasterKeys) -> lis
     return made
 
 
+def rewrapped_value(key: bytes, value: bytes, master: MasterKeys) -> bytes | None:
+    """One record's value under the current generation; None where these master keys did not wrap it."""
+    read = _read(_name(key), value)
+    (wrapped,) = master.rewrap([read.wrapped])
+    return None if wrapped is None else _encode(msgspec.structs.replace(read, wrapped=wrapped))
+
+
 def generations_used(records: Iterable[tuple[bytes, bytes]]) -> set[str]:
     """Generations that some record (key, value) is still wrapped by: none of them may be taken from the master keys."""
     return {generation(_read(_name(key), value).wrapped) for key, value in records}

@@ -559,9 +559,14 @@ class _Turn:
             self.report(lead, result.groups)
 
     def report(self, lead: Lead, groups: Iterable[Sequence[Member]]) -> None:
-        """Tell what is newly found with marked nodes, and forget requests that nobody makes any more."""
+        """Tell what is newly found with marked nodes, and forget requests that nobody makes any more.
+
+        Nothing is found for a request any more once somebody found for it is erased: who only then is with a marked node takes
+        the place that the erased has left, and was of another profile.
+        """
         members = {node: lead.block.member(node) for node in lead.block.marked}
         marks = {node: member.evidence.marks for node, member in members.items() if member and member.evidence}
+        erased = {node for node, its in marks.items() if ERASED in its}
         for group in groups:
             nodes = {member.nature.key for member in group}
             for node in sorted(marks.keys() & nodes):
@@ -569,6 +574,8 @@ class _Turn:
                     if request == ERASED:
                         continue
                     reported = lead.reported.setdefault(request, set())
+                    if not reported.isdisjoint(erased):
+                        continue
                     if added := nodes - reported:
                         reported |= added
                         self.events.append(Members(request, node, tuple(sorted(added))))

@@ -44,7 +44,7 @@ def run_bench(cluster: Cluster, plan: Plan, events: int, say: Say) -> dict[str, 
         result["null"] = null
         say(f"null limit: {null['cpu_us_per_event']} µs CPU per event")
         master = _keys(cluster, plan)
-        for name in ["govern", *(i.agent for i in plan.identities), *(p.agent for p in plan.projections)]:
+        for name in _agents(plan):
             measured = _stage(cluster, plan, master, name, Path(directory) / "state")
             result[name] = measured
             say(f"{name}: {measured['cpu_us_per_event']} µs CPU per event, {measured['events_per_s']} events/s")
@@ -85,6 +85,11 @@ def _until(done: Callable[[], bool], worker: Worker | None = None) -> None:
         time.sleep(0.25)  # looking costs CPU too, and this process is measured
 
 
+def _agents(plan: Plan) -> list[str]:
+    """Who is measured: from raw records to profiles. Consent, erasure and doors have benchmarks of their own."""
+    return ["govern", *(i.agent for i in plan.identities), *(p.agent for p in plan.projections)]
+
+
 def _keys(cluster: Cluster, plan: Plan) -> MasterKeys:
     """Keys for as long as the benchmark runs."""
     master = LocalMasterKeys([os.urandom(KEY_BYTES)])
@@ -94,7 +99,7 @@ def _keys(cluster: Cluster, plan: Plan) -> MasterKeys:
     return master
 
 
-def _worker(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path, only: Iterable[str] = ()) -> Worker:
+def _worker(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path, only: Iterable[str]) -> Worker:
     worker = Worker(plan, cluster, RocksStores(state), "bench", only=tuple(only), master=master)
     worker.prepare()
     return worker
@@ -174,7 +179,7 @@ def _null(cluster: Cluster, plan: Plan, counts: dict[str, int]) -> dict[str, Any
 
 def _restore(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path) -> dict[str, Any]:
     """Start with an empty disk; count changelog records until every task runs."""
-    worker = _worker(cluster, plan, master, state)
+    worker = _worker(cluster, plan, master, state, _agents(plan))
     begun = time.monotonic()
     worker.start()
     _until(lambda: all(loop.metrics.restores for loop in worker.loops), worker)
@@ -187,12 +192,12 @@ def _restore(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path) -> d
 
 
 def _latency(cluster: Cluster, plan: Plan, master: MasterKeys, state: Path, seconds: float) -> dict[str, Any]:
-    worker = _worker(cluster, plan, master, state)
+    worker = _worker(cluster, plan, master, state, _agents(plan))
     worker.start()
     reader = cluster.reader()
 
     def rest() -> None:
-        _until(lambda: at_rest(plan, worker.admin, reader), worker)
+        _until(lambda: at_rest(plan, worker.admin, reader, _agents(plan)), worker)
 
     _until(lambda: bool(worker.loops) and all(loop.metrics.restores for loop in worker.loops), worker)
     rest()

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +71,7 @@ class Summary:
     rights: Rights | None  # None: too few events for it
 
     def to_json(self) -> dict[str, Any]:
-        said = asdict(replace(self, rights=None))
-        if self.rights is not None:
-            withdrawal, forgotten = self.rights.withdrawal, self.rights.forgotten
-            said["rights"] = {
-                "withdrawal": asdict(withdrawal),
-                "forgotten": {
-                    "customer": forgotten.customer,
-                    "left": forgotten.left,
-                    "certificate": to_builtins(forgotten.certificate),
-                },
-            }
+        said: dict[str, Any] = to_builtins(self)
         return said
 
 
@@ -120,7 +110,7 @@ class Demo:
 
     def run_once(self, events: int, seed: int, end_ms: int, show: Callable[[Glance], None]) -> Summary:
         """Send `events` records, wait until all is folded, recompute and compare."""
-        seconds = self.fold(traffic(events, seed=seed, end_ms=end_ms), show, self._act)
+        seconds = self.fold(traffic(events, seed=seed, end_ms=end_ms), show, self.act)
         report = verify(self.plan, self.cluster, [a.name for a in self.plan.agents], vault=self.vault())
         govern = self._govern()
         return Summary(
@@ -160,7 +150,8 @@ class Demo:
         self._stop()
         return seconds
 
-    def _act(self) -> None:
+    def act(self) -> None:
+        """Somebody withdraws consent, and somebody is forgotten. Returns when all agents are at rest again."""
         self.rights = act(self.plan, self.cluster, lambda: self._check(float("inf")))
         deadline = time.monotonic() + SETTLE_S
         while not self._settled():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from c360.governance.erasure import Erasure, Known, Stage, decode_erasure, decod
 from c360.governance.names import is_veiled
 from c360.ops.records import Message, records
 from c360.plan import Plan
+from c360.tables.rocks import SWEEP_S, entries_of
 
 
 # ------------------------------------------------------------------------------------------------------------- asking
@@ -143,7 +145,7 @@ PROMISES: dict[Policy | None, str] = {
     "compact": "nothing after compaction",
     "delete": "nothing personal readable; open fields go with retention",
     "user": "the topic is yours: c360 leaves it as it is",
-    None: "nothing",
+    None: "nothing, once the worker has swept it",
 }
 
 
@@ -187,10 +189,23 @@ def check(
         found.append(Place(name, said.policy, PROMISES[said.policy], *numbers, gone_by))
     if state_dir is not None and state_dir.exists():
         clear = [word.encode() for word in ids if not is_veiled(word)]
-        files = [path.read_bytes() for path in sorted(state_dir.rglob("*")) if path.is_file()]
-        numbers = _count(files, clear), _sizes(files, _bytes(values)), 0
-        found.append(Place(str(state_dir), None, PROMISES[None], *numbers, None))
+        names = standing = 0
+        for data in _state_bytes(state_dir):
+            names += _count([data], clear)
+            standing += _sizes([data], _bytes(values))
+        found.append(Place(str(state_dir), None, PROMISES[None], names, standing, 0, now_ms + round(SWEEP_S * 1000)))
     return found
+
+
+def _state_bytes(state_dir: Path) -> Iterator[bytes]:
+    """What files of a state directory hold: of RocksDB's tables each entry, as their blocks are compressed."""
+    for path in sorted(state_dir.rglob("*")):
+        if path.is_file() and path.suffix != ".sst":
+            with suppress(FileNotFoundError):  # a worker is at work
+                yield path.read_bytes()
+    for directory in sorted({path.parent for path in state_dir.rglob("*.sst")}):
+        for key, value in entries_of(directory):
+            yield key + b"\0" + value
 
 
 def _bytes(words: Iterable[str]) -> list[bytes]:

@@ -109,14 +109,14 @@ class IdTable:
             return []
         last_day = (self.stream_time - 2 * self.window_ms) // DAY_MS - 1  # its last millisecond is before the horizon
         found = islice(self.store.scan(self.chunk_prefix, self._chunk_key(last_day + 1, 0)), EXPIRED_PER_COMMIT)
-        return [(chunk, self._removable(data)) for chunk, data in found]
+        return [(chunk, self._removable(data, self.store)) for chunk, data in found]
 
-    def _removable(self, data: bytes) -> list[bytes]:
+    def _removable(self, data: bytes, store: Store) -> list[bytes]:
         """Ids of an expired chunk that were not admitted again since: their entries go with it."""
         rows = [
             (data[i : i + ID_BYTES], data[i + ID_BYTES : i + ID_BYTES + 8]) for i in range(0, len(data), ID_BYTES + 8)
         ]
-        now = self.store.get_many([self.id_prefix + key for key, _ in rows])
+        now = store.get_many([self.id_prefix + key for key, _ in rows])
         return [key for (key, time), held in zip(rows, now, strict=True) if held == time and key not in self.admitted]
 
     def store_entries(self, changes: Iterable[Entry]) -> Iterable[Entry]:
@@ -150,7 +150,7 @@ class IdTable:
         for chunk, data in zip(gone, store.get_many(gone), strict=True):
             yield chunk, None
             if data is not None:
-                for key in self._removable(data):
+                for key in self._removable(data, store):
                     yield prefix + key, None
         for chunk, data in entries:
             if data is not None:

@@ -2,12 +2,18 @@
 
 The write-ahead log is off: after a crash RocksDB opens at an earlier batch, whole, and the engine replays the rest from
 the changelog, from the position that lies in that same batch.
+
+What is deleted leaves the files when they are compacted, and RocksDB may not do that for ever. Where it has to be gone, `sweep`
+does it once a day: one thread per process, one store at a time. `entries_of` reads what files hold, deleted or not.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +24,11 @@ from typing import cast
 from weakref import WeakSet
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
+    BottommostLevelCompaction,
     Cache,
+    CompactOptions,
     DBCompressionType,
     Options,
     Rdict,
@@ -36,6 +45,10 @@ log = logging.getLogger("c360.tables")
 
 TASK_BYTES = 512 << 10  # of write buffers, at least: with less than it takes when idle each commit would write a file
 
+SWEEP_S = 86_400.0  # how long what was deleted may stay in the files of a store that is swept
+SWEPT = "SWEPT"  # a file beside RocksDB's; its time is when that was last done
+_NOTHING = b"\xff\xff"  # no table has this prefix
+
 # What an empty directory in its place would not mend. Everything else is damage: the changelog has it all.
 OF_THE_MACHINE = (
     "Permission denied", "Operation not permitted", "Read-only file system", "No space left", "quota exceeded",
@@ -51,6 +64,7 @@ class RocksStore:
         self.options = options
         self.budget = budget
         self.closed = False
+        self._sweeping = threading.Lock()
         try:
             self.db = Rdict(str(path), options)
         except Exception as error:  # rocksdict raises bare Exception with RocksDB's text
@@ -114,6 +128,38 @@ class RocksStore:
             for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
         )
 
+    # ----------------------------------------------------------------------------------------------------- sweeping
+    def swept_at(self) -> float:
+        """When files were last rid of what is deleted, in seconds since 1970; 0.0: never."""
+        try:
+            return (self.path / SWEPT).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def sweep(self) -> bool:
+        """Write all files anew without what is deleted; whether it was done. May take long; from any thread.
+
+        RocksDB's list of files names their first and last keys, and is made anew with each change of it: after the
+        compaction there is one more, so that the names of files that are gone are gone as well.
+        """
+        with self._sweeping:
+            if self.closed:
+                return False
+            begun = time.time()
+            wholly = CompactOptions()
+            wholly.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+            try:
+                self.db.flush()
+                self.db.compact_range(None, None, wholly)
+                self.write([(_NOTHING, None)])
+                self.db.flush()
+                (self.path / SWEPT).touch()
+                os.utime(self.path / SWEPT, (begun, begun))
+            except Exception as error:  # the disk is full, or the store is being closed: it is tried again
+                log.warning("sweeping %s: %s", self.path, error)
+                return False
+            return True
+
     def close(self) -> None:
         """Write out what is in memory, if that can be done: the changelog has it anyway."""
         error = self._let_go()
@@ -128,10 +174,13 @@ class RocksStore:
         if self.closed:
             return None
         self.closed, failed = True, None
-        try:
-            self.db.close()
-        except Exception as error:  # of writing it out: the disk is full
-            failed = error
+        if self._sweeping.locked():
+            self.db.cancel_all_background(True)
+        with self._sweeping:
+            try:
+                self.db.close()
+            except Exception as error:  # of writing it out: the disk is full
+                failed = error
         del self.db  # whatever came of it, the directory is free
         return failed
 
@@ -164,6 +213,7 @@ class RocksStores:
         # GIL held, so a process whose other tasks are idle would stand still for ever.
         self.buffers = WriteBufferManager(self.budget.writes, False)
         self._opened: WeakSet[RocksStore] = WeakSet()
+        self._stop = threading.Event()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -183,7 +233,7 @@ class RocksStores:
         options.set_max_background_jobs(2)
         options.set_keep_log_file_num(2)
         options.set_max_log_file_size(1 << 20)  # they have no bound by themselves
-        options.set_max_manifest_file_size(4 << 20)
+        options.set_max_manifest_file_size(1)  # with each change of the files: it has keys of files that are gone
         options.set_max_open_files(256)
         options.set_compression_type(DBCompressionType.lz4())
         table = BlockBasedOptions()
@@ -210,4 +260,49 @@ class RocksStores:
         return store
 
     def close(self) -> None:
-        pass
+        self._stop.set()
+
+    def keep_swept(self, every_s: float = SWEEP_S) -> None:
+        """From now on what is deleted leaves the files of each store within this time, while it is open."""
+        threading.Thread(target=self._sweep, args=(every_s,), name="sweep", daemon=True).start()
+
+    def _sweep(self, every_s: float) -> None:
+        while not self._stop.wait(min(every_s / 4, 60.0)):
+            for store in list(self._opened):
+                if not self._stop.is_set() and time.time() - store.swept_at() >= every_s / 2:
+                    store.sweep()
+
+
+# ----------------------------------------------------------------------------------------------------------- inspection
+def entries_of(directory: Path) -> Iterator[tuple[bytes, bytes]]:
+    """All that the files of a store hold, also what is deleted or was written over; a worker may have it open.
+
+    Each file is read by itself, as the deletion of what is in one stands in another. (Within one there is but one state of
+    a key.) Keys of deletions are not seen. What a worker has in memory is in no file.
+    """
+    read: set[str] = set()
+    while files := [path for path in sorted(directory.glob("*.sst")) if path.name not in read]:
+        for path in files:
+            read.add(path.name)
+            yield from _entries_of_file(path)
+
+
+def _entries_of_file(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    with tempfile.TemporaryDirectory() as alone:
+        (Path(alone) / path.name).symlink_to(path.absolute())
+        options = Options(raw_mode=True)
+        try:
+            Rdict.repair(alone, options)
+            db = Rdict(alone, options, access_type=AccessType.read_only())
+        except Exception as error:
+            if path.exists():
+                raise NeedsOperator(f"{path} cannot be read: {error}") from error
+            return  # compacted meanwhile: what it had is in another one
+        try:
+            cursor = db.iter()
+            cursor.seek_to_first()
+            while cursor.valid():
+                yield cursor.key(), cursor.value()
+                cursor.next()
+        finally:
+            db.close()

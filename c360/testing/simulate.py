@@ -21,7 +21,7 @@ from c360.ops.keys import vault_in_memory
 from c360.ops.load import RawRecord
 from c360.ops.progress import at_rest
 from c360.plan import OPERATOR, Plan
-from c360.tables.store import Stores
+from c360.tables.store import MemoryStores, Stores
 from c360.testing.faults import Later
 from c360.testing.records import Maker
 from c360.testing.simulation import Simulation
@@ -76,7 +76,10 @@ class AppStage:
         self.admin.create([TopicSpec(topic.name, RAW_PARTITIONS) for topic in plan.topics if not topic.owned])
         topics.apply(plan, self.admin)
         self.vault = vault_in_memory(plan, self.cluster, random.Random(0).randbytes)
-        self.agents: list[Agent] = agents_of(plan, self.admin, shared=Shared(self.cluster, vault=self.vault))
+        unread = governance_of(plan, self.cluster, MemoryStores(), self._now)  # of agents that are only looked at
+        self.agents: list[Agent] = agents_of(
+            plan, self.admin, shared=Shared(self.cluster, unread, self.vault, self._now)
+        )
 
     def _now(self) -> int:
         return self.now_ms
@@ -84,7 +87,10 @@ class AppStage:
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
         table = governance_of(self.plan, cluster, stores, self._now, monotonic=lambda: self.now_ms / 1000, look_s=0.0)
         shared = Shared(cluster, table, self.vault, self._now, inputs_s=0.0)
-        agents = self.agents if table is None else agents_of(self.plan, self.admin, shared=shared)
+        names = {agent.name for agent in self.agents}
+        agents = (
+            [a for a in agents_of(self.plan, self.admin, shared=shared) if a.name in names] if table else self.agents
+        )
         return [
             Served(
                 agent,

@@ -22,6 +22,9 @@ from c360.tables.store import MemoryStores, Stores
 from c360.testing.faults import Crash, FaultyCluster, FaultyStores, Later
 
 SLOTS = ("0", "1", "2")
+LOOPS = (
+    3  # of a process, of which one has a turn in a step; of more, more have, as else they would die before they commit
+)
 REST_ROUNDS = 10_000
 MAY_FAIL: dict[str, tuple[type[BaseException], ...]] = {
     "before producer": (BrokerAway,),
@@ -162,6 +165,12 @@ class Simulation:
             case x if x < 0.22 and self.zombies:
                 self._wake(dice.choice(self.zombies))
             case _ if process is not None:
+                self._turns(process, max(1, round(len(process.loops) / LOOPS)))
+
+    def _turns(self, process: Process, count: int) -> None:
+        """So many of its loops have a turn, unless it dies of one."""
+        for _ in range(count):
+            if self.processes.get(process.slot) is process:
                 self._turn(process)
 
     def _expire(self, process: Process) -> None:
@@ -230,10 +239,7 @@ class Simulation:
             for slot in SLOTS:
                 if slot not in self.processes:
                     self.start(slot)
-                process = self.processes[slot]
-                for _ in process.loops:
-                    if self.processes.get(slot) is process:
-                        self._turn(process)
+                self._turns(self.processes[slot], len(self.processes[slot].loops))
             if self.stage.idle():
                 return
         raise AssertionError("it did not come to rest")

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from tests.cli.conftest import EVENTS, Shop
 from tests.cli.tools import C360
 from tests.docs.pages import commands, options_of, schemas
+from tests.test_schemas import holds
 
 # Words after `c360`, and the exit code; LETTER is one of the dead letters there are.
 ON_THE_SHOP = {
@@ -115,10 +116,22 @@ def test_nothing_found_is_null_and_findings_are_valid_too(shop: Shop) -> None:
 
 
 def test_a_demo_is_summed_up() -> None:
-    ran = C360()("demo", "--once", "--events", "300", "--json")
+    ran = C360()("demo", "--once", "--events", "3000", "--json")
     assert ran.code == 0, ran.err
     hold("c360 demo", ran.json)
-    assert (ran.json["events"], ran.json["differences"], ran.json["broker"]) == (300, 0, "embedded")
+    assert (ran.json["events"], ran.json["differences"], ran.json["broker"]) == (3000, 0, "embedded")
+    withdrawal, forgotten = ran.json["rights"]["withdrawal"], ran.json["rights"]["forgotten"]
+    assert withdrawal["customer"] != forgotten["customer"]
+    assert withdrawal["held_after"] == withdrawal["held_before"] - 1
+    assert forgotten["left"] == 0
+    assert holds("certificate", forgotten["certificate"])
+
+
+def test_a_demo_too_small_for_a_sink_that_holds_anybody_is_summed_up() -> None:
+    ran = C360()("demo", "--once", "--events", "5", "--json")
+    assert ran.code == 0, ran.err
+    hold("c360 demo", ran.json)
+    assert ran.json["rights"] is None
 
 
 def test_an_evaluation_says_how_good_rules_are(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_keys_can_be_rotated_under_what_is_sealed(shop: Shop) -> None:
     before = shop.c360("keys", "status", "--json").json
     profile = shop.c360("profile", "crm:1", "--json").json
     rotated = shop.c360("keys", "rotate", "--as", "ann", "--json").json
-    assert rotated["wrapped"] == sum(one["keys"] for one in before["generations"]) > 100
+    assert rotated["wrapped"] == sum(one["keys"] for one in before["generations"]) > 20
     after = shop.c360("keys", "status", "--json").json
     assert after == {
         "current": rotated["generation"],
@@ -56,9 +56,10 @@ def test_the_keys_can_be_rotated_under_what_is_sealed(shop: Shop) -> None:
     assert shop.c360("keys", "retire", "--json").json["retired"] == []
     assert shop.c360("profile", "crm:1", "--json").json == profile
     assert shop.c360("verify", "govern").code == 0
-    told = [line for line in shop.c360("audit", "tail", "--json").json["records"] if line["what"] == "keys.rotate"]
-    assert [line["after"]["stage"] for line in told[:2]] == ["intended", "done"]
-    assert {line["who"] for line in told[:2]} == {"ann"}
+    lines = shop.c360("audit", "tail", "-n", "200", "--json").json["records"]
+    told = [entry for line in lines if (entry := line["record"]["entry"])["what"] == "keys rotate"][:2]
+    assert [(entry["after"]["stage"], entry["who"]) for entry in told] == [("intended", "ann"), ("done", "ann")]
+    assert told[1]["after"]["wrapped"] == str(rotated["wrapped"])
 
 
 def test_who_comes_with_other_keys_or_none_is_refused(shop: Shop, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_no_byte_of_our_topics_has_an_address_or_a_name(shop: Shop) -> None:
     """On a real broker, transactions that were aborted included, as a reader of uncommitted records would see them."""
     cluster = KafkaCluster(shop.c360.settings["C360_BROKER"])
     plan = app.plan()
-    assert len(keys.read_records(plan, cluster)) > 100
+    assert len(keys.read_records(plan, cluster)) > 20
     reader, counts = cluster.reader(), cluster.admin().topics()
     seen = 0
     ours = [TP(t.name, p) for t in plan.topics if t.owned for p in range(counts.get(t.name, 0))]

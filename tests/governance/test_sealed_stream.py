@@ -12,16 +12,18 @@ import pytest
 
 from c360 import App, Personal, Record
 from c360.agents.govern import GovernTask
-from c360.agents.sealing import SealedValue, sealed_type, sealed_types
+from c360.agents.sealing import SealedValue, TaskKeys, sealed_type, sealed_types
 from c360.agents.wire import governed_decoder, governed_type
 from c360.codecs.record import RecordMeta
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP
 from c360.errors import Evicted, Misfit, NeedsOperator, UsageError
 from c360.governance.keys import LocalMasterKeys, MasterKeys, life_of, read_record_key
+from c360.governance.names import Names, Vault
 from c360.governance.sealing import KEY_BYTES
 from c360.ops import dlq, keys, topics
 from c360.ops.vault import ServiceAway
+from c360.tables.store import MemoryStore
 from c360.testing import TestDriver
 from c360.testing import driver as driving
 from tests.governance.sealed_shop import (
@@ -269,6 +271,32 @@ def test_a_rotated_master_key_changes_no_byte_and_the_old_one_can_go(driver: Tes
     assert again[0] == before[0]
     assert again[-1]["record"]["name"] == before[0]["record"]["name"]
     driver.verify()
+
+
+def test_a_task_without_a_copy_of_the_keys_wraps_its_own_anew_while_it_can(driver: TestDriver) -> None:
+    assert driver.vault is not None
+    old, new = driver.random(KEY_BYTES), driver.random(KEY_BYTES)
+    out, store = Kept(), MemoryStore()
+
+    def task(*masters: bytes) -> TaskKeys:
+        vault = Vault(
+            "sealed", LocalMasterKeys(masters), driver.vault.names if driver.vault else Names(), driver.random
+        )
+        made = TaskKeys(driver.plan, vault, TP("choices", 0))
+        made.table.bind(store)
+        return made
+
+    def turned(keys: TaskKeys) -> str:
+        found = keys.keys(["~dlq/1"], out)["~dlq/1"].id
+        store.write(keys.table.changes())
+        return found
+
+    first = turned(task(old))
+    assert turned(task(old)) == first
+    assert turned(task(old, new)) == first
+    assert turned(task(new)) == first, "it was wrapped anew when it was used last"
+    assert turned(task(old)) != first, "nobody can open it: another one from now on"
+    assert len(out.sent) == 2
 
 
 # ------------------------------------------------------------------------------------------------------- at every start

@@ -16,11 +16,12 @@ Arrival = tuple[str, int]
 class Harness:
     """An id table with its store and its changelog."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bound: bool = True) -> None:
         self.store = MemoryStore()
         self.log: list[tuple[bytes, bytes | None]] = []
         self.table = IdTable(b"iI", WINDOW)
-        self.table.bind(self.store)
+        if bound:
+            self.table.bind(self.store)
         self.notes: tuple[int | None, int] = (None, 0)
 
     def admit(self, arrivals: list[Arrival]) -> list[bool]:
@@ -34,10 +35,11 @@ class Harness:
         self.notes = (self.table.stream_time, self.table.sequence)
 
     def restored(self, *, batch: int) -> Harness:
-        """Another one, made from the changelog alone."""
-        other = Harness()
+        """Another one, made from the changelog alone; bound to its store when it has all, as a restore does."""
+        other = Harness(bound=False)
         for i in range(0, len(self.log), batch):
             other.store.write(other.table.restored(list(dict(self.log[i : i + batch]).items()), other.store))
+        other.table.bind(other.store)
         other.table.resume(*self.notes)
         other.notes = self.notes
         other.log = list(self.log)
@@ -84,6 +86,7 @@ def test_days_past_the_window_leave_table_and_changelog() -> None:
     for day in range(60):
         h.admit([(f"{day}-{i}", day * DAY_MS) for i in range(10)])
         h.commit()
+    assert h.restored(batch=7).store.data == h.store.data
     live = {k for k, v in dict(h.log).items() if v is not None}
     assert len(live) <= 17
     assert len(h.store.data) <= 17 * 11

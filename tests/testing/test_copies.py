@@ -16,7 +16,7 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TopicSpec
 from c360.errors import NeedsOperator, Stale
-from c360.governance.fence import decode_statement
+from c360.governance.fence import Place, decode_statement, statement_key
 from c360.serving.metrics import page_of
 from c360.serving.web import why_not_whole
 from c360.tables.store import MemoryStores
@@ -52,6 +52,7 @@ class Profile(Projection):
 
 
 TOPICS = ("asking.consent", "asking.fence")
+SAID = [statement_key(Place("choices", p), "asking.consent") for p in range(2)]
 
 
 def said(t: TestDriver, value: str) -> None:
@@ -194,14 +195,14 @@ def test_of_agents_that_are_told_of_the_worker_tells_and_the_driver_too() -> Non
         for _ in range(3):
             t.advance(timedelta(seconds=1))
             t.settle()
-            for place in (b"choices/0", b"choices/1"):
-                value = copy(t).get(place, "asking.fence")
+            for key in SAID:
+                value = copy(t).get(key, "asking.fence")
                 assert value is not None
                 assert decode_statement(value).at == t.now_ms
     running = worker(MemoryCluster())
     (teller,), (table,) = running.tellers, running.tables
     running.start()
-    until(lambda: teller.age() < 1 and table.age() < 1 and table.get(b"choices/1", "asking.fence"))
+    until(lambda: teller.age() < 1 and table.age() < 1 and table.get(SAID[1], "asking.fence"))
     running.stop()
     running.join()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("told-")]

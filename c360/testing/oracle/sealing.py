@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from c360.classes import classified, classified_in
+from c360.codecs.record import AnyIdentifier
 from c360.declare import Source, SourceType
 from c360.identity.namespace import Namespace
 from c360.plan import Plan
@@ -46,7 +47,8 @@ class Shut:
 
 def shut_of(plan: Plan, source: Source, declared: SourceType) -> list[Shut]:
     """What of a type's records is sealed: what the declarations classify, and identifiers of personal namespaces."""
-    personal = [kind for kind, namespace in plan.identifiers.items() if namespace.personal]
+    personal: list[type] = [kind for kind, namespace in plan.identifiers.items() if namespace.personal]
+    personal += [AnyIdentifier] if personal else []
     found = [Shut(("record", *c.path), c.said(declared.record)) for c in classified(declared.record, personal)]
     for enrichment in source.enrichments:
         if enrichment.record is declared.record:
