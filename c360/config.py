@@ -112,8 +112,7 @@ def _sweep(said: str) -> float:
         seconds = 0.0
     if not SWEEP_MIN_S <= seconds <= Settings.sweep_s:
         raise UsageError(
-            f"sweep is {said!r}; it must be seconds, from {SWEEP_MIN_S:g} to {Settings.sweep_s:g}: certificates promise"
-            " the last"
+            f"sweep is {said!r}; it must be seconds, from {SWEEP_MIN_S:g} to {Settings.sweep_s:g}, which is what we promise"
         )
     return seconds
 

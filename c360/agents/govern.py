@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -66,9 +67,11 @@ from c360.tables.table import Table
 
 MS = timedelta(milliseconds=1)
 AHEAD_MS = 5 * 60_000  # how far an event's time may be after its append time
+LOOKED_AT = 5_000  # rows, in one step: 0.1 s; a task of a million takes 200 steps to forget somebody
 IDS, ROWS, MISFITS = b"iI", b"r", b"m"
 ROW = "row"  # in place of a namespace
 HIDDEN = f"{ROW}:{MARK}".encode()
+V = TypeVar("V")
 NOTHING: dict[str, Any] = {}  # shared, never changed
 _OFFSET = struct.Struct(">q")
 
@@ -217,6 +220,12 @@ class RecordReader:
         return values
 
 
+def _portion(entries: Iterator[tuple[bytes, V]]) -> tuple[list[tuple[bytes, V]], bytes | None]:
+    """The next of them, and the key to go on with; None: that was all."""
+    found = list(islice(entries, LOOKED_AT + 1))
+    return found[:LOOKED_AT], found[LOOKED_AT][0] if len(found) > LOOKED_AT else None
+
+
 def _of_tenant(reader: RecordReader, record: Record, event_id: str) -> str:
     """What an id is known by where tenants may use the same ones."""
     assert reader.tenant is not None
@@ -239,6 +248,20 @@ def compile_source(plan: Plan, source: Source, names: Names) -> SourceParts:
         return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key))
     choices = [Choice(t.record, t.when) for t in source.types]
     return SourceParts(source, readers, JsonDecoder(choices, source.unmatched))
+
+
+@dataclass
+class _Removal:
+    """Of the newly suppressed, in portions: a task may hold millions of rows. `at`: what to go on with; None: it is over.
+
+    Until it is over the task's notes say nothing of it, so that it begins again wherever the task goes on.
+    """
+
+    doomed: Mapping[str, Suppressed]  # by veiled label
+    seen: list[int]  # to be kept when it is over
+    at: bytes | None = b""  # in the rows, then in the keys
+    rows: bool = True
+    removed: Counter[str] = field(default_factory=Counter)  # by veiled label
 
 
 class GovernTask:
@@ -279,6 +302,7 @@ class GovernTask:
         self.handled: list[int] = []  # where the copy stood when its rows were looked at last
         self.seen: list[int] = []  # what of the suppressed table its rows were compared with
         self.passed: dict[str, int] = {}  # by its partition, what was said
+        self.removal: _Removal | None = None  # that is not over
         if suppression is not None:
             self.links.lives = self._life
         self.keys = None if vault is None else TaskKeys(plan, vault, self.raw, governance)
@@ -313,7 +337,7 @@ class GovernTask:
             self.keys.forget()
         if self.watch is not None:
             self.watch.again()
-        self.handled = []
+        self.handled, self.removal = [], None
         self.seen, self.passed = list(notes.get("suppressed", [])), dict(notes.get("passed", {}))
 
     def notes(self) -> dict[str, Any]:
@@ -329,7 +353,7 @@ class GovernTask:
         return notes
 
     def wants(self, now_ms: int) -> bool:
-        return self.suppression is not None and self.suppression.reached() != self.handled
+        return self.removal is not None or (self.suppression is not None and self.suppression.reached() != self.handled)
 
     def settle(self, out: Outbox) -> None:
         """Its tasks have nothing to tell each other."""
@@ -369,51 +393,77 @@ class GovernTask:
         """
         held = suppression.held
         now = [held.get(tp, -1) for tp in suppression.partitions]
-        if now == self.handled:
-            return
-        self.handled = now
+        if self.removal is None and now != self.handled:
+            self.handled = now
+            self._find_doomed(suppression)
+        for tp, offset in held.items():
+            if offset > 0 and self.passed.get(str(tp.partition)) != offset:
+                self.passed[str(tp.partition)] = offset
+                task = f"{self.raw.topic}/{self.raw.partition}"
+                out.send(self.plan.passed, *encode_passed(Passed(task, tp.partition, offset)), 0)
+        if self.removal is not None:
+            self._remove_some(self.removal, suppression.hide)
+            if self.removal.at is None:
+                self._give_receipts(self.removal, out)
+                self.seen, self.removal = self.removal.seen, None
+
+    def _find_doomed(self, suppression: Suppression) -> None:
         news = suppression.news(self.seen)
-        self.seen = news.seen
         said = {veiled: found for veiled in news.veiled if (found := suppression.of(veiled)) is not None}
-        doomed = {veiled: found for veiled, found in said.items() if found.stands}
         if said:
             self.links.forget()  # of another life they are news again
-        removed = self._remove(doomed, suppression.veil) if doomed else {}
-        task = f"{self.raw.topic}/{self.raw.partition}"
-        for veiled, found in sorted(doomed.items()):
+        doomed = {veiled: found for veiled, found in said.items() if found.stands}
+        if doomed:
+            self.removal = _Removal(doomed, news.seen)
+        else:
+            self.seen = news.seen
+
+    def _give_receipts(self, removal: _Removal, out: Outbox) -> None:
+        task, removed = f"{self.raw.topic}/{self.raw.partition}", removal.removed
+        for veiled, found in sorted(removal.doomed.items()):
             for request, hold in sorted(found.holds.items()):
                 if not (hold.lifted or hold.proven):
                     tombstones = {self.log: removed[veiled]} if veiled in removed else {}
                     receipt = Receipt(request, veiled, found.life, f"govern:{task}", tombstones)
                     out.send(self.plan.receipts, *encode_receipt(receipt), 0)
-        for tp, offset in held.items():
-            if offset > 0 and self.passed.get(str(tp.partition)) != offset:
-                self.passed[str(tp.partition)] = offset
-                out.send(self.plan.passed, *encode_passed(Passed(task, tp.partition, offset)), 0)
 
-    def _remove(self, doomed: Mapping[str, Suppressed], veil: Callable[[str], str]) -> dict[str, int]:
-        """Rows and keys of these customers; how many, by veiled label. Identifiers of theirs leave the rows of others."""
-        removed: Counter[str] = Counter()
-        for row_id, row in list(self.rows.scan()):
+    def _remove_some(self, removal: _Removal, veil: Callable[[str], str]) -> None:
+        """The next rows of these customers, then their keys. Identifiers of theirs leave the rows of others."""
+        assert removal.at is not None
+        if removal.rows:
+            removal.at = self._remove_rows(removal, removal.at, veil)
+            if removal.at is None and self.keys is not None:
+                removal.rows, removal.at = False, b""
+        else:
+            assert self.keys is not None
+            removal.at = self._remove_keys(removal, removal.at, self.keys, veil)
+
+    def _remove_rows(self, removal: _Removal, at: bytes, veil: Callable[[str], str]) -> bytes | None:
+        doomed = removal.doomed
+        portion, after = _portion(self.rows.scan(at))
+        for row_id, row in portion:
             subject = veil(row.subject) if row.subject else ""
             if row.governed is None:
                 if not row_id.startswith(HIDDEN):  # written before deleted ones were hidden
                     self._put(row_id.decode(), row)
             elif subject in doomed:
                 self.rows.delete(row_id)
-                removed[subject] += 1
+                removal.removed[subject] += 1
             elif row.links and any(veil(shown(label)) in doomed for label in row.links):
                 links = tuple(label for label in row.links if veil(shown(label)) not in doomed)
                 self.rows.put(row_id, RowState(row.position, row.subject, row.governed, row.revision, links))
-        if self.keys is not None:
-            for key, held in list(self.keys.table.scan()):
-                if key.decode().startswith(LETTERS):
-                    continue  # of dead letters: nobody's
-                owner = veil(key.decode())
-                if owner in doomed and life_of(held.value) < doomed[owner].life:
-                    self.keys.destroy(key.decode())
-                    removed[owner] += 1
-        return removed
+        return after
+
+    def _remove_keys(self, removal: _Removal, at: bytes, keys: TaskKeys, veil: Callable[[str], str]) -> bytes | None:
+        portion, after = _portion(keys.table.scan(at))
+        for key, held in portion:
+            if key.decode().startswith(LETTERS):
+                continue  # of dead letters: nobody's
+            owner = veil(key.decode())
+            if owner in removal.doomed and life_of(held.value) < removal.doomed[owner].life:
+                keys.destroy(key.decode())
+                removal.removed[owner] += 1
+        return after
 
     def process(self, batch: Batch, out: Outbox) -> None:
         if self.watch is not None:

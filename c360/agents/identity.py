@@ -417,7 +417,8 @@ class IdentityTask:
         for key, before in self.before.items():
             node = nodes[key.encode()]
             assert node is not None
-            if ERASED in node.marks or is_blank(node):
+            vanished = node.standing is None and before.standing is not None  # and may lead others since
+            if ERASED in node.marks or vanished or is_blank(node):
                 self._take_back(node, before, out)
                 continue
             now = _look(node)

@@ -139,11 +139,8 @@ class Standby:
         return self._leads
 
     def _opened(self, lead: TP) -> TaskState:
-        state = TaskState(
-            self.stores.open(self.agent.store_name(lead)),
-            self.agent.processor(self.agent.task(lead)).tables,
-            self.clock,
-        )
+        tables = self.agent.processor(self.agent.task(lead)).tables  # may ask the broker: before anything is open
+        state = TaskState(self.stores.open(self.agent.store_name(lead)), tables, self.clock)
         try:
             state.open()
         except TaskCorrupted:

@@ -109,8 +109,8 @@ def profile_of(plan: Plan, cluster: Cluster, label: str) -> Profile:
             if found.profile in homes:
                 subjects.add(subject)
                 identifiers.update(found.identifiers)
-            elif any(label == held for held, _ in found.deferred):
-                beside.add(subject)
+        # All of these are suppressed: what others say later of one of them is dropped, so they are named.
+        beside.update(s for s, found in live.items() if any(held in identifiers for held, _ in found.deferred))
     return Profile(sorted(subjects), sorted(identifiers - subjects), sorted(beside - subjects))
 
 
@@ -189,11 +189,11 @@ def check(
         found.append(Place(name, said.policy, PROMISES[said.policy], *numbers, gone_by))
     if state_dir is not None and state_dir.exists():
         clear = [word.encode() for word in ids if not is_veiled(word)]
-        names = standing = 0
+        seen = standing = 0
         for data in _state_bytes(state_dir):
-            names += _count([data], clear)
+            seen += _count([data], clear)
             standing += _sizes([data], _bytes(values))
-        found.append(Place(str(state_dir), None, PROMISES[None], names, standing, 0, now_ms + round(SWEEP_S * 1000)))
+        found.append(Place(str(state_dir), None, PROMISES[None], seen, standing, 0, now_ms + round(SWEEP_S * 1000)))
     return found
 
 

@@ -13,7 +13,7 @@ import stat
 from base64 import b64decode, b64encode
 from binascii import Error
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from c360.engine.partition import partition_of
@@ -255,10 +255,9 @@ def vault_in_memory(plan: Plan, cluster: Cluster, random: Random) -> Vault | Non
 
 # ------------------------------------------------------------------------------------------------------------- writing
 def writer_of(plan: Plan) -> str:
-    """The transactional id of whoever changes records that are there: wraps them anew, or destroys them.
+    """The transactional id of commands that write keys: of two at once the newer ends the older's transaction.
 
-    There is one: a record that is written after its tombstone is a key that is back, and of two writers with one id the
-    newer ends the older's transaction.
+    Who destroys keys is the erasure agent, in its own transactions: `rewrap` says why that goes together.
     """
     return f"{plan.app}.keys"
 
@@ -284,17 +283,33 @@ def make_secret_once(plan: Plan, cluster: Cluster, master: MasterKeys, random: R
 def rewrap(plan: Plan, cluster: Cluster, master: MasterKeys) -> int:
     """Wrap all keys under the newest generation; how many were not yet. May be repeated, also after a crash.
 
-    Whoever destroys keys meanwhile takes the transactional id over: then this is fenced, and to be said again.
+    A key that is destroyed meanwhile stays so, without a lock between the two:
+
+    1. what is wrapped anew is in the log, not committed; so it is known where;
+    2. all that is committed before that place is read: whose key was destroyed there is left out, and it begins again;
+    3. it is committed. What destroys a key from now on lies behind, and compaction keeps the last.
     """
-    producer = cluster.producer(writer_of(plan))
+    count = cluster.admin().topics()[plan.keys]
+    producer, reader = cluster.producer(writer_of(plan)), cluster.reader()
     try:
-        renewed = rewrapped(read_records(plan, cluster).items(), master)
+        positions, known = reader.starts([TP(plan.keys, p) for p in range(count)]), dict[bytes, bytes]()
+        follow(reader, positions, known)
+        renewed, written = rewrapped(known.items(), master), 0
         for start in range(0, len(renewed), AT_ONCE):
-            producer.begin()
-            _say(plan, cluster, producer, renewed[start : start + AT_ONCE])
-            producer.commit()
-        return len(renewed)
+            portion = [record for record in renewed[start : start + AT_ONCE] if record.key in known]
+            while portion:
+                producer.begin()
+                follow(reader, positions, known, _say(plan, cluster, producer, portion))
+                left = [record for record in portion if record.key in known]
+                if len(left) == len(portion):
+                    producer.commit()
+                    written += len(portion)
+                    break
+                producer.abort()
+                portion = left
+        return written
     finally:
+        reader.close()
         producer.close()
 
 
@@ -303,10 +318,18 @@ def generations(records: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
     return dict(sorted(Counter(generation_of(value) for _, value in records).items()))
 
 
-def _say(plan: Plan, cluster: Cluster, producer: Producer, records: Sequence[KeyRecord]) -> None:
-    count = cluster.admin().topics()[plan.keys]
+def _say(plan: Plan, cluster: Cluster, producer: Producer, records: Sequence[KeyRecord]) -> Mapping[TP, int]:
+    """Write them; where the first of each partition lies."""
+    count, firsts = cluster.admin().topics()[plan.keys], dict[TP, int]()
     for record in records:
-        producer.produce(plan.keys, record.key, record.value, partition_of(record.partition_by.encode(), count))
+        place = TP(plan.keys, partition_of(record.partition_by.encode(), count))
+
+        def delivered(offset: int, *_: object, place: TP = place) -> None:
+            firsts[place] = min(offset, firsts.get(place, offset))
+
+        producer.produce(plan.keys, record.key, record.value, place.partition, delivered=delivered)
+    producer.flush()
+    return firsts
 
 
 # ------------------------------------------------------------------------------------------------------------- opening

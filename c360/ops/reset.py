@@ -42,9 +42,10 @@ from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator
 from c360.governance.consent import decode_state
+from c360.governance.suppressed import decode_suppressed
 from c360.identity.facts import OPERATORS, decode_fact
 from c360.ops.audit import Run, Told
-from c360.ops.records import records
+from c360.ops.records import follow, records
 from c360.plan import Identity, Plan, PlannedAgent
 from c360.profile.fold import Folding
 from c360.profile.format import digest_of
@@ -74,6 +75,7 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
             f"{agent_name} is running: its group {agent.group} has {members} members. Stop its workers first"
         )
     if agent_name == "govern":
+        _refuse_after_lift(plan, cluster)
         _refuse_with_readers(plan, admin)
     inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
     reader = cluster.reader()
@@ -111,6 +113,39 @@ def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
                 f"{agent.name} has read what govern wrote and would see every record twice. Build beside instead: a new"
                 f" App name over the same raw topics; or give {agent.name} up and delete its group {agent.group} first"
             )
+
+
+def _refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
+    """What was sent before an erasure is void for ever, and a raw record does not say of which life it is."""
+    if not plan.erases:
+        return
+    reader = cluster.reader()
+    try:
+        places = [TP(plan.suppressed, p) for p in range(cluster.admin().topics().get(plan.suppressed, 0))]
+        found = dict[bytes, bytes]()
+        follow(reader, reader.starts(places), found)
+        lifted = [read for value in found.values() if not (read := decode_suppressed(value)).stands]
+        if not lifted:
+            return
+        last = max(hold.lifted for read in lifted for hold in read.holds.values())
+        raw = [TP(s.topic, p) for s in plan.sources for p in range(cluster.admin().topics().get(s.topic, 0))]
+        older = sorted({tp.topic for tp in raw if _first(reader, tp) < last})
+    finally:
+        reader.close()
+    if older:
+        raise NeedsOperator(
+            f"{len(lifted)} identifiers were erased and lifted, and {', '.join(older)} still have records from before: govern"
+            " would take them in again, as of the new life. Erase those customers again, or delete what was before the lift"
+            " (kafka-delete-records), then reset"
+        )
+
+
+def _first(reader: Reader, tp: TP) -> float:
+    """When the first record that is there was appended, ms; of none: never."""
+    for batches in reader.read(reader.starts([tp])):
+        for batch in batches:
+            return batch.times[0]
+    return float("inf")
 
 
 def reset_told(plan: Plan, cluster: Cluster, agent_name: str, run: Run) -> ResetPlan:

@@ -33,7 +33,7 @@ class Topics:
     cluster: MemoryCluster = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cluster = MemoryCluster(now_ms=lambda: self.ms)
+        self.cluster = MemoryCluster(now_ms=lambda: self.ms, quiet_s=0.0)
         self.make("a", 3)
         self.make("b", 1)
         self.producer = self.cluster.producer()

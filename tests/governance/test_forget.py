@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from c360.agents import govern
 from c360.agents.erasure import Ordered
 from c360.agents.govern import Govern
+from c360.errors import NeedsOperator
 from c360.governance.audit import decode_record
 from c360.governance.certificate import Certificate
 from c360.ops import erase
@@ -99,6 +102,29 @@ def nobody_is_back(driver: TestDriver) -> None:
     driver.verify()
 
 
+def test_rows_and_keys_of_a_large_task_go_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan of a million rows would hold a task for a quarter of a minute."""
+    monkeypatch.setattr(govern, "LOOKED_AT", 2)
+    steps = []
+    inner = govern.GovernTask._remove_some
+
+    def counted(task: govern.GovernTask, *arguments: Any) -> None:
+        inner(task, *arguments)
+        steps.append(task)
+
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        for number in range(20):
+            person(driver, f"x{number}", "7" if number % 2 else f"x{number}", "Ada Byron", None)
+        monkeypatch.setattr(govern.GovernTask, "_remove_some", counted)
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        assert len(steps) > 8
+        assert driver.record("crm:7") is None
+        assert driver.record("crm:x2") is not None
+        assert kept(driver, ["crm:7", "ada@mail.se"]) == {}
+
+
 def test_a_late_event_is_dropped_and_counted() -> None:
     with TestDriver(shop(), now=NOW) as driver:
         erased(driver)
@@ -172,6 +198,20 @@ def test_after_a_lift_a_new_life_begins() -> None:
         assert driver.profile("crm:7").clicks == 1
         assert driver.erase("cookie:c-ada-1") is not None
         assert driver.record("crm:7") is None
+
+
+def test_govern_does_not_begin_again_with_records_of_a_life_that_is_over() -> None:
+    """A raw record does not say of which life it is: read again after a lift it would be of the new one."""
+    with TestDriver(shop(), now=NOW) as driver:
+        certificate = erased(driver)
+        with pytest.raises(NeedsOperator, match="has read what govern wrote"):
+            driver.reset("govern")
+        driver.start()
+        driver.advance(timedelta(hours=1))
+        driver.lift(certificate)
+        driver.settle()
+        with pytest.raises(NeedsOperator, match="erased and lifted, and clicks, people still have records"):
+            driver.reset("govern")
 
 
 def test_who_asks_in_a_record_is_forgotten_too() -> None:
@@ -282,3 +322,17 @@ def test_a_row_that_comes_to_somebody_erased_leaves_whom_it_was_of() -> None:
         person(driver, "pk8", "7", "Bob Gray", None, at=5, op="u")
         assert driver.profile("crm:8") is None or driver.profile("crm:8").name is None
         assert driver.record("crm:7") is None
+
+
+@pytest.mark.parametrize("others", ["2", "11", "3", "40", "77"])
+def test_who_shares_a_mailbox_that_could_not_join_him_is_not_forgotten_with_another(others: str) -> None:
+    """Once the first is gone, the mailbox is free for the other: in some partitions he was taken for a joiner then."""
+    with TestDriver(shop("beside"), now=NOW) as driver:
+        person(driver, "pk1", "1", "Ann", "both@mail.se", 1)
+        person(driver, "pk2", others, "Bob", "both@mail.se", 2)
+        driver.settle()
+        certificate = driver.erase("email:both@mail.se")
+        assert certificate is not None
+        assert (len(certificate.subjects), len(certificate.beside)) == (1, 1)
+        assert [driver.profile(f"crm:{crm}") is None for crm in ("1", others)].count(True) == 1
+        driver.verify()

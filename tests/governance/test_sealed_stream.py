@@ -16,6 +16,7 @@ from c360.agents.sealing import SealedValue, TaskKeys, sealed_type, sealed_types
 from c360.agents.wire import governed_decoder, governed_type
 from c360.codecs.record import RecordMeta
 from c360.engine.memory import MemoryCluster
+from c360.engine.partition import partition_of
 from c360.engine.transport import TP
 from c360.errors import Evicted, Misfit, NeedsOperator, UsageError
 from c360.governance.keys import LocalMasterKeys, MasterKeys, life_of, read_record_key
@@ -297,6 +298,35 @@ def test_a_task_without_a_copy_of_the_keys_wraps_its_own_anew_while_it_can(drive
     assert turned(task(new)) == first, "it was wrapped anew when it was used last"
     assert turned(task(old)) != first, "nobody can open it: another one from now on"
     assert len(out.sent) == 2
+
+
+def test_a_key_that_is_destroyed_while_all_are_wrapped_anew_does_not_come_back(driver: TestDriver) -> None:
+    """It was read before its tombstone, and would be written behind it."""
+    said(driver)
+    governed(driver, "people")
+    plan, cluster = driver.plan, driver.cluster
+    destroyed = next(key for key in keys.read_records(plan, cluster) if key.startswith(b"crm:7"))
+    assert driver.vault is not None
+    inner = driver.vault.master
+    assert isinstance(inner, LocalMasterKeys)
+    newer = driver.random(KEY_BYTES)
+
+    class Meanwhile(LocalMasterKeys):
+        def rewrap(self, wrapped: Sequence[str]) -> list[str | None]:
+            producer = cluster.producer("somebody else")
+            producer.begin()
+            producer.produce(plan.keys, destroyed, None, partition_of(b"crm:7", plan.partitions))
+            producer.commit()
+            return super().rewrap(wrapped)
+
+    both = Meanwhile.__new__(Meanwhile)
+    both._ciphers = {**inner._ciphers, **LocalMasterKeys([newer])._ciphers}
+    both.current = LocalMasterKeys([newer]).current
+    there = len(keys.read_records(plan, cluster))
+    assert keys.rewrap(plan, cluster, both) == there - 1
+    found = keys.read_records(plan, cluster)
+    assert destroyed not in found
+    assert keys.generations(found.items()) == {both.current: there - 1}
 
 
 # ------------------------------------------------------------------------------------------------------- at every start

@@ -18,6 +18,11 @@ def test_each_tenant_has_what_it_would_have_alone(seed: int) -> None:
     assert differences(seed, 120, accidents=seed % 2 == 1) == []
 
 
+def test_who_vanishes_and_hears_of_others_in_one_moment_keeps_no_assignment() -> None:
+    """An erased cookie led nobody any more, was told of a living customer in the same round, and its assignment stayed."""
+    assert differences(1009, 250) == []
+
+
 def test_there_is_something_to_compare() -> None:
     found = run(town(0), records(0, 250))
     assert all(len(found[what]) > 5 for what in ("service", "marketing", "mailer", "assignments", "links", "consent"))

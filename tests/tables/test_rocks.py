@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from c360.tables.budget import Budget
-from c360.tables.rocks import RocksStores
+from c360.tables.rocks import RocksStores, entries_of
 
 PROGRAM = """
 import sys
+import time
 from pathlib import Path
 from c360.tables.rocks import RocksStores
 
@@ -44,3 +46,43 @@ def test_many_tasks_in_little_memory_do_not_write_a_file_at_each_commit(tmp_path
     for task in tasks:
         task.close()
     assert max(numbers, default=0) == 0, "files written out before anything was full"
+
+
+def test_what_is_deleted_is_in_the_files_until_they_are_swept(tmp_path: Path) -> None:
+    """Also in the list of the files, which names their first and last keys."""
+    stores = RocksStores(tmp_path)
+    store = stores.open("task/0")
+    store.write([(b"k%04d" % i, b"a value that can be compressed " * 4) for i in range(1_000)])
+    store.db.flush()
+    store.write([(b"k0000", None), (b"k0500", b"another")])
+
+    def found() -> tuple[int, int]:
+        entries = [key for key, _ in entries_of(tmp_path / "task/0")]
+        others = [path.read_bytes() for path in (tmp_path / "task/0").iterdir() if path.suffix != ".sst"]
+        return entries.count(b"k0000"), sum(data.count(b"k0000") for data in others)
+
+    store.db.flush()
+    assert found()[0] == 1, "the deletion is in a file of its own"
+    assert found()[1] > 0
+    assert store.sweep()
+    assert found() == (0, 0)
+    assert [value for key, value in entries_of(tmp_path / "task/0") if key == b"k0500"] == [b"another"]
+    store.close()
+    assert not store.sweep(), "it is closed"
+
+
+def test_stores_are_swept_by_themselves_and_closed_meanwhile(tmp_path: Path) -> None:
+    stores = RocksStores(tmp_path)
+    kept, closed = stores.open("task/0"), stores.open("task/1")
+    for store in (kept, closed):
+        store.write([(b"gone", b"x"), (b"stays", b"x")])
+        store.db.flush()
+        store.write([(b"gone", None)])
+    stores.keep_swept(0.05)
+    closed.close()
+    deadline = time.monotonic() + 30
+    while [key for key, _ in entries_of(tmp_path / "task/0")] != [b"stays"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stores.close()
+    kept.close()
