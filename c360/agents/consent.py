@@ -34,6 +34,7 @@ from c360.governance import inputs
 from c360.governance.consent import Decision, State, decode_state, encode_state, join
 from c360.governance.messages import Receipt, decode_erase, encode_receipt
 from c360.governance.names import Names, Vault
+from c360.governance.suppressed import Suppressed
 from c360.plan import Plan
 from c360.rights import PREFERENCES, TC_STRING, ConsentSource
 from c360.tables.table import Table
@@ -43,13 +44,29 @@ OPERATOR = "operator"  # the source of decisions that `c360 consent set` says
 AHEAD_MS = 5 * 60_000  # how far a decision's time may be after its append time
 PLAIN = ("purpose", "status", "granted", "at", "expires_at")
 AGENT = "consent"
-NOBODY: Mapping[str, int | None] = {}  # was ever erased
+NOBODY: Mapping[str, Life | None] = {}  # was ever erased
+NOW = 0xFFFFFFFF  # instead of a life: the one that it is in, whichever that is, as a reset does not know
 TOPICS = "topics"  # among the notes: ids of the raw topics
 _LIFE = struct.Struct(">I")
 
 
+class Life(NamedTuple):
+    """The life that an identifier is in, and when it began: epoch ms of the lift. What was said before is void."""
+
+    number: int
+    since: int
+
+
+BORN = Life(0, 0)
+
+
+def _life(said: Suppressed) -> Life | None:
+    """None: it is suppressed."""
+    return None if said.stands else Life(said.life, max((hold.lifted for hold in said.holds.values()), default=0))
+
+
 class Held(msgspec.Struct, gc=False):
-    """What is known of an identifier, in this life of it: how often it had been erased."""
+    """What is known of an identifier, in this life of it: how often it had been erased, or NOW."""
 
     life: int
     state: State
@@ -231,12 +248,12 @@ class ConsentTask:
             found: list[Read | None] = [read_command(value, self.plan, time) for value, time in pairs]
         else:
             found = reader.read(batch)
-        decisions: list[Decision] = []
+        decisions: list[tuple[Decision, int]] = []
         for i, said in enumerate(found):
             if said is None or said == NOTHING:
                 self.counters.ignored += 1
                 continue
-            decisions += said.decisions
+            decisions += [(decision, batch.times[i]) for decision in said.decisions]
             if said.misfit is not None:
                 self._misfit(batch, i, said.misfit, out)
         if decisions:
@@ -257,22 +274,26 @@ class ConsentTask:
         self.changed.clear()
 
     # --------------------------------------------------------------------------------------------------- decisions
-    def _join(self, decisions: Sequence[Decision]) -> None:
-        identifiers = list({decision.identifier: None for decision in decisions})
+    def _join(self, decisions: Sequence[tuple[Decision, int]]) -> None:
+        """With each, when it was appended."""
+        identifiers = list({decision.identifier: None for decision, _ in decisions})
         lives = self._lives(identifiers)
         held = self.held.load([identifier.encode() for identifier in identifiers])
         counters = self.counters
-        for decision in decisions:
+        for decision, appended_ms in decisions:
             identifier = decision.identifier
-            life = lives.get(identifier, 0)
-            if life is None:
+            life = lives.get(identifier, BORN)
+            if life is None or 0 <= appended_ms < life.since:  # of a life that is over: in a reset it is read again
                 counters.dropped += 1
                 continue
             key = identifier.encode()
             known = held[key]
-            if known is None or known.life < life:  # what was decided in an earlier life is void
-                known = Held(life, {})
+            if known is None or known.life < life.number:  # what was decided in an earlier life is void
+                known = Held(life.number, {})
                 self.held.put(key, known)
+            elif known.life == NOW:
+                known.life = life.number
+                self.held.touch((key,))
             before = known.state.get(decision.purpose)
             if join(known.state, decision):
                 self.held.touch((key,))
@@ -301,8 +322,8 @@ class ConsentTask:
         self.counters.misfits[OPERATOR if reader is None else reader.name, reason] += 1
 
     # ------------------------------------------------------------------------------------------------------ erasure
-    def _lives(self, identifiers: Iterable[str]) -> Mapping[str, int | None]:
-        """Of those that were erased, how often; None for one that is suppressed. Raises Shut while that is not known."""
+    def _lives(self, identifiers: Iterable[str]) -> Mapping[str, Life | None]:
+        """Of those that were erased; None for one that is suppressed. Raises Shut while that is not known."""
         if self.watch is None:
             return NOBODY
         self.watch.begin()
@@ -310,7 +331,7 @@ class ConsentTask:
         if not suppression:
             return NOBODY
         known = {i: said for i in identifiers if (said := suppression.look(i)) is not None}
-        return {identifier: None if said.stands else said.life for identifier, said in known.items()}
+        return {identifier: _life(said) for identifier, said in known.items()}
 
     def _erase(self, batch: Batch, out: Outbox) -> None:
         """Forget identifiers, and say so. Lives decide, whatever has become of the request: what is void stays void."""
@@ -329,7 +350,7 @@ class ConsentTask:
         """Whether anything of a life below was known."""
         key = identifier.encode()
         known = self.held.get(key)
-        if known is None or known.life >= life:
+        if known is None or life <= known.life < NOW:
             return False
         self.held.delete(key)
         self.changed[identifier] = None

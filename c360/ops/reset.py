@@ -34,7 +34,7 @@ from typing import Any
 
 from c360.agents import door as doors
 from c360.agents import identity as identities
-from c360.agents.consent import CONSENTS, Held, encode_held
+from c360.agents.consent import CONSENTS, NOW, Held, encode_held
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.engine.lag import ends_of_records
@@ -207,7 +207,8 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
         if identity is not None:
             life, before = _assigned(plan, identity, admin, reader, life)
         if reset.agent == "consent":
-            before = _decided(plan, admin, reader)
+            asked = any(reset.ends[tp] > to for tp, to in positions.items() if tp.topic == plan.erase)
+            before = _decided(plan, admin, reader, life=0 if asked else NOW)
         for log in (tp for tp in cleared if tp.topic in agent.changelogs):
             own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
             upto = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
@@ -279,8 +280,11 @@ def _digests(
     return found
 
 
-def _decided(plan: Plan, admin: Admin, reader: Reader) -> Mapping[int, Mapping[bytes, bytes]]:
-    """What is known of identifiers, in the one partition of the changelog."""
+def _decided(plan: Plan, admin: Admin, reader: Reader, *, life: int) -> Mapping[int, Mapping[bytes, bytes]]:
+    """What is known of identifiers, in the one partition of the changelog.
+
+    Where somebody is still to be forgotten, what is known of whoever was ever erased is of a life that may be over.
+    """
     partitions = [TP(plan.consent, p) for p in range(admin.topics().get(plan.consent, 0))]
     found: dict[bytes, bytes] = {}
     for _, _, key, value in records(reader, reader.starts(partitions)):
@@ -288,7 +292,7 @@ def _decided(plan: Plan, admin: Admin, reader: Reader) -> Mapping[int, Mapping[b
         if value is None:
             found.pop(CONSENTS + key, None)
         else:
-            found[CONSENTS + key] = encode_held(Held(0, decode_state(value)))
+            found[CONSENTS + key] = encode_held(Held(life, decode_state(value)))
     return {0: found}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from c360 import AnyIdentifier, App, Record, normalize
 from c360.engine.partition import partition_of
+from c360.engine.transport import TP
 from c360.governance.consent import decode_state
 from c360.governance.messages import Erase, Receipt, decode_receipt, encode_erase
 from c360.governance.suppressed import Hold, Suppressed, encode_suppressed
@@ -213,3 +214,27 @@ def test_an_erasure_from_its_request_to_its_certificate_takes_the_decisions_with
         t.send("choices", None, choice(f"email:{MAIL}", hour=9))
         assert decided(t) == {label(t, f"email:{MAIL}"): "granted", "crm:8": "granted"}
         t.verify("consent")
+
+
+def test_a_reset_neither_brings_back_what_was_forgotten_nor_loses_what_was_decided_since() -> None:
+    with driver() as t:
+        t.send("choices", None, choice("crm:7", "granted", hour=8))
+        t.send("choices", None, choice("crm:8", "granted", hour=8))
+        t.settle()
+        for who in ("crm:7", "crm:8"):
+            certificate = t.erase(who)
+            assert certificate is not None
+            t.advance(timedelta(minutes=1))
+            t.lift(certificate)
+        t.advance(timedelta(minutes=1))
+        t.send("choices", None, choice("crm:8", "denied", hour=9))
+        assert decided(t) == {"crm:8": "denied"}
+        t.reset("consent")
+        assert decided(t) == {"crm:8": "denied"}, "what crm:7 had said before is forgotten"
+        t.stop()
+        ends = t.cluster.reader().ends([TP("choices", p) for p in range(2)])
+        t.cluster.admin().delete_records(ends)  # by retention
+        t.start()
+        t.reset("consent")
+        t.send("choices", None, choice("crm:8", "granted", hour=8))  # late: older than the refusal
+        assert decided(t) == {"crm:8": "denied"}
