@@ -21,7 +21,8 @@ class Feed:
         admin.create([TopicSpec(topic, PARTITIONS, {"retention.ms": "-1"}) for topic in TOPICS])
         admin.close()
         self.producer, self.rate = cluster.producer(), rate
-        self.records = endless(rate, seed=seed, start_ms=int(time.time() * 1000))
+        raw = endless(rate, seed=seed, start_ms=int(time.time() * 1000))
+        self.records = (record for record in raw if record.topic in TOPICS)  # of tests/clear_shop.py
         self.sent: list[RawRecord] = []
         self.error: BaseException | None = None
         self.over = threading.Event()
