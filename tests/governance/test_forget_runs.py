@@ -16,8 +16,8 @@ from tests.mutant import Mutant
 MUTANTS = [
     Mutant("an old copy is as good", suppression.Watch, "begin", "self.suppression.ready(self.until)", "pass"),
     Mutant("govern keeps keys of who is suppressed", govern.GovernTask, "_lives", "del subjects[subject]", "pass"),
-    Mutant("govern keeps rows", govern.GovernTask, "_remove", "self.rows.delete(row_id)", "pass"),
-    Mutant("what was heard of a life before is no news", govern.GovernTask, "_forget", "if said:", "if False:"),
+    Mutant("govern keeps rows", govern.GovernTask, "_remove_rows", "self.rows.delete(row_id)", "pass"),
+    Mutant("what was heard of a life before is no news", govern.GovernTask, "_find_doomed", "if said:", "if False:"),
     Mutant("a row that is dropped is unlinked", govern.GovernTask, "_drop", "held.governed is None or held.subject == subject",
            "held.governed is None"),
     Mutant("links of a new life are no news", govern.GovernTask, "_life", "0 if said is None else said.life", "0"),
