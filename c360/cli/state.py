@@ -41,7 +41,7 @@ def profile(
         return
     found = profiles.find_profile(plan, cluster, chosen, identifier, context.names(cluster, identifier))
     if as_json:
-        print_json(found)
+        print_json(None if found is None else {**found, "views": found.get("views", {})})
     elif found is None:
         click.echo(f"no profile has {identifier}")
     else:

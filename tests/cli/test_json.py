@@ -52,15 +52,12 @@ ELSEWHERE = {
 }  # have tests of their own below
 
 
-MAY_LACK = {"c360 profile": {"views"}}  # what a profile of an app without purposes has not
-
-
 def hold(heading: str, document: Any) -> None:
     """The document is valid, and would not be with a key more or one of its keys less."""
     valid = Draft202012Validator(schemas()[heading])
     valid.validate(document)
     assert not valid.is_valid({**document, "something": "else"})
-    for key in document.keys() - MAY_LACK.get(heading, set()):
+    for key in document:
         assert not valid.is_valid({k: v for k, v in document.items() if k != key}), key
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from c360.engine.kafka import KafkaCluster
 from c360.engine.transport import TP, TopicSpec
 from c360.ops.records import follow, records
+from tests.docs.pages import schemas
 from tests.governance.door_town import app
 from tests.stories.tools import c360, wait_until, working
 
@@ -99,5 +101,7 @@ def test_who_withdraws_is_taken_back_and_nobody_is_delivered_on_old_knowledge(br
                 wait_until(lambda: names(view) == names(sink) == {"crm:2": "Bob changed"}, flow, log)
                 said = c360(broker, NAME, "profile", "crm:2", "--purpose", "marketing", "--json", C360_KEYS=str(keys))
                 assert said.returncode == 0, said.stdout
-                assert json.loads(said.stdout)["attributes"]["name"] == "Bob changed"
+                seen = json.loads(said.stdout)
+                assert seen["attributes"]["name"] == "Bob changed"
+                Draft202012Validator(schemas()["c360 profile"]).validate(seen)
     producer.close()
