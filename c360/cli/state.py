@@ -41,12 +41,17 @@ def profile(
         return
     found = profiles.find_profile(plan, cluster, chosen, identifier, context.names(cluster, identifier))
     if as_json:
-        print_json(None if found is None else {**found, "views": found.get("views", {})})
+        print_json(_whole(found))
     elif found is None:
         click.echo(f"no profile has {identifier}")
     else:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     sys.exit(0 if found is not None else 1)
+
+
+def _whole(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    """With the key that a record of the topic has only where it says something."""
+    return None if record is None else {**record, "views": record.get("views", {})}
 
 
 def _profile_for(context: Context, cluster: Cluster, door: Door, identifier: str, *, as_json: bool) -> None:
@@ -62,7 +67,7 @@ def _profile_for(context: Context, cluster: Cluster, door: Door, identifier: str
         fence_max_age_ms=round(context.settings.fence_max_age_s * 1000),
     )
     if as_json:
-        print_json(answer.profile if answer.profile is not None else {"profile": None, "reason": answer.reason})
+        print_json(_whole(answer.profile) if answer.profile is not None else {"profile": None, "reason": answer.reason})
     elif answer.profile is None:
         click.echo(f"nothing of it for {door.purpose.name}: {answer.why}")
     else:
