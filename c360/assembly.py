@@ -30,7 +30,7 @@ from c360.engine.restore import last_positions
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway, C360Error, NeedsOperator, UsageError
+from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
 from c360.ops import control, keys, topics
@@ -331,7 +331,9 @@ class Worker:
         name = loop.agent.name
         try:
             loop.run(lambda: self.stopping.is_set() or name in self.ended)
-            self.loops = [other for other in self.loops if other is not loop or self.stopping.is_set()]
+            if name in self.ended:
+                self.loops.remove(loop)
+                self.ended.discard(name)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
@@ -361,12 +363,12 @@ class Worker:
         """Start and stop agents as it is decided, while the worker runs."""
         while not self.stopping.wait(CONTROL_S):
             try:
-                if self.watch.turn():
-                    self._follow_control()
+                self.watch.turn()
+                self._follow_control()
             except BrokerAway:
                 continue
-            except C360Error as error:
-                log.error("%s", error)
+            except Exception as error:  # whatever was decided cannot be done: no agent is to go on as if it were not
+                log.error("versions cannot be followed: %s", error)
                 self.fail(error)
         self.watch.close()
 
@@ -379,7 +381,6 @@ class Worker:
         if new := [name for name in chosen if name not in running]:
             topics.apply(self.plan, self.admin)
             self._begin(new)
-            self.ended.difference_update(new)
             for loop in self._loops(new):
                 log.info("%s is built: it runs from now on", loop.agent.name)
                 self.loops.append(loop)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Literal
 
 import pytest
 
@@ -17,11 +21,13 @@ from c360.agents.control import (
     live_key,
     version_key,
 )
+from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
-from c360.engine.transport import TP
+from c360.engine.transport import TP, TopicSpec
 from c360.errors import DeclarationError, NeedsOperator
 from c360.ops import control, topics
 from c360.plan import Plan
+from c360.tables.store import MemoryStores
 
 
 def shop(versions: int = 2, *, cents: bool = False, enriched: str = "") -> Plan:
@@ -195,3 +201,39 @@ def test_nobody_guesses_which_version_is_live_where_several_have_run() -> None:
     cluster.admin().set_group_offsets(plan.agent("customer@2").group, {TP(plan.tasks, 0): 1})
     with pytest.raises(NeedsOperator, match="c360 promote customer@1"):
         begun(cluster, plan)
+
+
+def test_a_worker_starts_what_is_built_and_stops_what_is_retired_while_it_runs() -> None:
+    cluster, plan = MemoryCluster(), shop()
+    topics.apply(plan, cluster.admin())
+    cluster.admin().create([TopicSpec("orders", 2)])
+    control.write(plan, cluster, [(live_key("customer"), Live(1))])
+    worker = Worker(plan, cluster, MemoryStores(), "one")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+
+    def run(*names: str) -> bool:
+        return {loop.agent.name for loop in worker.loops} == {"govern", *names}
+
+    def decide(state: Literal["ready", "retired"]) -> None:
+        control.write(plan, cluster, [(version_key("customer@2"), VersionState(state))])
+
+    try:
+        wait_until(lambda: run("customer@1"))
+        decide("ready")
+        wait_until(lambda: run("customer@1", "customer@2"))
+        decide("retired")
+        wait_until(lambda: run("customer@1"))
+        decide("ready")
+        wait_until(lambda: run("customer@1", "customer@2"))
+    finally:
+        worker.stop()
+        thread.join()
+    assert worker.error is None
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
