@@ -429,11 +429,12 @@ class GovernTask:
 
     def _give_receipts(self, removal: _Removal, out: Outbox) -> None:
         task, removed = f"{self.raw.topic}/{self.raw.partition}", removal.removed
+        read = {f"{self.plan.suppressed}/{p}": offset for p, offset in enumerate(removal.seen) if offset > 0}
         for veiled, found in sorted(removal.doomed.items()):
             for request, hold in sorted(found.holds.items()):
                 if not (hold.lifted or hold.proven):
                     tombstones = {self.log: removed[veiled]} if veiled in removed else {}
-                    receipt = Receipt(request, veiled, found.life, f"govern:{task}", tombstones)
+                    receipt = Receipt(request, veiled, found.life, f"govern:{task}", tombstones, read)
                     out.send(self.plan.receipts, *encode_receipt(receipt), 0)
 
     def _remove_some(self, removal: _Removal, veil: Callable[[str], str]) -> None:
