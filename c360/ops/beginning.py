@@ -128,6 +128,19 @@ def _begin(
         reader.close()
 
 
+def first_records(
+    producer: Producer, log: TP, incarnation: bytes, rows: Mapping[bytes, bytes], positions: bytes
+) -> None:
+    """How a life begins in a partition of a changelog: what was before is void, what is known already, where it begins.
+
+    For whoever needs no fence, as nobody can have begun it: a version that is built.
+    """
+    producer.produce(log.topic, RESET, incarnation, log.partition)
+    for key, state in rows.items():
+        producer.produce(log.topic, key, state, log.partition)
+    producer.produce(log.topic, POSITIONS, positions, log.partition)
+
+
 def _chunks(messages: Iterator[Message]) -> Iterator[list[Message]]:
     chunk: list[Message] = []
     for message in messages:

@@ -27,7 +27,11 @@ that are no more; it publishes when what follows from those links has come to re
 because its life is in them (docs/decisions/0013).
 
 Consent keeps what it knows: it is written as the beginning of the new life, out of `{app}.consent`, and what is read again is
-joined to it. So a refusal that retention has cut is not lost, and nothing that is old is said again.
+joined to it. So a refusal that retention has cut is not lost, and nothing that is old is said again. `{app}.consent` itself is
+not touched, nor are the suppressed table, keys and the fence by any reset: what doors look at is whole at every step, and as
+consent does not run, the fence shuts by itself.
+
+Erasure is not reset at all.
 
 Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
 to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
@@ -50,11 +54,13 @@ from c360.governance.suppressed import decode_suppressed
 from c360.ops import control
 from c360.ops import journal as journals
 from c360.ops.audit import Run, Told
-from c360.ops.beginning import begin_life
+from c360.ops.beginning import begin_life, first_records
 from c360.ops.journal import command, loops_of, named, read_journal, refuse_active
 from c360.ops.records import follow
 from c360.ops.targets import EARLIEST, Target, histories, meaning, time_text
 from c360.plan import Plan, PlannedAgent
+
+__all__ = ["first_records"]  # of a life; rebuilds begin so, too
 
 NEVER = float("inf")
 
@@ -90,6 +96,12 @@ def plan_reset(
     """Look at what a reset would do. Raises UsageError for an unknown agent or a place that makes no sense for it,
     NeedsOperator when it is refused."""
     agent = plan.agent(agent_name)
+    if agent_name == "erasure":
+        raise NeedsOperator(
+            "erasure is never reset: how often a customer was erased, and for which request they are suppressed, comes from no"
+            " record that could be read again, so whom it forgot would come back. An empty C360_STATE_DIR is restored from"
+            " its changelog; where the group's offsets were moved, `c360 worker --adopt` goes on from its state"
+        )
     if not target.whole:
         _refuse_part(plan, agent, target)
     admin = cluster.admin()
@@ -240,8 +252,6 @@ def _refuse_part(plan: Plan, agent: PlannedAgent, target: Target) -> None:
         why = "govern would throw away what it governed before. Reset a projection to that point"
     elif agent.name == "consent":
         why = "consent keeps what is decided, whatever is read again, so a part of it says nothing new"
-    elif agent.name == "erasure":
-        why = "a request that is not read again would be forgotten"
     elif any(i.agent == agent.name for i in plan.identities):
         why = f"{plan.links} says who is who, not what happened: of a part of it people would fall apart"
     else:
