@@ -72,13 +72,17 @@ def begin_life(
 ) -> None:
     """Steps 3 and 4, if they are to be taken. Returns when they have been, by whomever, or when stopped."""
     agent, patience_s, tries = plan.agent(agent_name), OTHERS_S, TRIES
-    while not stopped() and control.read(plan, cluster).reset(agent_name) is not None:
-        producer = cluster.producer(fence(agent))
+    while not stopped():
+        producer = cluster.producer(fence(agent))  # ends what one that was killed has left open, also in the journal
         try:
             journal = control.read(plan, cluster).reset(agent_name)
             if journal is not None:
                 _begin(plan, cluster, producer, agent, journal, by_command=by_command)
             return
+        except NeedsOperator:
+            if control.read(plan, cluster).reset(agent_name) is None:  # others have begun it, and run it already
+                return
+            raise
         except Evicted:  # another worker is at it
             until = time.monotonic() + patience_s
             while time.monotonic() < until and not stopped() and control.read(plan, cluster).reset(agent_name):
@@ -100,15 +104,16 @@ def _begin(
     admin, reader = cluster.admin(), cluster.reader()
     try:
         refuse_active(admin, agent)
-        # 3 the first records, instead of all that was
-        if journal.step == "reset":
-            log.info("%s begins anew (%s)", agent.name, journal.target)
-            commit(producer, [journals.message(plan, agent, journals.at(journal, "beginning"))])
-        logs = [TP(t, p) for t in agent.changelogs for p in range(admin.topics().get(t, 0))]
-        _end_owners(cluster, reader, logs)
-        first = _first_records(plan, agent, admin, reader, journal)
+        # 3 the first records, instead of all that was. Up to where that is decided while nobody else is at it: deleting is not
+        # fenced, and may come late
         cleared = [TP(t, p) for t in journal.clears for p in range(admin.topics().get(t, 0))]
         cut = reader.ends(cleared)
+        log.info("%s begins anew (%s)", agent.name, journal.target)
+        mine = journal if journal.step == "resetting" else journals.at(journal, "beginning")
+        commit(producer, [journals.message(plan, agent, mine)])
+        logs = changelogs(agent, admin)
+        end_owners(cluster, reader, logs)
+        first = _first_records(plan, agent, admin, reader, journal)
         if plan.links in journal.clears:
             _say_again(cluster, reader, {tp: cut[tp] for tp in cleared if tp.topic == plan.links})
         admin.delete_records(cut)
@@ -152,7 +157,13 @@ def _chunks(messages: Iterator[Message]) -> Iterator[list[Message]]:
         yield chunk
 
 
-def _end_owners(cluster: Cluster, reader: Reader, logs: Sequence[TP]) -> None:
+def changelogs(agent: PlannedAgent, admin: Admin) -> list[TP]:
+    """Their partitions, one for each task."""
+    existing = admin.topics()
+    return [TP(topic, partition) for topic in agent.changelogs for partition in range(existing.get(topic, 0))]
+
+
+def end_owners(cluster: Cluster, reader: Reader, logs: Sequence[TP]) -> None:
     """End what the last owners of tasks have left open: they are dead, or zombies, which are fenced by that."""
     ended = {""}
     for at in logs:

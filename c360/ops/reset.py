@@ -54,13 +54,12 @@ from c360.governance.suppressed import decode_suppressed
 from c360.ops import control
 from c360.ops import journal as journals
 from c360.ops.audit import Run, Told
-from c360.ops.beginning import begin_life, first_records
+from c360.ops.beginning import begin_life, changelogs, end_owners
+from c360.ops.beginning import first_records as first_records  # rebuilds begin a life so, too
 from c360.ops.journal import command, loops_of, named, read_journal, refuse_active
 from c360.ops.records import follow
 from c360.ops.targets import EARLIEST, Target, histories, meaning, time_text
 from c360.plan import Plan, PlannedAgent
-
-__all__ = ["first_records"]  # of a life; rebuilds begin so, too
 
 NEVER = float("inf")
 
@@ -439,7 +438,15 @@ def order_reset(plan: Plan, cluster: Cluster, planned: ResetPlan, *, life: int |
     agent, admin = plan.agent(planned.agent), cluster.admin()
     journal = planned.journal
     if journal is None:
-        # 1 the journal
+        # 1 what is open ends before it is written where everything stands; then the journal
+        reader = cluster.reader()
+        try:
+            end_owners(cluster, reader, changelogs(agent, admin))
+        finally:
+            reader.close()
+        now, stood = admin.group_offsets(agent.group), {tp: n for tp, (n, _) in planned.moves.items()}
+        if any(now.get(tp) != offset for tp, offset in stood.items()):
+            raise NeedsOperator(f"{agent.name} has gone on since it was looked at: nothing was changed. Run it again")
         now_us = time.time_ns() // 1000
         journal = ResetJournal(
             step="resetting",
