@@ -117,9 +117,7 @@ def test_assignments_that_an_identity_said_before_are_below_those_of_its_new_lif
     agent = plan.identities[0].agent
     for n in range(5):
         t.send("visits", None, visit(n, [f"e{n}@mail.de"]))
-    zombie = pause(
-        t, agent, lambda: [t.send("visits", None, visit(n, ["e0@mail.de"])) for n in range(5, 10)].clear()
-    )
+    zombie = pause(t, agent, lambda: [t.send("visits", None, visit(n, ["e0@mail.de"])) for n in range(5, 10)].clear())
     assert open_in(t, topic)
     order_reset(plan, t.cluster, plan_reset(plan, t.cluster, agent))
     t.start()
