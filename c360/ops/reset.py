@@ -43,7 +43,7 @@ from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.engine.lag import ends_of_records
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
-from c360.engine.transport import TP, Admin, Cluster, Reader
+from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
 from c360.errors import NeedsOperator
 from c360.governance.consent import decode_state
 from c360.governance.suppressed import decode_suppressed
@@ -231,16 +231,22 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
                 notes = doors.notes_of_reset(
                     {name: end for name, end in upto.items() if not name.startswith(plan.erase)}
                 )
-            producer.produce(log.topic, RESET, incarnation, log.partition)
-            for key, state in before.get(log.partition, {}).items():
-                producer.produce(log.topic, key, state, log.partition)
-            producer.produce(log.topic, POSITIONS, encode_positions(own, agent.fingerprint, notes), log.partition)
+            first = encode_positions(own, agent.fingerprint, notes)
+            first_records(producer, log, incarnation, before.get(log.partition, {}), first)
         producer.flush()
         producer.close()
         # 4 the group
         admin.set_group_offsets(agent.group, positions)
     finally:
         reader.close()
+
+
+def first_records(producer: Producer, log: TP, incarnation: bytes, rows: Mapping[bytes, bytes], positions: bytes) -> None:
+    """How a life begins in a partition of a changelog: what was before is void, what is known already, where it begins."""
+    producer.produce(log.topic, RESET, incarnation, log.partition)
+    for key, state in rows.items():
+        producer.produce(log.topic, key, state, log.partition)
+    producer.produce(log.topic, POSITIONS, positions, log.partition)
 
 
 def _say_again(cluster: Cluster, reader: Reader, ends: Mapping[TP, int]) -> None:
