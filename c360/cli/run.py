@@ -117,7 +117,7 @@ def worker(
             fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
         running.master = context.master() if plan.needs_keys else None
-        running.accept_drift = accept_drift
+        running.accept_drift, running.registry = accept_drift, context.registry()
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
