@@ -41,7 +41,6 @@ from c360.tables.table import Table
 
 CONSENTS = b"c"
 OPERATOR = "operator"  # the source of decisions that `c360 consent set` says
-AHEAD_MS = 5 * 60_000  # how far a decision's time may be after its append time
 PLAIN = ("purpose", "status", "granted", "at", "expires_at")
 AGENT = "consent"
 NOBODY: Mapping[str, Life | None] = {}  # was ever erased
@@ -132,7 +131,7 @@ class SourceReader:
             return Read((), record)
         labels, wrong = self.asked.about(record, key)
         try:
-            decisions, misfit = self._decide(record, labels, time, latest_of(time))
+            decisions, misfit = self._decide(record, labels, time, appended_of(time))
         except Misfit as error:
             # Whom it is about comes first: without, nothing else can be put right.
             return Read((), error if labels or wrong is None else wrong)
@@ -140,12 +139,12 @@ class SourceReader:
             return NOTHING  # whom it is about, does not matter then
         return Read(decisions, wrong or misfit)
 
-    def _plain(self, record: Record, labels: Sequence[str], time: int, latest: int) -> inputs.Mapped:
+    def _plain(self, record: Record, labels: Sequence[str], time: int, appended: int) -> inputs.Mapped:
         said = {name: getattr(record, name) for name in self.plain}
-        found = inputs.plain(said, identifiers=labels, purposes=self.purposes, source=self.name, latest=latest)
+        found = inputs.plain(said, identifiers=labels, purposes=self.purposes, source=self.name, appended=appended)
         return inputs.Mapped(found)
 
-    def _segment(self, record: Record, labels: Sequence[str], time: int, latest: int) -> inputs.Mapped:
+    def _segment(self, record: Record, labels: Sequence[str], time: int, appended: int) -> inputs.Mapped:
         call = {"context": {"consent": {"categoryPreferences": getattr(record, PREFERENCES)}}}
         return inputs.segment(
             call,
@@ -153,10 +152,10 @@ class SourceReader:
             categories=self.source.categories,
             at=self._at(record, time),
             source=self.name,
-            latest=latest,
+            appended=appended,
         )
 
-    def _tcf(self, record: Record, labels: Sequence[str], time: int, latest: int) -> inputs.Mapped:
+    def _tcf(self, record: Record, labels: Sequence[str], time: int, appended: int) -> inputs.Mapped:
         text = getattr(record, TC_STRING)
         if text is None:
             return inputs.Mapped()
@@ -164,7 +163,7 @@ class SourceReader:
             raise Misfit("wrong-type", "the field tc_string of a consent record is no text; send the TC string")
         seen = self._at(record, time)
         found = inputs.tcf(
-            text, identifiers=labels, purposes=self.source.tcf, seen=seen, source=self.name, latest=latest
+            text, identifiers=labels, purposes=self.source.tcf, seen=seen, source=self.name, appended=appended
         )
         return inputs.Mapped(found)
 
@@ -174,9 +173,9 @@ class SourceReader:
         return max(time, 0) if said is None else inputs.time_of(said, "at")
 
 
-def latest_of(time: int) -> int:
-    """The latest time of a decision in a record that was appended then; a topic of before Kafka 0.10 has no times."""
-    return time + AHEAD_MS if time >= 0 else inputs.MAX_TIME
+def appended_of(time: int) -> int:
+    """When a record was appended, for what is in it; a topic of before Kafka 0.10 has no times."""
+    return time if time >= 0 else inputs.MAX_TIME
 
 
 def read_command(value: bytes | None, plan: Plan, time: int) -> Read:
@@ -193,7 +192,7 @@ def read_command(value: bytes | None, plan: Plan, time: int) -> Read:
                 identifiers=(said.identifier,),
                 purposes=plan.purposes,
                 source=OPERATOR,
-                latest=latest_of(time),
+                appended=appended_of(time),
             )
         )
     except Misfit as misfit:
