@@ -159,7 +159,17 @@ def tellers_of(
 ) -> list[Teller]:
     """Of those loops whose agents are told of."""
     return [
-        Teller(agent.telling(), agent.group, loop.transactional_id, cluster, loop.standing, monotonic, every_s, pass_s)
+        Teller(
+            agent.telling(),
+            agent.group,
+            loop.transactional_id,
+            cluster,
+            loop.standing,
+            monotonic,
+            every_s,
+            pass_s,
+            loop.noted,
+        )
         for loop in loops
         if isinstance(agent := loop.agent, Told)
     ]

@@ -9,6 +9,7 @@ How far it is, is told beside it by `engine.teller`: that is the fence that door
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from c360.agents.anew import OUTPUT, Anew
 from c360.agents.asked import AskedReader, is_personal
 from c360.agents.fencing import statement
 from c360.agents.sealing import SealedValue, TaskKeys
@@ -38,6 +40,8 @@ from c360.governance.suppressed import Suppressed
 from c360.plan import Plan
 from c360.rights import PREFERENCES, TC_STRING, ConsentSource
 from c360.tables.table import Table
+
+log = logging.getLogger("c360.agents")
 
 CONSENTS = b"c"
 OPERATOR = "operator"  # the source of decisions that `c360 consent set` says
@@ -211,14 +215,17 @@ class ConsentTask:
         counters: ConsentCounters,
         vault: Vault | None,
         suppression: Suppression | None,
+        output: Callable[[], str],
     ) -> None:
-        """`readers`, `ids`: by raw topic. `suppression`: of an app that erases."""
+        """`readers`, `ids`: by raw topic. `suppression`: of an app that erases. `output`: the id of the output topic, as it was
+        seen last; "" while it is gone."""
         self.plan, self.readers, self.ids, self.counters = plan, readers, dict(ids), counters
         self.watch = None if suppression is None else Watch(suppression)
         self.held: Table[Held] = Table(CONSENTS, encode_held, decode_held)
         self.keys = None if vault is None else TaskKeys(plan, vault, TP(plan.consent, 0))
         self.tables: Sequence[AnyTable] = (self.held,) if self.keys is None else (self.held, self.keys.table)
         self.changed: dict[str, None] = {}  # identifiers
+        self.anew = Anew(output)
 
     # --------------------------------------------------------------------------------------------------- processor
     def resume(self, notes: Mapping[str, Any]) -> None:
@@ -226,12 +233,13 @@ class ConsentTask:
         if self.keys is not None:
             self.keys.forget()
         check_same(notes.get(TOPICS, {}), self.ids, self.readers)
+        self.anew.resume(notes)
 
     def notes(self) -> dict[str, Any]:
-        return {TOPICS: self.ids}
+        return {TOPICS: self.ids, **self.anew.notes()}
 
     def wants(self, now_ms: int) -> bool:
-        return False
+        return self.anew.due
 
     def settle(self, out: Outbox) -> None:
         """There is no other task."""
@@ -270,7 +278,15 @@ class ConsentTask:
             known = held[key]
             send(topic, key, None if known is None else encode_state(known.state), partition_of(key, partitions))
         self.counters.written += len(self.changed)
+        if self.anew.due:
+            self._write_again(out)
         self.changed.clear()
+
+    def _write_again(self, out: Outbox) -> None:
+        topic, partitions = self.plan.consent, self.plan.partitions
+        for key, known in self.anew.portion(self.held):
+            if key.decode() not in self.changed:
+                out.send(topic, key, encode_state(known.state), partition_of(key, partitions))
 
     # --------------------------------------------------------------------------------------------------- decisions
     def _join(self, decisions: Sequence[tuple[Decision, int]]) -> None:
@@ -393,18 +409,26 @@ class ConsentAgent:
         self.counters = ConsentCounters()
         self._ids_of = ids
         self.ids: dict[str, str] = {}  # of the raw topics, as they were when this process saw them first
+        self.output = ""  # id of the output topic, as it was seen last
 
     def lead_topics(self) -> Sequence[str]:
         return (self.plan.fence,)
 
     def task(self, lead: TP) -> Task:
         """With all partitions of the inputs that exist now. Raises NeedsOperator where one that was read is gone."""
-        now = dict(self._ids_of(list(self.readers)))
+        now = dict(self._ids_of([*self.readers, self.plan.consent]))
+        self._see(now.pop(self.plan.consent, ""))
         check_same(self.ids, now, self.readers)
         self.ids |= now
         found = self.topics()
         asked = (*self.readers, self.plan.consent_commands, *((self.plan.erase,) if self.plan.erases else ()))
         return Task(lead, tuple(TP(topic, p) for topic in asked for p in range(found.get(topic, 0))))
+
+    def _see(self, output: str) -> None:
+        if self.output and output and output != self.output:
+            log.warning("%s was deleted and created again: all that was decided is written to it again; until then the fence is"
+                        " shut, and nothing leaves that rests on consent", self.plan.consent)  # fmt: skip
+        self.output = output or self.output
 
     def changelog(self, lead: TP) -> TP:
         return TP(f"{self.plan.consent}.changelog", 0)
@@ -415,9 +439,10 @@ class ConsentAgent:
     def processor(self, task: Task) -> Processor:
         assert self.suppression is not None or not self.plan.erases, "it would not know who is suppressed"
         ids = {topic: self.ids[topic] for topic in {tp.topic for tp in task.inputs} & self.ids.keys()}
-        return ConsentTask(self.plan, self.readers, ids, self.counters, self.vault, self.suppression)
+        return ConsentTask(self.plan, self.readers, ids, self.counters, self.vault, self.suppression,
+                           lambda: self.output)  # fmt: skip
 
     def telling(self) -> Telling:
         """What doors are told: everything appended before then to the raw topics is in `{app}.consent`."""
         outputs = [TP(self.plan.consent, p) for p in range(self.plan.partitions)]
-        return Telling(self.plan.fence, (*self.readers, self.plan.consent_commands), outputs, statement)
+        return Telling(self.plan.fence, (*self.readers, self.plan.consent_commands), outputs, statement, OUTPUT)

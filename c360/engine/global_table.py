@@ -170,6 +170,11 @@ class GlobalTable:
         with self._moved:
             return dict(self._reached)
 
+    def ids(self) -> dict[str, str]:
+        """Ids of the topics that the copy is of; one that is deleted and created again is another."""
+        with self._moved:
+            return {name: topic.id for name, topic in self._followed.topics.items()}
+
     def age(self) -> float:
         """Seconds since the last moment of which it is known that everything appended before it is held."""
         return self.monotonic() - self._as_of_s
