@@ -24,7 +24,18 @@ from c360.agents.asked import AskedReader, is_personal
 from c360.agents.fencing import statement
 from c360.agents.sealing import SealedValue, TaskKeys
 from c360.agents.suppression import Suppression, Watch
-from c360.agents.wire import decode_consent_command, is_unread, misfit_record
+from c360.agents.wire import (
+    ORIGIN,
+    RAW,
+    SEALED,
+    TIME,
+    decode_consent_command,
+    decode_enclosed,
+    decode_json,
+    is_unread,
+    misfit_record,
+    original_of,
+)
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.record import Record, fields_of
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
@@ -251,10 +262,40 @@ class ConsentTask:
             return
         reader = self.readers.get(topic)
         if reader is None:
-            pairs = zip(batch.values, batch.times, strict=True)
-            found: list[Read | None] = [read_command(value, self.plan, time) for value, time in pairs]
+            self._commanded(batch, out)
         else:
-            found = reader.read(batch)
+            self._take(batch, reader.read(batch), out)
+
+    def _commanded(self, batch: Batch, out: Outbox) -> None:
+        """What operators say: decisions, and records that were put aside and are sent back."""
+        for i in range(len(batch)):
+            one = batch.slice(i, i + 1)
+            headers = dict(one.headers(0))
+            if RAW not in headers:
+                self._take(one, [read_command(one.values[0], self.plan, one.times[0])], out)
+                continue
+            try:
+                raw = self._sent_back(one, headers)
+            except (KeyError, ValueError, Misfit):  # none of ours, or what it was sealed with is gone
+                self.counters.ignored += 1
+                continue
+            self._take(raw, self.readers[raw.tp.topic].read(raw), out)
+
+    def _sent_back(self, batch: Batch, headers: Mapping[str, bytes | None]) -> Batch:
+        """The raw record of a replay, as it lay in its topic. Raises KeyError, ValueError, Misfit where there is none."""
+        topic, _, partition = (headers[RAW] or b"").decode().rpartition("/")
+        offset, time = int(headers[ORIGIN] or b""), int(headers[TIME] or b"")
+        key, value, said = batch.keys[0], batch.values[0], batch.headers(0)
+        if SEALED in headers:
+            if self.keys is None:
+                raise Misfit("not-sealed", "a replayed record says that it is sealed, in an app that seals nothing")
+            key, value, said = original_of(decode_enclosed(self.keys.open_letter(decode_json(value or b""))))
+        if topic not in self.readers:
+            raise KeyError(topic)
+        kept = [(name, data) for name, data in said if name not in (RAW, ORIGIN, TIME)]
+        return Batch(TP(topic, int(partition)), [offset], [key], [value], [time], lambda _: kept)
+
+    def _take(self, batch: Batch, found: Sequence[Read | None], out: Outbox) -> None:
         decisions: list[tuple[Decision, int]] = []
         for i, said in enumerate(found):
             if said is None or said == NOTHING:
