@@ -88,6 +88,7 @@ def governance_of(
     table = GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
     # Decisions are deleted for those only who are erased, and doors are told so by the suppression.
     table.silent, table.traceless = (plan.keys,), (plan.consent,)
+    table.lasting = {plan.keys: keys.KEYS_LOST}
     return table
 
 
