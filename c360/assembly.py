@@ -195,6 +195,7 @@ class Worker:
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
+    open_master: Callable[[], MasterKeys] | None = None  # where there is none yet; may find its service away
     fence_max_age_ms: int = 1000
     accept_drift: bool = False
     loops: list[Loop] = field(default_factory=list)
@@ -280,6 +281,8 @@ class Worker:
         """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
         if not self.plan.needs_keys:
             return None
+        if self.master is None and self.open_master is not None:
+            self.master = self.open_master()
         if self.master is None:
             raise UsageError(keys.NO_KEYS)
         return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
