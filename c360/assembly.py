@@ -91,6 +91,7 @@ def governance_of(
     table = GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
     # Decisions are deleted for those only who are erased, and doors are told so by the suppression.
     table.silent, table.traceless = (plan.keys,), (plan.consent,)
+    table.lasting = {plan.keys: keys.KEYS_LOST}
     return table
 
 
@@ -162,7 +163,17 @@ def tellers_of(
 ) -> list[Teller]:
     """Of those loops whose agents are told of."""
     return [
-        Teller(agent.telling(), agent.group, loop.transactional_id, cluster, loop.standing, monotonic, every_s, pass_s)
+        Teller(
+            agent.telling(),
+            agent.group,
+            loop.transactional_id,
+            cluster,
+            loop.standing,
+            monotonic,
+            every_s,
+            pass_s,
+            loop.noted,
+        )
         for loop in loops
         if isinstance(agent := loop.agent, Told)
     ]
@@ -187,6 +198,7 @@ class Worker:
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
+    open_master: Callable[[], MasterKeys] | None = None  # where there is none yet; may find its service away
     fence_max_age_ms: int = 1000
     accept_drift: bool = False
     registry: Registry | None = None  # of the schemas that raw values name
@@ -275,6 +287,8 @@ class Worker:
         """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
         if not self.plan.needs_keys:
             return None
+        if self.master is None and self.open_master is not None:
+            self.master = self.open_master()
         if self.master is None:
             raise UsageError(keys.NO_KEYS)
         return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)

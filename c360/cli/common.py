@@ -162,6 +162,7 @@ broker_option = click.option("--broker", help="Kafka, host:port. Default: C360_B
 
 
 AWAY = "Is C360_BROKER (or --broker) right, and does Kafka run there? `c360 doctor` looks closer"
+SERVICE_AWAY = "Is C360_KEYS right, and does that service run, unsealed? `c360 doctor` looks closer"
 
 
 def handled(command: Callable[P, T]) -> Callable[P, T]:
@@ -174,7 +175,9 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
         except C360Error as error:
             stderr.print(f"[bold red]c360:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
             if isinstance(error, BrokerAway) and args:  # its text is the client's; without a context: no broker yet
-                stderr.print(AWAY, highlight=False, soft_wrap=True)
+                from c360.ops.vault import ServiceAway
+
+                stderr.print(SERVICE_AWAY if isinstance(error, ServiceAway) else AWAY, highlight=False, soft_wrap=True)
             sys.exit(error.exit_code)
 
     return run

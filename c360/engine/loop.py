@@ -731,6 +731,10 @@ class Loop:
                 found |= task.base  # each commit makes another one
         return found
 
+    def noted(self) -> list[Mapping[str, Any]]:
+        """What running tasks have noted, as it is committed. For other threads."""
+        return [task.notes for task in list(self.tasks.values()) if task.phase is Phase.RUNNING]
+
     @property
     def shut_s(self) -> float:
         """Seconds for which nothing has left, as the gate is shut; 0 while it is open. Asked for by other threads."""
@@ -958,6 +962,7 @@ class Loop:
         for tp in task.task.inputs:
             group, own = committed[tp], positions.get(tp)
             if group != own and not (self.settings.adopt and own is not None):
+                task.processor.resume(found.notes)  # raises where it knows better what is wrong: a topic was made anew
                 raise NeedsOperator(
                     f"{self.agent.name}: the group {self.agent.group} stands at {_or_nothing(group)} in"
                     f" {tp.topic}/{tp.partition}, its state at {_or_nothing(own)}. Offsets were reset or have expired."
