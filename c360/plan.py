@@ -825,8 +825,9 @@ def _check_sealed(plan: Plan) -> None:
                         f"{said}: flag({item}) asks whether it is true, and it is sealed before it comes here. Take"
                         f" newest({item}) and a @derived value of it, or @app.enrich({item.record.__name__})"
                     )
+                conditions = [era.where for era in declaration.eras if item in era.inputs]
                 looked = sorted(
-                    name for name in _looked_at(declaration.where) & {f.name for f in fields_of(item.record)}
+                    name for name in set().union(*map(_looked_at, conditions)) & {f.name for f in fields_of(item.record)}
                     if class_of_field(plan, item.record, name) is not None
                 )  # fmt: skip
                 if looked:
@@ -868,8 +869,10 @@ def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity
     for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
         # What it reads is told below, as text; here, which attributes read the same, and so may be kept together.
         parts.append(repr(replace(attribute, of=read.index(attribute.of))))
-        parts += [str(i) for i in declaration.inputs]
-        parts.append("" if declaration.where is None else text_of(declaration.where))
+        for era in declaration.eras:
+            parts += [str(i) for i in era.inputs]
+            parts.append("" if era.where is None else text_of(era.where))
+            parts += [] if era.since is None else [f"since {era.since_ms}"]
     if projection.purposes:  # bits of stored masks are places in this list
         asking = [purpose for purpose in projection.purposes if plan.purposes.by_name[purpose].asks]
         parts.append(f"purposes {projection.purposes}, of which ask {asking}")

@@ -153,7 +153,10 @@ def live(plan: Plan, cluster: Cluster, source: Source, subjects: Sequence[str]) 
 
 def _parts(source: Source, subject: str, governed: Any, declaration: AttributeDeclaration) -> Iterator[Part]:
     record = governed.record
-    for rank, item in enumerate(declaration.inputs):
+    era = declaration.era(governed.at)
+    if era is None:
+        return
+    for rank, item in enumerate(era.inputs):
         if item.record is not type(record):
             continue
         if (
@@ -161,7 +164,7 @@ def _parts(source: Source, subject: str, governed: Any, declaration: AttributeDe
             and governed.at // DAY_MS <= time.time() * 1000 // DAY_MS - declaration.within.days
         ):
             continue
-        if declaration.where is not None and not declaration.where(record):
+        if era.where is not None and not era.where(record):
             continue
         if item.name is None:
             value: Any = True
