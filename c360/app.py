@@ -393,6 +393,7 @@ class App:
     ) -> Callable[[type[P]], type[P]]:
         """Declare a projection: one profile per customer in the topic `{app}.{name}.v{version}`.
 
+        Several versions of one name may stand side by side, each a class of its own (docs/operations/change-a-profile.md).
         `identity`: the rule set that says who is one customer, default: the one named default. A change of its
         attributes, or of what it follows, needs a new version number. `purposes`: for each there is a view, the topic
         `{app}.{name}.v{version}.{purpose}`, with the profiles and values that it may have now. `region`: where its topics are.
@@ -410,6 +411,7 @@ class App:
             "consent",
             "erasure",
             "activation",
+            "control",
         ):
             raise DeclarationError(
                 f"@app.projection({name!r}): a name is lower case letters, digits and _, not one of ours"
@@ -420,10 +422,14 @@ class App:
             looking = purposes_said(said, purposes, self._said.purposes)
             declared = declare_projection(name, version, record, self._said.enrichments, identity, looking, region)
             for other in self._said.projections:
-                if other.name == name:
+                if (other.name, other.version) == (name, version):
                     raise DeclarationError(
-                        f"{record.__name__}: {name!r} is already declared by {other.record.__name__}; several live versions"
-                        " of one projection are not built yet"
+                        f"{record.__name__}: version {version} of {name!r} is already declared by {other.record.__name__}; give"
+                        f" the new one version={version + 1}, and both stand side by side until it is promoted"
+                    )
+                if other.record is record and other.name == name:
+                    raise DeclarationError(
+                        f"{record.__name__} is already {other.agent}: each version is a class of its own"
                     )
             self._said.projections.append(declared)
             return record
@@ -532,7 +538,8 @@ class App:
         """Declare what a far side is to hold of each profile: a function of the profile as the purpose may see it.
 
         What it gives (JSON) is written to `{app}.activation.{name}` under the profile's id when it is another than before;
-        None is nothing: what was there is removed. `sensitive`: attributes that it takes although they are `Sensitive`.
+        None is nothing: what was there is removed. `projection`: the class of any of its versions; the function is given
+        profiles of the live one. `sensitive`: attributes that it takes although they are `Sensitive`.
         """
 
         def declare(function: Callable[[Any], T]) -> Callable[[Any], T]:

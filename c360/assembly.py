@@ -33,7 +33,7 @@ from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
-from c360.ops import keys, topics
+from c360.ops import control, keys, topics
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -44,6 +44,7 @@ log = logging.getLogger("c360.worker")
 
 AWAY_S = 1.0
 LOOK_S = 5.0  # between two looks at which topics there are
+CONTROL_S = 0.25  # and at what was decided of versions
 # A merge takes three commits, and up to eight where its tasks are in several processes; without identity a change takes two
 # (docs/decisions/0014, 0015).
 MANY_HOPS_SHARE = 0.75
@@ -55,14 +56,15 @@ class Shared:
     """What the agents of one process have in common.
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
-    needs keys. `fence_max_age_ms`: how old what a door knows of people's decisions may be; `inputs_s`: between its looks at
-    which partitions these come in.
+    needs keys. `live`: the version of a projection that sinks deliver. `fence_max_age_ms`: how old may be what a door knows of
+    people's decisions; `inputs_s`: between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
     governance: GlobalTable | None = None
     vault: Vault | None = None
     clock: Clock = system
+    live: Callable[[str], int] | None = None
     fence_max_age_ms: int = 1000
     inputs_s: float = INPUTS_S
 
@@ -111,6 +113,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
             clock=common.clock,
             partitions=admin.topics,
             folded_by=partial(_folded_by, common.cluster),
+            live=common.live,
             fence_max_age_ms=common.fence_max_age_ms,
             inputs_s=common.inputs_s,
         )
@@ -182,6 +185,7 @@ class Worker:
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
     fence_max_age_ms: int = 1000
+    accept_drift: bool = False
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -191,20 +195,26 @@ class Worker:
     # What serves the loops outlives them: their last commits ask it.
     serving: list[threading.Thread] = field(default_factory=list)
     served: threading.Event = field(default_factory=threading.Event)
+    ended: set[str] = field(default_factory=set)  # agents that are to run no longer
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
         for name in self.only:
             self.plan.agent(name)
+        self.turnstile = Turnstile()
+        self.watch = control.Watch(self.plan, self.cluster)
 
     def prepare(self) -> None:
         """Wait for the broker, create our topics, make the loops. Returns early when told to stop."""
         said = False
         while not self.stopping.is_set():
             try:
-                admin = self.cluster.admin()
-                topics.apply(self.plan, admin)
+                self.admin = self.cluster.admin()
+                topics.apply(self.plan, self.admin)
                 vault = self._vault()
+                self.watch.turn()
+                names = self._chosen()
+                self._begin(names)
                 break
             except BrokerAway as error:  # also a key service that is
                 if not said:
@@ -213,28 +223,47 @@ class Worker:
                 self.stopping.wait(AWAY_S)
         else:
             return
-        turnstile = Turnstile()
+        if not names:
+            raise NeedsOperator(
+                f"nothing is to run here: {', '.join(self.only) or self.plan.app} is retired, or not built (c360 versions)"
+            )
+        governance = governance_of(self.plan, self.cluster, self.stores, self.clock, names)
+        if governance is not None:
+            self.tables.append(governance)
+        self.shared = Shared(self.cluster, governance, vault, self.clock, self._live, self.fence_max_age_ms)
+        self.loops += self._loops(names)
+        self.tellers += tellers_of(self.loops, self.cluster)
+
+    def _chosen(self) -> list[str]:
+        """The agents that run here as it was decided last."""
+        controls = self.watch.controls
+        return [agent.name for agent in self.plan.agents if controls.runs(self.plan, agent.name, self.only)]
+
+    def _live(self, projection: str) -> int:
+        return self.watch.controls.live(self.plan, projection)
+
+    def _begin(self, names: Sequence[str]) -> None:
+        """Compare with what these agents were. Raises NeedsOperator where something has drifted."""
+        agents = [agent for agent in self.plan.agents if agent.name in names]
+        for line in control.begin(self.plan, self.cluster, self.watch.controls, agents, accept_drift=self.accept_drift):
+            log.warning("accepted: %s", line)
+
+    def _loops(self, names: Sequence[str]) -> list[Loop]:
         settings = self.settings
         if self.plan.identities and settings.commit_share:
             settings = replace(settings, commit_share=MANY_HOPS_SHARE)
-        governance = governance_of(self.plan, self.cluster, self.stores, self.clock, self.only)
-        if governance is not None:
-            self.tables.append(governance)
-        shared = Shared(self.cluster, governance, vault, self.clock, self.fence_max_age_ms)
-        for agent in agents_of(self.plan, admin, self.only, shared=shared):
-            self.loops.append(
-                Loop(
-                    agent,
-                    self.cluster,
-                    self.stores,
-                    slot=self.slot,
-                    clock=self.clock,
-                    settings=settings,
-                    turnstile=turnstile,
-                )
+        return [
+            Loop(
+                agent,
+                self.cluster,
+                self.stores,
+                slot=self.slot,
+                clock=self.clock,
+                settings=settings,
+                turnstile=self.turnstile,
             )
-        self.tellers += tellers_of(self.loops, self.cluster)
-        self.admin = admin
+            for agent in agents_of(self.plan, self.admin, names, shared=self.shared)
+        ]
 
     def _vault(self) -> Vault | None:
         """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
@@ -253,12 +282,16 @@ class Worker:
             serves.start()
             self.serving.append(serves)
         for loop in self.loops:
-            thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
-            thread.start()
-            self.threads.append(thread)
-        watcher = threading.Thread(target=self._watch_topics, name="topics")
-        watcher.start()
-        self.threads.append(watcher)
+            self._start(loop)
+        for name, looks in (("topics", self._watch_topics), ("control", self._watch_control)):
+            watcher = threading.Thread(target=looks, name=name)
+            watcher.start()
+            self.threads.append(watcher)
+
+    def _start(self, loop: Loop) -> None:
+        thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
+        thread.start()
+        self.threads.append(thread)
 
     def run(self, beside: Beside | None = None) -> None:
         """Prepare, start, wait for `stop` or a failure; `beside` lives as long. Raises what ended a loop."""
@@ -286,8 +319,8 @@ class Worker:
 
     def join(self) -> None:
         """After `stop`: wait until all loops have committed and left. Raises what ended one of them."""
-        for thread in self.threads:
-            thread.join()
+        while self.threads:
+            self.threads.pop().join()
         self.served.set()
         for thread in self.serving:
             thread.join()
@@ -295,8 +328,12 @@ class Worker:
             raise self.error
 
     def _drive(self, loop: Loop) -> None:
+        name = loop.agent.name
         try:
-            loop.run(self.stopping.is_set)
+            loop.run(lambda: self.stopping.is_set() or name in self.ended)
+            if name in self.ended:
+                self.loops.remove(loop)
+                self.ended.discard(name)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
@@ -321,6 +358,33 @@ class Worker:
                 continue
             if created:
                 log.info("created %s", ", ".join(created))
+
+    def _watch_control(self) -> None:
+        """Start and stop agents as it is decided, while the worker runs."""
+        while not self.stopping.wait(CONTROL_S):
+            try:
+                self.watch.turn()
+                self._follow_control()
+            except BrokerAway:
+                continue
+            except Exception as error:  # whatever was decided cannot be done: no agent is to go on as if it were not
+                log.error("versions cannot be followed: %s", error)
+                self.fail(error)
+        self.watch.close()
+
+    def _follow_control(self) -> None:
+        chosen = self._chosen()
+        running = {loop.agent.name for loop in self.loops}
+        for name in sorted(running.difference(chosen, self.ended)):
+            log.info("%s is retired: it commits and stops", name)
+            self.ended.add(name)
+        if new := [name for name in chosen if name not in running]:
+            topics.apply(self.plan, self.admin)
+            self._begin(new)
+            for loop in self._loops(new):
+                log.info("%s is built: it runs from now on", loop.agent.name)
+                self.loops.append(loop)
+                self._start(loop)
 
     def _trim(self, done: dict[TP, int]) -> None:
         try:
@@ -349,6 +413,7 @@ class Stepping:
     loops: Sequence[Loop]
     tables: Sequence[GlobalTable]
     tellers: Sequence[Teller] = ()
+    watch: control.Watch | None = None  # of what was decided of versions; all that are declared run, whatever it says
 
     def ask(self) -> None:
         """Have it told how far everything is, with all that was sent before now."""
@@ -358,13 +423,14 @@ class Stepping:
     def turn(self) -> bool:
         """One round of everything. Whether something has moved, or is under way."""
         before = self._said()
+        decided = self.watch is not None and self.watch.turn()
         for table in self.tables:
             table.turn()
         done = [loop.turn(0.0) for loop in self.loops]
         for teller in self.tellers:
             teller.turn()
         moved = before != self._said() or any(table.age() > 0 for table in self.tables)
-        return moved or any(done) or any(map(_at_work, self.loops))
+        return moved or decided or any(done) or any(map(_at_work, self.loops))
 
     def _said(self) -> list[int]:
         return [*(table.version for table in self.tables), *(teller.said.statements for teller in self.tellers)]
@@ -378,6 +444,8 @@ class Stepping:
             table.close()
         for teller in self.tellers:
             teller.close()
+        if self.watch is not None:
+            self.watch.close()
 
 
 def _at_work(loop: Loop) -> bool:
@@ -403,13 +471,23 @@ def stepping(
     def seconds() -> float:
         return clock() / 1000
 
+    watch = control.Watch(plan, cluster)
     table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
+    shared = Shared(
+        cluster,
+        table,
+        vault,
+        clock,
+        lambda projection: watch.controls.live(plan, projection),
+        fence_max_age_ms,
+        inputs_s=0.0,
+    )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
-        for a in agents_of(plan, admin, shared=Shared(cluster, table, vault, clock, fence_max_age_ms, inputs_s=0.0))
+        for a in agents_of(plan, admin, shared=shared)
     ]
     tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
-    return Stepping(loops, [] if table is None else [table], tellers)
+    return Stepping(loops, [] if table is None else [table], tellers, watch)
 
 
 def drain(loops: Iterable[Loop], idle: Callable[[], bool], *, turns: int = 100_000) -> None:

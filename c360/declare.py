@@ -209,13 +209,6 @@ class Era:
     def since_ms(self) -> int | None:
         return None if self.since is None else time_in_ms(self.since)
 
-    def text(self, where: Callable[[Any], str] = repr) -> str:
-        """As a line of logic: `Order.net where … since …`."""
-        said = ", ".join(map(str, self.inputs))
-        if self.where is not None:
-            said += f" where {where(self.where)}"
-        return said if self.since is None else f"{said} since {self.since.astimezone(UTC).isoformat()}"
-
 
 @dataclass(frozen=True)
 class AttributeDeclaration:

@@ -11,8 +11,9 @@ import dis
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from types import CodeType
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from c360.declare import (
     AttributeDeclaration,
     Declarations,
     Enrichment,
+    Era,
     IdentityDeclaration,
     Input,
     LinkField,
@@ -39,6 +41,7 @@ from c360.errors import DeclarationError, UsageError
 from c360.governance.purposes import Purposes, Sets, check_view, states_of, view_of
 from c360.identity.namespace import TWIN, Namespace
 from c360.identity.rules import DEFAULTS, Rules
+from c360.profile.attribute import Attribute
 from c360.rights import ConsentSource, Door, ErasureSource, SinkDeclaration
 
 Role = Literal[
@@ -66,6 +69,7 @@ Role = Literal[
     "audit",
     "view",
     "activation",
+    "control",
 ]
 
 DEFAULT = "default"  # the rule set that is there without being said
@@ -108,6 +112,7 @@ CONFIGS: Mapping[Role, Mapping[str, str]] = {
     "erasures": {**FOREVER, **APPEND_TIME},
     "audit": {**FOREVER, **APPEND_TIME},
     "view": {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY), **APPEND_TIME, **LARGE},
+    "control": {"cleanup.policy": "compact", **APPEND_TIME},
     "activation": {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY), **APPEND_TIME, **LARGE},
 }
 
@@ -147,6 +152,7 @@ class PlannedAgent:
     changelogs: tuple[str, ...]
     tables: tuple[str, ...]
     fingerprint: str  # of the logic whose change makes stored state wrong
+    logic: tuple[str, ...] = ()  # what decides its output, for people to read: a change needs a new version
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,10 @@ class Plan:
                 return agent
         known = ", ".join(agent.name for agent in self.agents)
         raise UsageError(f"there is no agent {name!r} in {self.app!r}; it has {known}")
+
+    def versions_of(self, projection: str) -> tuple[ProjectionDeclaration, ...]:
+        """The declared versions of a projection, the lowest first."""
+        return tuple(sorted((p for p in self.projections if p.name == projection), key=lambda p: p.version))
 
     def source_of(self, record: type) -> Source:
         for source in self.sources:
@@ -351,6 +361,11 @@ class Plan:
         return f"{self.app}.audit"
 
     @property
+    def control(self) -> str:
+        """Which version of a projection is live, and what else people have decided of agents."""
+        return f"{self.app}.control"
+
+    @property
     def dlq(self) -> str:
         return f"{self.app}.dlq"
 
@@ -489,7 +504,7 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
         purposes=Purposes(said.purposes),
         consents=tuple(said.consents),
         erasures_said=tuple(said.erasures),
-        doors=_doors(said),
+        doors=_doors(bare, said),
     )
     _check_rights(bare)
     _check_sealed(bare)
@@ -535,6 +550,8 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
         topics.append(PlannedTopic(plan.projected(projection), "projection", n))
     if plan.projections or plan.identities:
         topics.append(PlannedTopic(plan.tasks, "tasks", n))
+    if plan.sources:
+        topics.append(PlannedTopic(plan.control, "control", 1))
     if any(map(windowed, plan.projections)):
         topics.append(PlannedTopic(plan.days, "days", n))
     return tuple(topics)
@@ -585,6 +602,7 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 changelogs=tuple(plan.govern_changelog(s) for s in plan.sources),
                 tables=("ids", "rows", "misfits", *(("links",) if plan.identities else ())),
                 fingerprint="govern/1",
+                logic=logic_of_govern(plan),
             )
         )
     for identity in plan.identities:
@@ -604,6 +622,7 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 changelogs=(f"{loop}.changelog",),
                 tables=("nodes", "neighbours", "waiting", "lent", "evidence", "holders", "told", "sent"),
                 fingerprint=identity.rules.fingerprint[:16],
+                logic=identity.rules.said,
             )
         )
     for projection in plan.projections:
@@ -611,6 +630,7 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
         followed = plan.identity_of(projection)
         moves = (plan.parts(projection),) if followed is not None else ()
         assigned = (plan.assignments(followed),) if followed is not None else ()
+        logic = logic_of(projection, followed, plan)
         agents.append(
             PlannedAgent(
                 name=projection.agent,
@@ -631,7 +651,8 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                     "due",
                     *(("profiles", "slots", "parts") if followed is not None else ()),
                 ),
-                fingerprint=projection_fingerprint(projection, followed, plan),
+                fingerprint=digest_of(logic),
+                logic=logic,
             )
         )
     return (*agents, *_agents_of_rights(plan))
@@ -676,19 +697,25 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
             name=door.agent,
             group=topic,
             lead=(plan.tasks,),
-            reads=(plan.projected(door.projection), *((plan.erase,) if plan.erases else ())),
+            reads=(*map(plan.projected, door.versions), *((plan.erase,) if plan.erases else ())),
             writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit, plan.dlq),
             changelogs=(f"{topic}.changelog",),
             tables=("held", "holders", "timers"),
             # A sink that is given another projection begins anew: else nobody would take back whom only the old one has.
-            fingerprint=f"door/1 {plan.projected(door.projection)} {door.purpose.name}{' veiled' if plan.erases else ''}",
+            # Versions of one projection are told apart row by row.
+            fingerprint=f"door/2 {plan.app}.{door.of} {door.purpose.name}{' veiled' if plan.erases else ''}",
         )
 
 
-def _doors(said: Declarations) -> tuple[Door, ...]:
+def _doors(plan: Plan, said: Declarations) -> tuple[Door, ...]:
     purposes = {purpose.name: purpose for purpose in said.purposes}
-    views = [Door(projection, purposes[name]) for projection in said.projections for name in projection.purposes]
-    return (*views, *(Door(sink.projection, purposes[sink.purpose], sink) for sink in said.sinks))
+    views = [
+        Door(projection, purposes[name], (projection,))
+        for projection in said.projections
+        for name in projection.purposes
+    ]
+    sinks = [Door(s.projection, purposes[s.purpose], plan.versions_of(s.projection.name), s) for s in said.sinks]
+    return (*views, *sinks)
 
 
 def _check_clear(plan: Plan) -> None:
@@ -782,25 +809,32 @@ def _check_rights(plan: Plan) -> None:
                     " or take the attributes out"
                 )
     for door in plan.doors:
-        if (sink := door.sink) is None:
-            continue
-        said = f"@app.sink({sink.name!r})"
-        if sink.projection.region not in (None, sink.region):
-            raise DeclarationError(
-                f"{said} would carry profiles of {sink.projection.record.__name__}, which must stay in region"
-                f" {sink.projection.region!r}, to {_place(sink.region)}; say region={sink.projection.region!r} if the far side"
-                " is there"
-            )
-        seen = view_of(sets_of(plan, sink.projection), sink.purpose).states
-        closest = classes_of(plan, sink.projection)
-        refused = sorted(
-            name for name in seen if closest.get(name) == FieldClass.SENSITIVE and name not in sink.sensitive
+        if door.sink is not None:
+            for projection in door.versions:
+                _check_sink(plan, door.sink, projection)
+
+
+def _check_sink(plan: Plan, sink: SinkDeclaration, projection: ProjectionDeclaration) -> None:
+    """Whether it may have what this version of its projection has."""
+    said, record = f"@app.sink({sink.name!r})", projection.record.__name__
+    if sink.purpose not in projection.purposes:
+        raise DeclarationError(
+            f"{said}: {record}, version {projection.version} of {projection.name!r}, is not made for {sink.purpose!r}, as the"
+            " sink is; add it to purposes= of its @app.projection"
         )
-        if refused:
-            raise DeclarationError(
-                f"{said} would be given {', '.join(refused)}, which is Sensitive; say sensitive={refused!r} if it may have"
-                " that, or give it a projection without"
-            )
+    if projection.region not in (None, sink.region):
+        raise DeclarationError(
+            f"{said} would carry profiles of {record}, which must stay in region {projection.region!r}, to"
+            f" {_place(sink.region)}; say region={projection.region!r} if the far side is there"
+        )
+    seen = view_of(sets_of(plan, projection), sink.purpose).states
+    closest = classes_of(plan, projection)
+    refused = sorted(name for name in seen if closest.get(name) == FieldClass.SENSITIVE and name not in sink.sensitive)
+    if refused:
+        raise DeclarationError(
+            f"{said} would be given {', '.join(refused)}, which is Sensitive; say sensitive={refused!r} if it may have that, or"
+            " give it a projection without"
+        )
 
 
 NEED_CLEAR = ("total", "average", "minimum", "maximum")  # attributes that calculate with values, or put them in order
@@ -862,27 +896,65 @@ def _place(region: str | None) -> str:
     return "a place that says no region" if region is None else f"region {region!r}"
 
 
-def projection_fingerprint(projection: ProjectionDeclaration, identity: Identity | None, plan: Plan) -> str:
-    """16 hex digits over everything that decides what a profile of this projection holds."""
-    parts = ["projection/2", *([] if identity is None else [identity.agent])]
-    read = [attribute.of for attribute in projection.attributes]
+def digest_of(logic: Iterable[str]) -> str:
+    """16 hex digits of lines of logic."""
+    return hashlib.sha256("\n".join(logic).encode()).hexdigest()[:16]
+
+
+def logic_of_govern(plan: Plan) -> tuple[str, ...]:
+    """What govern adds to records, by enrichment."""
+    found = [(s.name, enrichment) for s in plan.sources for enrichment in s.enrichments]
+    return tuple(
+        f"{name}.{enrichment.record.__name__}.{enrichment.name}: {_enriches(enrichment)}" for name, enrichment in found
+    )
+
+
+def _enriches(enrichment: Enrichment) -> str:
+    if enrichment.since is None:
+        return text_of(enrichment.function)
+    before = "nothing" if enrichment.before is None else text_of(enrichment.before)
+    return f"since {_moment(enrichment.since)} {text_of(enrichment.function)}; before: {before}"
+
+
+def logic_of(projection: ProjectionDeclaration, identity: Identity | None, plan: Plan) -> tuple[str, ...]:
+    """Everything that decides what a profile of this projection holds, in lines."""
+    parts = ["projection/3", *([] if identity is None else [f"identity: {identity.agent}"])]
+    first = {attribute.of: attribute.name for attribute in reversed(projection.attributes)}
     for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
-        # What it reads is told below, as text; here, which attributes read the same, and so may be kept together.
-        parts.append(repr(replace(attribute, of=read.index(attribute.of))))
-        for era in declaration.eras:
-            parts += [str(i) for i in era.inputs]
-            parts.append("" if era.where is None else text_of(era.where))
-            parts += [] if era.since is None else [f"since {era.since_ms}"]
+        parts.append(f"attribute {attribute.name}: {_said(attribute, declaration, first[attribute.of])}")
     if projection.purposes:  # bits of stored masks are places in this list
         asking = [purpose for purpose in projection.purposes if plan.purposes.by_name[purpose].asks]
-        parts.append(f"purposes {projection.purposes}, of which ask {asking}")
-        parts += [f"{s.name} {sorted(s.purposes)}" for s in plan.sources_of(projection)]
+        parts.append(f"purposes: {', '.join(projection.purposes)}, of which ask: {', '.join(asking) or 'none'}")
+        parts += [
+            f"source {s.name}: for {', '.join(sorted(s.purposes)) or 'none'}" for s in plan.sources_of(projection)
+        ]
     sealed = {i for d in projection.declarations for i in d.inputs if class_of_input(plan, i) is not None}
     if sealed:  # their values are kept in another form
-        parts.append(f"sealed {sorted(map(str, sealed))}")
-    for name in projection.derived:
-        parts += [name, text_of(vars(projection.record)[name].fget)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        parts.append(f"sealed: {', '.join(sorted(map(str, sealed)))}")
+    parts += [f"derived {name}: {text_of(vars(projection.record)[name].fget)}" for name in projection.derived]
+    return tuple(parts)
+
+
+def _said(attribute: Attribute, declaration: AttributeDeclaration, first: str) -> str:
+    """An attribute, in words that have all of it. `first`: the first that reads the same: they are kept together."""
+    now, *older = declaration.eras
+    numbers = f"n={attribute.n} limit={attribute.limit} within_days={attribute.within_days} scale={attribute.scale}"
+    beside = "" if first == attribute.name else f", as {first}"
+    said = f"{attribute.kind}({_inputs(now)}) of {attribute.type}, {numbers}{beside}{_when(now)}"
+    return "; before: ".join([said, *(f"{attribute.kind}({_inputs(era)}){_when(era)}" for era in older)])
+
+
+def _inputs(era: Era) -> str:
+    return ", ".join(map(str, era.inputs))
+
+
+def _when(era: Era) -> str:
+    where = "" if era.where is None else f", where {text_of(era.where)}"
+    return where if era.since is None else f"{where}, since {_moment(era.since)}"
+
+
+def _moment(since: datetime) -> str:
+    return since.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def text_of(function: Callable[..., Any]) -> str:

@@ -79,11 +79,20 @@ class SinkDeclaration:
 
 @dataclass(frozen=True)
 class Door:
-    """Where profiles of a projection leave for a purpose: as its view, or through a sink."""
+    """Where profiles of a projection leave for a purpose: as its view, or through a sink.
+
+    `versions`: of the projection, the lowest first. A view is of one; a sink has what the live one says.
+    """
 
     projection: ProjectionDeclaration
     purpose: Purpose
+    versions: tuple[ProjectionDeclaration, ...]
     sink: SinkDeclaration | None = None
+
+    @property
+    def of(self) -> str:
+        """What it is a door of: a version, or of a sink a projection whatever its version."""
+        return self.projection.agent if self.sink is None else self.projection.name
 
     @property
     def agent(self) -> str:

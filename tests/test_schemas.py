@@ -40,7 +40,7 @@ HOLDING = {**BY_ROLE, **BY_TOPIC}
 BY_HAND = {"consent_command"}  # what a person says at the command line; tests/governance/test_wire.py holds it
 NO_SCHEMA = {  # the user's, binary, or for one agent alone
     "raw", "changelog", "replay", "tasks", "links", "loop", "consent", "keys", "fence", "asked", "told", "view",
-    "activation",
+    "activation", "control",
 }  # fmt: skip
 END_MS = 1_767_225_600_000
 

@@ -172,6 +172,8 @@ class DoorTask:
                 if key is not None and value is not None:
                     self.erasing.append(decode_erase(key, value))
             return
+        if batch.tp.topic != self.door.input:
+            return
         for at, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             assert key is not None, "a record of a projection is about a profile"
             self.noted[key] = value, _cause_of(batch.headers(at))
@@ -463,6 +465,7 @@ class DoorAgent:
         clock: Clock,
         partitions: Callable[[], Mapping[str, int]],
         folded_by: Callable[[TP], str | None],
+        live: Callable[[str], int] | None = None,
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
         random: Callable[[int], bytes] = os.urandom,

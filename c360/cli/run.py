@@ -68,6 +68,9 @@ log = logging.getLogger("c360.worker")
 @click.option(
     "--adopt", is_flag=True, help="Where a group's offsets differ from the state's positions, take the state's."
 )
+@click.option(
+    "--accept-drift", is_flag=True, help="Go on although what an agent computes is not what it was when it first ran."
+)
 @click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
 @broker_option
@@ -81,6 +84,7 @@ def worker(
     web_host: str,
     commit_ms: int,
     adopt: bool,
+    accept_drift: bool,
     standby: bool,
     broker: str | None,
     processes: int,
@@ -108,11 +112,12 @@ def worker(
             cluster,
             stores,
             name,
-            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, standby=standby),
+            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, accept_drift=accept_drift, standby=standby),
             only=[a.strip() for a in only.split(",")] if only else (),
             fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
         running.master = context.master() if plan.needs_keys else None
+        running.accept_drift = accept_drift
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()

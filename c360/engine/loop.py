@@ -99,6 +99,7 @@ class LoopSettings:
     standby: bool = False  # keep copies of the tasks that others run
     standby_s: float = 1.0  # between two looks at what is new for them
     adopt: bool = False  # take the changelog's positions where the group's differ
+    accept_drift: bool = False  # go on with state that other logic has made
     away_s: float = 1.0  # between two tries while the broker is away
     # Between two questions whether a shut gate is open: a statement of the fence comes each 0.25 s and holds for 1 s.
     shut_s: float = 0.05
@@ -928,7 +929,7 @@ class Loop:
         assert task.state is not None
         assert task.processor is not None
         found = task.state.positions
-        if found.fingerprint and found.fingerprint != self.agent.fingerprint:
+        if found.fingerprint not in ("", self.agent.fingerprint) and not self.settings.accept_drift:
             raise NeedsOperator(
                 f"{self.agent.name}: its attributes are not those its stored state was made with."
                 " Give it a new version, or fold again from the start:"

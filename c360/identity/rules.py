@@ -133,13 +133,18 @@ class Rules:
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits, the same for rules that decide the same of every fact: the name does not count."""
-        said = [repr((self.blocked, self.cap))]
+        return blake2b("\n".join(self.said).encode(), digest_size=16).hexdigest()
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The rules in lines that have all of them, for people to read."""
+        said = [f"blocked: {', '.join(map(repr, self.blocked))}", f"cap: {self.cap}"]
         for name in sorted(self.namespaces):
             namespace = self.namespaces[name]
-            said_of = [f.name for f in fields(namespace) if f.name != "normalize"]
-            values = [(n, getattr(namespace, n)) for n in said_of if n != "personal" or namespace.personal]
-            said.append(repr((values, namespace.most, _named(namespace.normalize))))
-        return blake2b("\n".join(said).encode(), digest_size=16).hexdigest()
+            said_of = [f.name for f in fields(namespace) if f.name not in ("normalize", "name")]
+            values = [f"{n}={getattr(namespace, n)}" for n in said_of if n != "personal" or namespace.personal]
+            said.append(f"{name}: {' '.join(values)} most={namespace.most} normalize={_named(namespace.normalize)}")
+        return tuple(said)
 
 
 def spread_of(uniques: Collection[Key]) -> int:

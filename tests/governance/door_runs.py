@@ -154,7 +154,7 @@ class DoorStage:
         assert table is not None
         table.kept = self.dice.choice((3, 100_000))  # then it cannot say what has changed, and all is to be looked at
         self.tables.append(table)
-        shared = Shared(self.cluster, table, self.vault, self._clock, AGE_MS, inputs_s=0.0)
+        shared = Shared(self.cluster, table, self.vault, self._clock, fence_max_age_ms=AGE_MS, inputs_s=0.0)
         agents = agents_of(self.plan, cluster.admin(), [door.agent for door in self.plan.doors], shared=shared)
         return [
             Loop(agent, cluster, stores, slot=slot, clock=self._clock, settings=settings, executor=Later())

@@ -92,7 +92,7 @@ def test_an_app_that_says_nothing_of_rights_has_none_of_it() -> None:
     plan = app.plan()
     assert (plan.asks, plan.needs_keys, plan.governance, plan.doors) == (False, False, (), ())
     assert {t.role for t in plan.topics} == {
-        "raw", "replay", "changelog", "governed", "dlq", "audit", "projection", "tasks",
+        "raw", "replay", "changelog", "governed", "dlq", "audit", "projection", "tasks", "control",
     }  # fmt: skip
 
 

@@ -1,0 +1,133 @@
+"""What is decided of agents and versions of an app, as `{app}.control` has it: which version is live, which is being built.
+
+One record for each name, the newest counts. People write it, by commands; workers follow it and do as it says.
+
+    live/customer          which version doors deliver, and the one before it
+    version/customer@4     what has become of a version that was built beside another
+    logic/customer@4       what the version was when it first ran, in words, so that a change can be told
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import msgspec
+
+from c360.plan import Plan
+
+T = TypeVar("T")
+Stage = Literal["new", "building", "ready", "live", "previous", "retired"]
+"""new: declared and never built, while another version is live. Only the others but "building" and "retired" run by
+themselves."""
+
+
+# ----------------------------------------------------------------------------------------------------------- records
+class Live(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The version of a projection that doors deliver. `previous`: the one before, to go back to."""
+
+    version: int
+    previous: int | None = None
+
+
+class VersionState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What has become of a version. `upto`: where the inputs ended when it was begun, by "topic/partition"."""
+
+    state: Literal["building", "ready", "retired"]
+    upto: dict[str, int] = {}
+
+
+class Logic(msgspec.Struct, frozen=True):
+    """What decides an agent's output, in lines that a person can read."""
+
+    lines: list[str]
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def live_key(projection: str) -> bytes:
+    return f"live/{projection}".encode()
+
+
+def version_key(agent: str) -> bytes:
+    return f"version/{agent}".encode()
+
+
+def logic_key(agent: str) -> bytes:
+    return f"logic/{agent}".encode()
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    return _encode(record)
+
+
+# ------------------------------------------------------------------------------------------------------------- table
+@dataclass(frozen=True)
+class Controls:
+    """The control topic, read: its newest values by key. Raises ValueError for a record that a later c360 may have written."""
+
+    values: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    def live(self, plan: Plan, projection: str) -> int:
+        """The version that doors deliver: where nobody has decided, the highest that is declared."""
+        said = self.said_live(projection)
+        return max(p.version for p in plan.versions_of(projection)) if said is None else said.version
+
+    def said_live(self, projection: str) -> Live | None:
+        """What was decided; None where nothing was."""
+        return self._read(live_key(projection), Live)
+
+    def version(self, agent: str) -> VersionState | None:
+        """What has become of a version that is, or was, built beside another; None of one that was not."""
+        return self._read(version_key(agent), VersionState)
+
+    def logic(self, agent: str) -> Logic | None:
+        return self._read(logic_key(agent), Logic)
+
+    def stage(self, plan: Plan, projection: str, version: int) -> Stage:
+        """How far a declared version is."""
+        said = self.said_live(projection)
+        if version == self.live(plan, projection):
+            return "live"
+        known = self.version(f"{projection}@{version}")
+        if known is not None and known.state != "ready":
+            return known.state
+        if said is not None and version == said.previous:
+            return "previous"
+        return "new" if known is None else known.state
+
+    def runs(self, plan: Plan, agent: str, only: Collection[str] = ()) -> bool:
+        """Whether a worker runs an agent: those of versions that are not built yet only if it was told to by name.
+
+        A view is of its version. A half-built version would show in it, so its agents wait as well.
+        """
+        if only and agent not in only:
+            return False
+        of = next((p for p in plan.projections if agent == p.agent or agent.startswith(f"{p.agent}:")), None)
+        if of is None:
+            return True
+        stage = self.stage(plan, of.name, of.version)
+        return stage != "retired" and (stage not in ("new", "building") or agent in only)
+
+    def _read(self, key: bytes, kind: type[T]) -> T | None:
+        value = self.values.get(key)
+        return None if value is None else msgspec.json.decode(value, type=kind)
+
+
+# ------------------------------------------------------------------------------------------------------------- drift
+def drift(before: Logic, after: Collection[str], *, may_grow: bool) -> list[str]:
+    """The lines that say what has changed, "- " what was and "+ " what is; none where nothing has.
+
+    `may_grow`: lines that are only added or taken away change nothing that is there: a line is `name: …`, and only one whose
+    name is in both and that says something else counts.
+    """
+    was, now = before.lines, list(after)
+    if may_grow:
+        names = {line.partition(":")[0] for line in was} & {line.partition(":")[0] for line in now}
+        was = [line for line in was if line.partition(":")[0] in names]
+        now = [line for line in now if line.partition(":")[0] in names]
+    changes = difflib.ndiff(was, now)
+    return [line.rstrip() for line in changes if line.startswith(("- ", "+ "))]
