@@ -32,6 +32,7 @@ T = TypeVar("T")
 When = Mapping[str, str | int | bool]
 Where = Callable[[Any], bool]
 SourceKind = Literal["events", "rows"]
+Format = Literal["json", "debezium", "segment", "cloudevents"]
 
 PLAIN_TYPES: Mapping[type, ValueType] = {
     bool: "bool",
@@ -134,6 +135,7 @@ class Source:
     purposes: frozenset[str] = frozenset()  # what its records may be used for
     tenant: str | None = None  # field that says whose customer it is
     region: str | None = None  # where its records must stay
+    format: Format = "json"
 
 
 @dataclass(frozen=True)
