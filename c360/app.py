@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import EllipsisType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, overload
 
 import fastavro
 
@@ -24,6 +24,7 @@ from c360.declare import (
     SourceType,
     UserAgent,
     When,
+    check_since,
     declare_projection,
     field_named,
     value_type,
@@ -54,6 +55,27 @@ APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}\Z")
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}\Z")
 SINK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
 WEEK = timedelta(days=7)
+
+
+def _returned(said: str, function: Callable[..., Any]) -> Any:
+    """What a function is annotated to return. Raises DeclarationError, also for what is none."""
+    if isinstance(function, Enrichment):
+        raise DeclarationError(f"{said} is an enrichment itself; write a plain function")
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise DeclarationError(f"{said} is no plain function of the record")
+    returns = inspect.get_annotations(function).get("return")
+    if isinstance(returns, str):
+        try:
+            returns = eval(returns, getattr(inspect.unwrap(function), "__globals__", {}))  # its argument may be local
+        except NameError as error:
+            raise DeclarationError(f"{said}: the return annotation {returns!r} cannot be found") from error
+    if returns is None:
+        raise DeclarationError(f"{said}: annotate what it returns, such as `-> str`")
+    return returns
+
+
+def _type_name(annotation: Any) -> str:
+    return str(getattr(annotation, "__name__", annotation))
 
 
 class App:
@@ -309,11 +331,22 @@ class App:
         self._said.sources[source.topic] = replace(old, types=old.types + source.types)
 
     # ------------------------------------------------------------------------------------------------ enrichments
-    def enrich(self, record: type[R]) -> Callable[[Callable[[R], T]], T]:
+    @overload
+    def enrich(self, record: type[R], *, since: datetime | None = None) -> Callable[[Callable[[R], T]], T]: ...
+
+    @overload
+    def enrich(
+        self, record: type[R], *, since: datetime, before: Callable[[R], T]
+    ) -> Callable[[Callable[[R], T]], T]: ...
+
+    def enrich(
+        self, record: type[R], *, since: datetime | None = None, before: Callable[[R], Any] | None = None
+    ) -> Callable[[Callable[[R], Any]], Any]:
         """Declare a value computed in govern from each record of a type: pure and deterministic, stored beside it.
 
         The decorated name can be used in attributes like a field: `top(section)`. A record whose enrichment raises
-        goes to the dead-letter topic with the traceback.
+        goes to the dead-letter topic with the traceback. `since`: records whose event time is earlier get what `before`
+        makes of them, a plain function with the same return type; without `before` they get none.
         """
 
         def declare(function: Callable[[R], T]) -> T:
@@ -323,17 +356,14 @@ class App:
                 raise DeclarationError(f"{said}: asynchronous enrichments are not built yet; write a plain function")
             if any(e.record is record and e.name == name for e in self._said.enrichments):
                 raise DeclarationError(f"{said}: {record.__name__} already has an enrichment of this name")
-            returns = inspect.get_annotations(function).get("return")
-            if isinstance(returns, str):
-                try:
-                    returns = eval(
-                        returns, getattr(inspect.unwrap(function), "__globals__", {})
-                    )  # its argument may be local
-                except NameError as error:
-                    raise DeclarationError(f"{said}: the return annotation {returns!r} cannot be found") from error
-            if returns is None:
-                raise DeclarationError(f"{said}: annotate what it returns, such as `-> str`")
-            enrichment = Enrichment(record, name, function, value_type(returns), returns)
+            returns = _returned(said, function)
+            check_since(said, since, before)
+            if before is not None and (was := _returned(f"{said}, before=", before)) != returns:
+                raise DeclarationError(
+                    f"{said}: before= returns {_type_name(was)}, and this {_type_name(returns)}; annotate both as one type,"
+                    " for attributes take their values alike"
+                )
+            enrichment = Enrichment(record, name, function, value_type(returns), returns, since, before)
             self._said.enrichments.append(enrichment)
             return cast(T, enrichment)
 

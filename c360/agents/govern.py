@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
+from c360.agents.links import ALWAYS, NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
 from c360.agents.sealing import LETTERS, RecordSeal, SealedValue, TaskKeys, opened, sealed_types
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import (
@@ -52,7 +52,7 @@ from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
 from c360.codecs.segment import SegmentDecoder
-from c360.declare import Source, SourceType, without_none
+from c360.declare import Enrichment, Source, SourceType, without_none
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Batch
@@ -147,7 +147,7 @@ class RecordReader:
         self.tenant = None if source.tenant is None else attrgetter(source.tenant)
         self.id = attrgetter(declared.event_id) if declared.event_id else None
         self.at = attrgetter(declared.at) if declared.at else None
-        self.enrichments = [(e.name, e.function) for e in enrichments if e.record is declared.record]
+        self.enrichments = _by_time([e for e in enrichments if e.record is declared.record])
 
     def govern(
         self,
@@ -169,7 +169,7 @@ class RecordReader:
         if at > append + AHEAD_MS and append >= 0:
             at = append + AHEAD_MS  # so that no wrong clock wins for ever
         subject = self.subject(record, raw_key)
-        enriched = self._enriched(record) if self.enrichments else NOTHING
+        enriched = self._enriched(record, at) if self.enrichments else NOTHING
         written: Mapping[str, Any] = enriched
         life = 0 if judge is None else judge(subject, record, enriched)
         if self.seal is not None and keys is not None and self.seal.wanted(record):
@@ -207,20 +207,34 @@ class RecordReader:
                 "no-subject", f"the key is not UTF-8, and {self.name} takes its subject from the key"
             ) from None
 
-    def _enriched(self, record: Record) -> dict[str, Any]:
+    def _enriched(self, record: Record, at: int) -> dict[str, Any]:
         """Values of the enrichments. Raises Misfit with the user's exception as its cause."""
         values = {}
-        for name, function in self.enrichments:
-            try:
-                value = function(record)
-                encode(value)
-            except Exception as error:
-                raise Misfit(
-                    "enrichment-failed", f"@app.enrich({self.name}) {name} raised {type(error).__name__}"
-                ) from error
-            if value is not None:
-                values[name] = value
+        for since, functions in self.enrichments:  # mostly there is one; a record of today is of the first in any case
+            if at < since:
+                continue
+            for name, function in functions:
+                try:
+                    value = function(record)
+                    encode(value)
+                except Exception as error:
+                    raise Misfit(
+                        "enrichment-failed", f"@app.enrich({self.name}) {name} raised {type(error).__name__}"
+                    ) from error
+                if value is not None:
+                    values[name] = value
+            break
         return values
+
+
+def _by_time(enrichments: Sequence[Enrichment]) -> list[tuple[int, list[tuple[str, Callable[[Any], Any]]]]]:
+    """From which event time on, the newest first, these are what gives values; [] where there are none."""
+    changes = {since for e in enrichments if (since := e.since_ms) is not None} | {ALWAYS}
+    return [
+        (since, [(e.name, function) for e in enrichments if (function := e.at(since)) is not None])
+        for since in sorted(changes, reverse=True)
+        if enrichments
+    ]
 
 
 def _portion(entries: Iterator[tuple[bytes, V]]) -> tuple[list[tuple[bytes, V]], bytes | None]:

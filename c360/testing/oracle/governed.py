@@ -25,7 +25,7 @@ from c360.identity.namespace import Namespace
 from c360.plan import Plan
 from c360.testing.oracle.envelope import Change, Position, read_change, unsent
 from c360.testing.oracle.formats import Schemas, in_json, understand
-from c360.testing.oracle.links import Linking, Slot, row_source
+from c360.testing.oracle.links import Linking, Slot, enrich, row_source
 from c360.testing.oracle.plain import parse, simple, written
 from c360.testing.oracle.profiles import as_json
 from c360.testing.oracle.sealing import Shut, Sight, as_sealed, at_place, clear_label, label_in, shut_of
@@ -162,7 +162,7 @@ class TypeOracle:
         """The governed record of a record. Raises NoFit, or what a function of the user raises."""
         subject = self.subject(record, key).label
         enriched: Mapping[str, Any] = {
-            e.name: as_json(value) for e in self.enrichments if (value := e.function(record)) is not None
+            e.name: as_json(value) for e in self.enrichments if (value := enrich(e, record, at)) is not None
         }
         said = {"type": self.declared.name, "id": event_id, "at": at, "cause": append, "origin": [0, 0],
                 "enriched": enriched, "record": as_json(record)}  # fmt: skip
@@ -176,12 +176,12 @@ class TypeOracle:
         )
         return Effect(1, append, Content(subject, content))
 
-    def links(self, record: Record, key: bytes | None) -> list[Link]:
-        """What the record says that its subject has. Raises what a function of the user raises."""
+    def links(self, record: Record, key: bytes | None, at: int) -> list[Link]:
+        """What the record says that its subject has. `at`: its time. Raises what a function of the user raises."""
         subject, nobody = self.subject(record, key)
         if nobody:
             return []
-        return [(subject, label) for label in self.linking.labels(self.source, record, subject)]
+        return [(subject, label) for label in self.linking.labels(self.source, record, subject, at)]
 
 
 def in_clear(
@@ -342,7 +342,7 @@ class Events:
             event_id = None if said is None else str(said)
             at = kind.time(record, delivery.time if found.at_ms is None else found.at_ms, delivery.time)
             effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
-            links = kind.links(record, delivery.key)
+            links = kind.links(record, delivery.key, at)
         except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
             return None
         facts = [(Slot(s, "link", label, self.source.name), Claim(-at, first_seen=at)) for s, label in links]
@@ -455,7 +455,7 @@ class Rows:
         record = kind(**sent, **{name: getattr(held.record, name) for name in missing} if held is not None else {})
         at = self.type.time(record, change.at_ms, delivery.time)
         effect = self.type.effect(record, None, at, delivery.key, delivery.time)
-        links = self.type.links(record, delivery.key)
+        links = self.type.links(record, delivery.key, at)
         if change.snapshot and held is not None and same_row(held, effect, record):
             rows[change.row_id] = held._replace(position=change.position)
             return [], []
