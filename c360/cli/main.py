@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, collect, consent, demo, dlq, erase, identity, keys, run, simulate, state
+from c360.cli import apps, audit, collect, consent, demo, diff, dlq, erase, identity, keys, run, simulate, state
 from c360.cli.common import Context, Group
 
 
@@ -32,6 +32,7 @@ for command in (
     identity.why_profile,
     state.reset,
     state.verify,
+    diff.diff,
     erase.erase,
     dlq.dlq,
     audit.audit,

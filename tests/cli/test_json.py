@@ -49,6 +49,7 @@ ELSEWHERE = {
     "c360 consent show",  # tests/cli/test_consent.py
     "c360 consent set",
     "c360 erase",
+    "c360 diff",  # tests/cli/test_diff.py
 }  # have tests of their own below
 
 
