@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, consent, demo, dlq, erase, identity, keys, run, simulate, state
+from c360.cli import apps, audit, consent, demo, dlq, erase, identity, keys, run, simulate, state, versions
 from c360.cli.common import Context, Group
 
 
@@ -30,6 +30,11 @@ for command in (
     state.profile,
     identity.why_profile,
     state.reset,
+    versions.versions,
+    versions.rebuild,
+    versions.promote,
+    versions.rollback,
+    versions.retire,
     state.verify,
     erase.erase,
     dlq.dlq,

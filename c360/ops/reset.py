@@ -231,7 +231,9 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
         reader.close()
 
 
-def first_records(producer: Producer, log: TP, incarnation: bytes, rows: Mapping[bytes, bytes], positions: bytes) -> None:
+def first_records(
+    producer: Producer, log: TP, incarnation: bytes, rows: Mapping[bytes, bytes], positions: bytes
+) -> None:
     """How a life begins in a partition of a changelog: what was before is void, what is known already, where it begins."""
     producer.produce(log.topic, RESET, incarnation, log.partition)
     for key, state in rows.items():
