@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from types import EllipsisType
 from typing import Any, Literal, TypeVar, cast
 
-from c360.codecs.record import Record
+from c360.codecs import segment
+from c360.codecs.record import ATTRIBUTE, Record, fields_of
 from c360.declare import (
     Declarations,
     Enrichment,
@@ -131,7 +132,8 @@ class App:
         subject: str | Sequence[str] | None = None,
         key: type[str] | None = None,
         name: str | None = None,
-        format: Literal["json"] = "json",
+        format: Literal["json", "segment", "cloudevents"] = "json",
+        event: str | None = None,
         when: When | None = None,
         unmatched: Literal["dlq", "ignore"] = "dlq",
         window: timedelta = WEEK,
@@ -139,8 +141,10 @@ class App:
         tenant: str | None = None,
         region: str | None = None,
     ) -> Callable[[type[R]], type[R]]:
-        """Declare a raw topic of events: things that happened, as JSON.
+        """Declare a raw topic of events: things that happened.
 
+        `format`: what its records are: JSON of any shape; Segment's calls, as subclasses of `segment.Track` and its like, of
+        which `event` names one; or CloudEvents, whose data has the fields. Of the last two ids and times need not be said.
         `event_id`: field whose value is the same for every delivery of one event; repeats within `window` of record
         times are dropped. `at`: field with the event's time; without it, the record's timestamp. `subject`: field (or
         fields, the first that is present) that says whom the event is about; without it the raw key, whose namespace
@@ -149,16 +153,30 @@ class App:
         `purposes`: what its records may be used for; none said, for none that asks. `tenant`: field that says whose customer it
         is: tenants never meet. `region`: its records leave only where the same is said.
         """
-        if format != "json":
+        if format not in ("json", "segment", "cloudevents"):
             raise DeclarationError(
-                f'@app.source({topic!r}, format={format!r}): only format="json" is built yet;'
-                ' CloudEvents and Segment calls are JSON and can be read with when={"type": …} and field("data.…")'
+                f"@app.source({topic!r}, format={format!r}): a format is json, segment or cloudevents; Debezium's envelopes are"
+                " read by @app.cdc"
             )
 
         def declare(record: type[R]) -> type[R]:
             said = f"@app.source({topic!r}) {record.__name__}"
-            declared = self._source_type(said, record, when, subject, key, event_id, at)
-            source = Source(name or topic, topic, "events", (declared,), self._namespace(said, key), unmatched, window)
+            _check_format(said, record, format, event)
+            about, id_field, at_field = when, event_id, at
+            if format == "segment":
+                about = {**(when or {}), **segment.when_of(record, event)}
+                id_field, at_field = event_id or "message_id", at or "timestamp"
+            declared = self._source_type(said, record, about, subject, key, id_field, at_field)
+            source = Source(
+                name or topic,
+                topic,
+                "events",
+                (declared,),
+                self._namespace(said, key),
+                unmatched,
+                window,
+                format=format,
+            )
             self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
 
@@ -197,7 +215,7 @@ class App:
             if about is None:
                 raise DeclarationError(f"{said}: the key has several fields, so say whom a row is about: subject=…")
             declared = replace(self._source_type(said, record, None, about, None, None, at), key=keys)
-            source = Source(name or topic, topic, "rows", (declared,), None, "dlq", WEEK)
+            source = Source(name or topic, topic, "rows", (declared,), None, "dlq", WEEK, format=format)
             self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
 
@@ -273,7 +291,7 @@ class App:
             raise DeclarationError(f"{said}: a CDC topic carries the rows of one table, so it has one record type")
         if replace(old, types=()) != replace(source, types=()):
             raise DeclarationError(
-                f"{said}: name, key, unmatched, window, purposes, tenant and region must be the same as for"
+                f"{said}: name, format, key, unmatched, window, purposes, tenant and region must be the same as for"
                 f" {old.types[0].name} on this topic"
             )
         if any(t.name == record.__name__ for t in old.types):
@@ -526,3 +544,21 @@ class App:
             return function
 
         return declare
+
+
+def _check_format(said: str, record: type[Record], format: str, event: str | None) -> None:
+    """Whether a record type can be read in this format. Raises DeclarationError."""
+    if format == "segment" and not (
+        isinstance(record, type) and issubclass(record, segment.Call) and record.of and issubclass(record, Record)
+    ):
+        raise DeclarationError(
+            f"{said}: a call of Segment derives from segment.Track, Identify, Page, Screen, Group or Alias"
+        )
+    if event is not None and not (format == "segment" and issubclass(record, segment.Track)):
+        raise DeclarationError(f'{said}: event={event!r} is the name of a track call: format="segment", segment.Track')
+    if format != "cloudevents" and isinstance(record, type) and issubclass(record, Record):
+        attributes = [f.name for f in fields_of(record) if f.path.startswith(ATTRIBUTE)]
+        if attributes:
+            raise DeclarationError(
+                f'{said}: {record.__name__}.{attributes[0]} is an attribute of a CloudEvent; say format="cloudevents"'
+            )

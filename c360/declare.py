@@ -31,6 +31,7 @@ T = TypeVar("T")
 When = Mapping[str, str | int | bool]
 Where = Callable[[Any], bool]
 SourceKind = Literal["events", "rows"]
+Format = Literal["json", "debezium", "segment", "cloudevents"]
 
 PLAIN_TYPES: Mapping[type, ValueType] = {
     bool: "bool",
@@ -92,6 +93,7 @@ class Source:
     purposes: frozenset[str] = frozenset()  # what its records may be used for
     tenant: str | None = None  # field that says whose customer it is
     region: str | None = None  # where its records must stay
+    format: Format = "json"
 
 
 @dataclass(frozen=True)

@@ -761,12 +761,17 @@ def _said_types(plan: Plan) -> Iterator[tuple[type, str, Any]]:
     yield from ((e.record, e.name, e.returns) for source in plan.sources for e in source.enrichments)
 
 
-def _check_tenants(plan: Plan) -> None:
-    """Where some say a tenant, a value without one could name another's customer: `a/7`. Raises DeclarationError."""
+def tenanted(plan: Plan) -> set[str]:
+    """Namespaces whose identifiers are a tenant's: `tenant/value`, or the token of that."""
     said = {
         name for source in plan.sources if source.tenant for t in source.types for name in _named_in(plan, t.record)
     }
-    said |= {source.key.name for source in plan.sources if source.tenant and source.key is not None}
+    return said | {source.key.name for source in plan.sources if source.tenant and source.key is not None}
+
+
+def _check_tenants(plan: Plan) -> None:
+    """Where some say a tenant, a value without one could name another's customer: `a/7`. Raises DeclarationError."""
+    said = tenanted(plan)
     for source in plan.sources:
         for declared in source.types:
             mine = _named_in(plan, declared.record) | ({source.key.name} if source.key is not None else set())

@@ -337,13 +337,14 @@ class ConsentTask:
         """Forget identifiers, and say so. Lives decide, whatever has become of the request: what is void stays void."""
         assert self.watch is not None
         self.watch.begin()
+        read = {f"{batch.tp.topic}/{batch.tp.partition}": batch.offsets[-1] + 1}
         for key, value in zip(batch.keys, batch.values, strict=True):
             if key is None or value is None:
                 continue
             erase = decode_erase(key, value)
             self.watch.suppression.due(erase)  # raises Shut while a decision that comes next would count
             tombstones = {self.plan.consent: 1} if self._forget(erase.identifier, erase.life) else {}
-            receipt = Receipt(erase.request, erase.identifier, erase.life, AGENT, tombstones)
+            receipt = Receipt(erase.request, erase.identifier, erase.life, AGENT, tombstones, read)
             out.send(self.plan.receipts, *encode_receipt(receipt), 0)
 
     def _forget(self, identifier: str, life: int) -> bool:

@@ -34,7 +34,7 @@ import msgspec
 from c360.agents.audit import Chain, DoorLog
 from c360.agents.fencing import INPUTS_S, Fence, shut_by, staters_of
 from c360.agents.judging import Judge, labels_of
-from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in
+from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in, read_of
 from c360.clock import Clock
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
@@ -230,7 +230,7 @@ class DoorTask:
             self._due_by_time(now, due)
             self.sweep = self._due_by_sweep(self.sweep, due, self.door.most)
             self._decide(due, now, out)
-        self._erase(out)
+        self._erase(positions, out)
         if answer.deliver:
             self.log.finish(now, out)
 
@@ -413,7 +413,7 @@ class DoorTask:
         )
 
     # ----------------------------------------------------------------------------------------------------- erasure
-    def _erase(self, out: Outbox) -> None:
+    def _erase(self, positions: Mapping[TP, int], out: Outbox) -> None:
         for erase in self.erasing:
             stands = self.door.knows(erase)
             name = self.judge.named(erase.identifier).encode()
@@ -426,15 +426,16 @@ class DoorTask:
                     count += self._remove(key, row, out)
                 if not rows:
                     break
-            out.send(self.door.receipts, *_receipt(erase, self.door, count))
+            read = read_of(positions, self.door.erase)
+            out.send(self.door.receipts, *_receipt(erase, self.door, count, read))
             self.door.sends(removal=True)
             self.counters.receipts += 1
         self.erasing = []
 
 
-def _receipt(erase: Erase, door: DoorAgent, count: int) -> tuple[bytes, bytes]:
+def _receipt(erase: Erase, door: DoorAgent, count: int, read: dict[str, int]) -> tuple[bytes, bytes]:
     tombstones = {door.output: count} if count else {}
-    return encode_receipt(Receipt(erase.request, erase.identifier, erase.life, door.name, tombstones))
+    return encode_receipt(Receipt(erase.request, erase.identifier, erase.life, door.name, tombstones, read))
 
 
 def _cause_of(headers: Headers) -> int:

@@ -45,10 +45,12 @@ from c360.agents.wire import (
     misfit_record,
     original_of,
 )
+from c360.codecs.cloudevents import CloudEventsDecoder
 from c360.codecs.debezium import Change, DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
+from c360.codecs.segment import SegmentDecoder
 from c360.declare import Source, SourceType, without_none
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
@@ -241,13 +243,20 @@ class SourceParts:
     decoder: JsonDecoder | DebeziumDecoder
 
 
+DECODERS: Mapping[str, type[JsonDecoder]] = {
+    "json": JsonDecoder,
+    "segment": SegmentDecoder,
+    "cloudevents": CloudEventsDecoder,
+}
+
+
 def compile_source(plan: Plan, source: Source, names: Names) -> SourceParts:
     readers = {t.record: RecordReader(plan, source, t, names) for t in source.types}
     if source.kind == "rows":
         (declared,) = source.types
         return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key))
     choices = [Choice(t.record, t.when) for t in source.types]
-    return SourceParts(source, readers, JsonDecoder(choices, source.unmatched))
+    return SourceParts(source, readers, DECODERS[source.format](choices, source.unmatched))
 
 
 @dataclass
@@ -420,11 +429,12 @@ class GovernTask:
 
     def _give_receipts(self, removal: _Removal, out: Outbox) -> None:
         task, removed = f"{self.raw.topic}/{self.raw.partition}", removal.removed
+        read = {f"{self.plan.suppressed}/{p}": offset for p, offset in enumerate(removal.seen) if offset > 0}
         for veiled, found in sorted(removal.doomed.items()):
             for request, hold in sorted(found.holds.items()):
                 if not (hold.lifted or hold.proven):
                     tombstones = {self.log: removed[veiled]} if veiled in removed else {}
-                    receipt = Receipt(request, veiled, found.life, f"govern:{task}", tombstones)
+                    receipt = Receipt(request, veiled, found.life, f"govern:{task}", tombstones, read)
                     out.send(self.plan.receipts, *encode_receipt(receipt), 0)
 
     def _remove_some(self, removal: _Removal, veil: Callable[[str], str]) -> None:
@@ -490,7 +500,8 @@ class GovernTask:
         id_times: list[int] = []
         readers, raw, heard = self.readers, self.raw.partition, self.links.heard
         keys, times, offsets = batch.keys, arrivals.times, arrivals.offsets
-        records = self.decoder.decode(batch.values)
+        records = self.decoder.decode(batch.values, batch.headers)
+        own_ids, own_times = self.decoder.ids, self.decoder.times
         key_of = self._keys_for(zip(records, keys, strict=True), out) if self.seals else None
         for i, record in enumerate(records):
             if record is None:
@@ -502,9 +513,13 @@ class GovernTask:
                 reader = readers[type(record)]
                 time = times[i]
                 event_id = None if reader.id is None or (named := reader.id(record)) is None else str(named)
+                said_at = time
+                if own_ids is not None:  # what the envelope says, where the record does not
+                    event_id = own_ids[i] if reader.id is None else event_id
+                    said_at = time if (said := own_times[i]) is None else said
                 origin = raw, offsets[i]
                 subject, value, at, enriched = reader.govern(
-                    record, keys[i], event_id, time, time, origin, key_of, self.judge
+                    record, keys[i], event_id, said_at, time, origin, key_of, self.judge
                 )
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -33,6 +33,11 @@ def plain_text(value: Any) -> str:
 
 
 encode = msgspec.json.Encoder(enc_hook=plain_text).encode
+
+
+def read_of(positions: Mapping[TP, int], topic: str) -> dict[str, int]:
+    """How far a task had read a topic, as receipts say it."""
+    return {f"{tp.topic}/{tp.partition}": offset for tp, offset in positions.items() if tp.topic == topic}
 
 
 class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from operator import attrgetter
@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from c360.codecs.quick import EPOCH, Leaf, compile_quick
-from c360.codecs.record import FieldInfo, Named, Record, fields_of, is_record, is_union
+from c360.codecs.record import ATTRIBUTE, FieldInfo, Named, Record, fields_of, is_record, is_union
 from c360.errors import Misfit
 
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -221,13 +221,15 @@ class Layout:
     `quick`: how most are read; it raises one of ODD for bytes that `read` is to look at. None where there is no such way.
     """
 
-    def __init__(self, record: type[Record]) -> None:
+    def __init__(self, record: type[Record], root: str = "") -> None:
+        """`root`: the name in the payload under which its fields are, but those that say ATTRIBUTE."""
         self.record = record
         self.name = record.__name__
         self.check = checker_of(record)
-        leaves = [Leaf(f, *_conversion(f"{self.name}.{f.name}", f)) for f in fields_of(record)]
+        fields = [_placed(f, root) for f in fields_of(record)]
+        leaves = [Leaf(f, *_conversion(f"{self.name}.{f.name}", f)) for f in fields]
         self.places = [(leaf.info, tuple(leaf.info.path.split(".")), _reader(self.name, leaf)) for leaf in leaves]
-        plain = is_plain(record)
+        plain = not root and is_plain(record)
         self.straight: Read | None = msgspec.json.Decoder(record).decode if plain else None
         if self.straight is None:
             self.quick = compile_quick(record, leaves, self.check)
@@ -275,6 +277,12 @@ class Layout:
                 values[info.name] = getattr(rest, info.name)
         made = self.record(**values)
         return made if self.check is None else self.check(made)
+
+
+def _placed(info: FieldInfo, root: str) -> FieldInfo:
+    if info.path.startswith(ATTRIBUTE):
+        return replace(info, path=info.path.removeprefix(ATTRIBUTE))
+    return replace(info, path=f"{root}.{info.path}") if root else info
 
 
 def _checked(decode: Read, check: Check) -> Read:

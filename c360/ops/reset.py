@@ -18,7 +18,11 @@ that are no more; it publishes when what follows from those links has come to re
 because its life is in them (docs/decisions/0013).
 
 Consent keeps what it knows: it is written as the beginning of the new life, out of `{app}.consent`, and what is read again is
-joined to it. So a refusal that retention has cut is not lost, and nothing that is old is said again.
+joined to it. So a refusal that retention has cut is not lost, and nothing that is old is said again. `{app}.consent` itself is
+not touched, nor are the suppressed table, keys and the fence by any reset: what doors look at is whole at every step, and as
+consent does not run, the fence shuts by itself.
+
+Erasure is not reset at all.
 
 Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
 to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
@@ -67,6 +71,12 @@ class ResetPlan:
 def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     """Look at what `--to-earliest` would do. Raises UsageError for an unknown agent, NeedsOperator when it is refused."""
     agent = plan.agent(agent_name)
+    if agent_name == "erasure":
+        raise NeedsOperator(
+            "erasure is never reset: how often a customer was erased, and for which request they are suppressed, comes from no"
+            " record that could be read again, so whom it forgot would come back. An empty C360_STATE_DIR is restored from"
+            " its changelog; where the group's offsets were moved, `c360 worker --adopt` goes on from its state"
+        )
     admin = cluster.admin()
     existing = admin.topics()
     members = admin.group_members(agent.group)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from c360 import App
 from c360.agents import govern
-from c360.agents.erasure import Ordered
+from c360.agents.erasure import Ordered, answering
 from c360.agents.govern import Govern
+from c360.engine.transport import TP
 from c360.errors import NeedsOperator
 from c360.governance.audit import decode_record
 from c360.governance.certificate import Certificate
@@ -69,6 +72,32 @@ def test_a_profile_of_three_subjects_and_nobody_else() -> None:
         assert driver.profile("crm:8").clicks == 6
         assert kept(driver, ADA) == {}
         driver.verify()
+
+
+@pytest.mark.parametrize("made", [shop, open_shop])
+def test_the_certificate_says_how_far_everybody_had_read(made: Callable[[], App]) -> None:
+    with TestDriver(made(), now=NOW) as driver:
+        if made is shop:
+            merged(driver)
+        else:
+            driver.send("orders", "7", {"id": "o1", "customer": "7", "email": "ada@mail.se", "note": "mine"})
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        agents = {receipts.agent: receipts.reached for receipts in certificate.agents}
+        assert agents.keys() == set(answering(driver.plan, driver.cluster.admin().topics()))
+        for agent, reached in agents.items():
+            topic = driver.plan.suppressed if agent.startswith("govern:") else driver.plan.erase
+            ends = {f"{topic}/{p}": part.next for p, part in enumerate(driver.cluster.topics[topic].partitions)}
+            assert reached, agent
+            assert all(0 < offset <= ends[place] for place, offset in reached.items()), agent
+            asked = {f"{topic}/{tp.partition}" for tp in _keyed(driver, topic)}
+            assert reached.keys() >= asked, agent
+
+
+def _keyed(driver: TestDriver, topic: str) -> set[TP]:
+    """Partitions that hold records."""
+    places = enumerate(driver.cluster.topics[topic].partitions)
+    return {TP(topic, p) for p, part in places if any(key is not None for key in part.keys)}
 
 
 def kept(driver: TestDriver, words: list[str]) -> dict[str, list[str]]:

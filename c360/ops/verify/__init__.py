@@ -12,7 +12,7 @@ from typing import Any
 
 from c360.clock import Clock, system
 from c360.engine.state import Positions
-from c360.engine.transport import TP, Cluster
+from c360.engine.transport import TP, Cluster, Headers
 from c360.governance.names import Vault
 from c360.governance.sealing import Destroyed
 from c360.governance.suppressed import decode_suppressed
@@ -106,9 +106,9 @@ def _sight(plan: Plan, cluster: Cluster, vault: Vault) -> Sight:
         except Destroyed:
             return None
 
-    def letter(value: Any) -> tuple[bytes | None, bytes | None]:
+    def letter(value: Any) -> tuple[bytes | None, bytes | None, Headers]:
         found = open_letter(value, opener)
-        return found.key, found.value
+        return found.key, found.value, found.headers
 
     return Sight(vault.names.token, opened, letter)
 

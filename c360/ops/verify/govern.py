@@ -107,27 +107,27 @@ class GovernCheck:
                 offset, at = int(headers[REPLAY_OFFSET]), int(headers[REPLAY_TIME])
             except (KeyError, ValueError):
                 continue
-            key, value = entry.key, entry.value
+            key, value, brought = entry.key, entry.value, entry.headers()
             if SEALED in headers:
                 try:
                     assert self.sight is not None
-                    key, value = self.sight.letter(parse(value or b""))
+                    key, value, brought = self.sight.letter(parse(value or b""))
                 except Exception:  # govern leaves out what it cannot open, whatever is wrong with it
                     continue
-            replays.setdefault(offset, []).append(Delivery(key, value, at))
+            replays.setdefault(offset, []).append(Delivery(key, value, at, brought))
         start = self.log.start(tp)
         archived = self.archive.before(tp, start) if start else []
         if archived is None:
             out.cannot_tell(f"{tp.topic}/{tp.partition}: retention has cut offsets below {start}; give --from-archive")
         arrivals = [
-            Arrival(n, (Delivery(r.key, r.value, r.timestamp or 0), *replays.get(n, ())))
+            Arrival(n, (Delivery(r.key, r.value, r.timestamp or 0, r.headers), *replays.get(n, ())))
             for n, r in enumerate(archived or [])
         ]
         for entry in self.log.read([tp]):
             if entry.offset >= stop:
                 out.lag += 1
             else:
-                own = Delivery(entry.key, entry.value, entry.time)
+                own = Delivery(entry.key, entry.value, entry.time, entry.headers())
                 arrivals.append(Arrival(entry.offset, (own, *replays.get(entry.offset, ()))))
         counts = Counter({n: len(each) for n, each in replays.items()})
         return RawPartition(tp, arrivals, counts, archived is not None, start)

@@ -24,8 +24,9 @@ from c360.identity.facts import Claim
 from c360.identity.namespace import Namespace
 from c360.plan import Plan
 from c360.testing.oracle.envelope import Position, read_change, unsent
+from c360.testing.oracle.formats import understand
 from c360.testing.oracle.links import Linking, Slot, row_source
-from c360.testing.oracle.plain import parse, parse_payload, simple, written
+from c360.testing.oracle.plain import parse, simple, written
 from c360.testing.oracle.profiles import as_json
 from c360.testing.oracle.sealing import Shut, Sight, as_sealed, at_place, clear_label, label_in, shut_of
 from c360.testing.oracle.values import (
@@ -50,6 +51,7 @@ class Delivery(NamedTuple):
     key: bytes | None
     value: bytes | None
     time: int
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Arrival(NamedTuple):
@@ -331,16 +333,14 @@ class Events:
     def _read(self, delivery: Delivery) -> Any:
         """(type and id, effect, facts); IGNORED; None for a misfit."""
         try:
-            payload = None if delivery.value is None else parse_payload(delivery.value)
-            if not isinstance(payload, dict):
-                return None
-            kind = next((t for t in self.types if claims(t.declared, payload)), None)
+            found = understand(self.source, delivery.value, delivery.headers)
+            kind = next((t for t in self.types if claims(t.declared, found.payload)), None)
             if kind is None:
                 return IGNORED if self.source.unmatched == "ignore" else None
-            record = record_from_payload(kind.declared.record, payload)
-            said = getattr(record, kind.declared.event_id) if kind.declared.event_id else None
+            record = record_from_payload(kind.declared.record, found.fields)
+            said = getattr(record, kind.declared.event_id) if kind.declared.event_id else found.id
             event_id = None if said is None else str(said)
-            at = kind.time(record, delivery.time, delivery.time)
+            at = kind.time(record, delivery.time if found.at_ms is None else found.at_ms, delivery.time)
             effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
             links = kind.links(record, delivery.key)
         except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
