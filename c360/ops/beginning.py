@@ -14,11 +14,12 @@ from typing import Any
 
 from c360.agents import door as doors
 from c360.agents import identity as identities
+from c360.agents.anew import OUTPUT
 from c360.agents.consent import CONSENTS, NOW, Held, encode_held
 from c360.agents.control import Controls, Logic, ResetJournal, encode, logic_key
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
-from c360.engine.restore import PATIENCE_S
+from c360.engine.restore import PATIENCE_S, last_positions
 from c360.engine.state import POSITIONS, RESET, decode_positions, encode_positions, encode_reset, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
 from c360.errors import BrokerAway, Evicted, Fenced, NeedsOperator, OutcomeUnknown, TransactionAborted
@@ -104,6 +105,8 @@ def _begin(
     admin, reader = cluster.admin(), cluster.reader()
     try:
         refuse_active(admin, agent)
+        if agent.name == "consent" and journal.step == "reset":
+            refuse_unwritten(plan, admin, reader)
         # 3 the first records, instead of all that was. Up to where that is decided while nobody else is at it: deleting is not
         # fenced, and may come late
         cleared = [TP(t, p) for t in journal.clears for p in range(admin.topics().get(t, 0))]
@@ -155,6 +158,18 @@ def _chunks(messages: Iterator[Message]) -> Iterator[list[Message]]:
             chunk = []
     if chunk:
         yield chunk
+
+
+def refuse_unwritten(plan: Plan, admin: Admin, reader: Reader) -> None:
+    """What consent knows is taken out of its topic; if that was made anew, it is in the changelog only, which is cleared."""
+    (log,) = plan.agent("consent").changelogs
+    said = last_positions(reader, TP(log, 0)) if log in admin.topics() else None
+    noted = None if said is None else said.notes.get(OUTPUT)
+    if noted and noted != admin.topic_ids([plan.consent]).get(plan.consent):
+        raise NeedsOperator(
+            f"{plan.consent} was deleted since the consent agent ran last, and what was decided is not in it any more. Let"
+            " `c360 worker --only consent` run until `c360 verify consent` is content: it writes all of it again; then reset"
+        )
 
 
 def changelogs(agent: PlannedAgent, admin: Admin) -> list[TP]:
@@ -231,6 +246,8 @@ def _first_records(
             return notes_of_reset(upto)
         if door is not None:
             return doors.notes_of_reset({name: end for name, end in upto.items() if not name.startswith(plan.erase)})
+        if agent.name == "consent":  # what is known was taken out of this one
+            return {OUTPUT: admin.topic_ids([plan.consent]).get(plan.consent, "")}
         return {} if identity is None else identities.notes_of_reset(life, upto)
 
     def positions(at: TP) -> bytes:

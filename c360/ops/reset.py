@@ -54,7 +54,7 @@ from c360.governance.suppressed import decode_suppressed
 from c360.ops import control
 from c360.ops import journal as journals
 from c360.ops.audit import Run, Told
-from c360.ops.beginning import begin_life, changelogs, end_owners
+from c360.ops.beginning import begin_life, changelogs, end_owners, refuse_unwritten
 from c360.ops.beginning import first_records as first_records  # rebuilds begin a life so, too
 from c360.ops.journal import command, loops_of, named, read_journal, refuse_active
 from c360.ops.records import follow
@@ -103,6 +103,7 @@ def plan_reset(
         )
     if not target.whole:
         _refuse_part(plan, agent, target)
+    _refuse_beside(plan, cluster, agent_name)
     admin = cluster.admin()
     existing = admin.topics()
     journal = read_journal(plan, cluster, existing, agent_name)
@@ -116,6 +117,8 @@ def plan_reset(
     now = admin.group_offsets(agent.group)
     reader = cluster.reader()
     try:
+        if agent_name == "consent":
+            refuse_unwritten(plan, admin, reader)
         starts = reader.starts(inputs)
         # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
         said = reader.ends([tp for tp in inputs if tp.topic in loops_of(plan, agent)])
@@ -186,6 +189,17 @@ def plan_undo(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         target="--undo",
         journal=journal,
     )
+
+
+def _refuse_beside(plan: Plan, cluster: Cluster, agent: str) -> None:
+    """A version that is being built begins anew by the command that builds it; one that is retired not at all."""
+    for projection in plan.projections:
+        if projection.agent == agent:
+            stage = control.read(plan, cluster).stage(plan, projection.name, projection.version)
+            if stage == "retired":
+                raise NeedsOperator(f"{agent} is retired: there is nothing to reset")
+            if stage in ("new", "building"):
+                raise NeedsOperator(f"{agent} is not built yet. Build it: c360 rebuild {agent} --execute")
 
 
 def _inputs(agent: PlannedAgent, existing: Mapping[str, int]) -> list[TP]:

@@ -15,6 +15,7 @@ from c360.ops.beginning import begin_life
 from c360.ops.reset import order_reset, plan_reset, plan_undo, undo
 from c360.testing import TestDriver
 from c360.testing.faults import Crash, FaultyProducer
+from tests.governance.door_shop import Street
 from tests.ops.test_reset import ANN, BOB, LOG, say, vanished
 from tests.testing.moves import PARTS, PLAN, app, assign, profiles
 from tests.testing.people import app as people
@@ -117,7 +118,12 @@ def test_assignments_that_an_identity_said_before_are_below_those_of_its_new_lif
     agent = plan.identities[0].agent
     for n in range(5):
         t.send("visits", None, visit(n, [f"e{n}@mail.de"]))
-    zombie = pause(t, agent, lambda: [t.send("visits", None, visit(n, ["e0@mail.de"])) for n in range(5, 10)].clear())
+
+    def send() -> None:
+        for n in range(5, 10):
+            t.send("visits", None, visit(n, ["e0@mail.de"]))
+
+    zombie = pause(t, agent, send)
     assert open_in(t, topic)
     order_reset(plan, t.cluster, plan_reset(plan, t.cluster, agent))
     t.start()
@@ -133,8 +139,6 @@ def test_assignments_that_an_identity_said_before_are_below_those_of_its_new_lif
 
 
 def test_what_a_door_had_not_decided_to_let_go_does_not_leave() -> None:
-    from tests.governance.test_doors import Street
-
     with Street() as t:
         t.rights.decide("crm:1", "marketing", "granted")
         t.customer(1, "Ann")
