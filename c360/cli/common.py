@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from c360.app import App
+from c360.codecs.avro import Registry
 from c360.config import Settings, read_settings
 from c360.engine.transport import Cluster
 from c360.errors import BrokerAway, C360Error, UsageError
@@ -106,6 +107,15 @@ class Context:
         """How a label stands in the audit log, which is kept for ever: where customers can be forgotten, as a keyed hash."""
         vault = self.vault(cluster) if self.plan.erases else None
         return str if vault is None else vault.names.veil
+
+    def registry(self) -> Registry | None:
+        """The schema registry of C360_REGISTRY; None where none is named. Raises UsageError."""
+        if self.settings.registry is None:
+            return None
+        from c360.engine.registry import SchemaRegistry  # here: most commands need none, and its client takes 0.3 s
+
+        settings = self.settings
+        return SchemaRegistry(self.settings.registry, settings.registry_user, settings.registry_password)
 
     def with_settings(self, **changes: Any) -> Settings:
         return replace(self.settings, **{k: v for k, v in changes.items() if v is not None})

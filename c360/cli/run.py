@@ -124,7 +124,7 @@ def worker(
                 ServiceAway
             ):  # what is wrong with the keys is said at once; a service that is away is waited for
                 running.master = context.master()
-        running.accept_drift = accept_drift
+        running.accept_drift, running.registry = accept_drift, context.registry()
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()

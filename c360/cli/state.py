@@ -153,7 +153,8 @@ def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_js
 
     cluster = context.cluster(broker)
     vault = context.vault(cluster) if agent in (None, "govern", "consent") else None
-    report = verifying.verify(context.plan, cluster, [agent] if agent else [], archive=archive, vault=vault)
+    names = [agent] if agent else []
+    report = verifying.verify(context.plan, cluster, names, archive=archive, vault=vault, registry=context.registry())
     if as_json:
         print_json(report.to_json())
     else:

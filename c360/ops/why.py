@@ -160,12 +160,15 @@ def _parts(
 ) -> Iterator[Part]:
     """`kind`: the record's type as it is declared; that of a governed record says where it is sealed."""
     record = governed.record
-    for rank, item in enumerate(declaration.inputs):
+    era = declaration.era(governed.at)
+    if era is None:
+        return
+    for rank, item in enumerate(era.inputs):
         if item.record is not kind:
             continue
         if declaration.within is not None and governed.at // DAY_MS <= system() // DAY_MS - declaration.within.days:
             continue
-        if declaration.where is not None and not declaration.where(record):
+        if era.where is not None and not era.where(record):
             continue
         if item.name is None:
             value: Any = True
