@@ -5,6 +5,7 @@
 
 from c360.app import App
 from c360.classes import Personal, Sensitive
+from c360.codecs import cloudevents, segment
 from c360.codecs.record import AnyIdentifier, Record, field
 from c360.declare import (
     Projection,
@@ -34,6 +35,7 @@ __all__ = [
     "Record",
     "Sensitive",
     "average",
+    "cloudevents",
     "collect",
     "count",
     "derived",
@@ -46,6 +48,7 @@ __all__ = [
     "newest",
     "normalize",
     "prefer",
+    "segment",
     "top",
     "total",
 ]

@@ -23,6 +23,7 @@ from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
 from c360.agents.suppression import Suppression
 from c360.clock import Clock, system
+from c360.codecs.avro import Registry
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
 from c360.engine.lag import ends_of_records
@@ -58,8 +59,8 @@ class Shared:
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
-    agent. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
-    partitions these come in.
+    agent. `registry`: of schemas that values name. `fence_max_age_ms`: how old may be what a door knows of people's decisions;
+    `inputs_s`: between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -67,6 +68,7 @@ class Shared:
     vault: Vault | None = None
     clock: Clock = system
     live: Callable[[str], int] | None = None
+    registry: Registry | None = None
     fence_max_age_ms: int = 1000
     inputs_s: float = INPUTS_S
     retired: Callable[[str], bool] | None = None
@@ -91,6 +93,7 @@ def governance_of(
     table = GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
     # Decisions are deleted for those only who are erased, and doors are told so by the suppression.
     table.silent, table.traceless = (plan.keys,), (plan.consent,)
+    table.lasting = {plan.keys: keys.KEYS_LOST}
     return table
 
 
@@ -100,7 +103,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     common = shared or Shared()
     known = suppression_of(plan, common)
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, common.vault, common.governance, known))
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance, known, common.registry))
     chosen += [IdentityAgent(plan, i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
@@ -172,7 +175,17 @@ def tellers_of(
 ) -> list[Teller]:
     """Of those loops whose agents are told of."""
     return [
-        Teller(agent.telling(), agent.group, loop.transactional_id, cluster, loop.standing, monotonic, every_s, pass_s)
+        Teller(
+            agent.telling(),
+            agent.group,
+            loop.transactional_id,
+            cluster,
+            loop.standing,
+            monotonic,
+            every_s,
+            pass_s,
+            loop.noted,
+        )
         for loop in loops
         if isinstance(agent := loop.agent, Told)
     ]
@@ -197,8 +210,10 @@ class Worker:
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
+    open_master: Callable[[], MasterKeys] | None = None  # where there is none yet; may find its service away
     fence_max_age_ms: int = 1000
     accept_drift: bool = False
+    registry: Registry | None = None  # of the schemas that raw values name
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -223,7 +238,8 @@ class Worker:
         while not self.stopping.is_set():
             try:
                 self.admin = self.cluster.admin()
-                topics.apply(self.plan, self.admin)
+                self.watch.turn()
+                topics.apply(self.plan, self.admin, gone=self._gone())
                 vault = self._vault()
                 self.watch.turn()
                 self._begin(())  # where nobody has said which versions are live, it is said here
@@ -251,6 +267,7 @@ class Worker:
             vault,
             self.clock,
             self._live,
+            self.registry,
             self.fence_max_age_ms,
             retired=partial(control.is_retired, self.plan, self.watch),
         )
@@ -261,6 +278,9 @@ class Worker:
         """The agents that run here as it was decided last."""
         controls = self.watch.controls
         return [agent.name for agent in self.plan.agents if controls.runs(self.plan, agent.name, self.only)]
+
+    def _gone(self) -> frozenset[str]:
+        return self.watch.controls.gone(self.plan)
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
@@ -292,6 +312,8 @@ class Worker:
         """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
         if not self.plan.needs_keys:
             return None
+        if self.master is None and self.open_master is not None:
+            self.master = self.open_master()
         if self.master is None:
             raise UsageError(keys.NO_KEYS)
         return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
@@ -355,11 +377,17 @@ class Worker:
         try:
             loop.run(lambda: self.stopping.is_set() or name in self.ended)
             if name in self.ended:
+                self._forget(loop.agent)
                 self.loops.remove(loop)
                 self.ended.discard(name)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
+
+    def _forget(self, agent: Agent) -> None:
+        """What a retired agent has on this disk. Its changelog goes, so nobody will read it."""
+        for lead in (TP(topic, p) for topic in agent.lead_topics() for p in range(self.plan.partitions)):
+            self.stores.open(agent.store_name(lead)).destroy()
 
     def _serve(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:
@@ -374,7 +402,7 @@ class Worker:
         while not self.stopping.wait(LOOK_S):
             looks += 1
             try:
-                created = topics.apply(self.plan, self.admin)
+                created = topics.apply(self.plan, self.admin, gone=self._gone())
                 if looks % TRIM_LOOKS == 0:
                     self._trim(trimmed)
             except BrokerAway:
@@ -402,7 +430,7 @@ class Worker:
             log.info("%s is retired: it commits and stops", name)
             self.ended.add(name)
         if new := [name for name in chosen if name not in running]:
-            topics.apply(self.plan, self.admin)
+            topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
             for loop in self._loops(new):
                 log.info("%s is built: it runs from now on", loop.agent.name)
@@ -487,6 +515,7 @@ def stepping(
     clock: Clock,
     settings: LoopSettings,
     vault: Vault | None = None,
+    registry: Registry | None = None,
     fence_max_age_ms: int = 1000,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
@@ -504,6 +533,7 @@ def stepping(
         vault,
         clock,
         lambda projection: watch.controls.live(plan, projection),
+        registry,
         fence_max_age_ms,
         inputs_s=0.0,
         retired=partial(control.is_retired, plan, watch),

@@ -45,7 +45,7 @@ from c360.agents.audit import Chain, DoorLog
 from c360.agents.fencing import INPUTS_S, Fence, shut_by, staters_of
 from c360.agents.judging import Judge, labels_of
 from c360.agents.readings import Readings
-from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in
+from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in, read_of
 from c360.clock import Clock
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
@@ -271,7 +271,7 @@ class DoorTask:
             self._decide(due, now, out)
             self.sweep = rest
             self._drop_gone()
-        self._erase(out)
+        self._erase(positions, out)
         if answer.deliver:
             self.log.finish(now, out)
 
@@ -568,7 +568,7 @@ class DoorTask:
         )
 
     # ----------------------------------------------------------------------------------------------------- erasure
-    def _erase(self, out: Outbox) -> None:
+    def _erase(self, positions: Mapping[TP, int], out: Outbox) -> None:
         for erase in self.erasing:
             stands = self.door.knows(erase)
             name = self.judge.named(erase.identifier).encode()
@@ -584,7 +584,8 @@ class DoorTask:
                         count, found = count + self._remove(key, row, out), True
                 if not found:
                     break
-            out.send(self.door.receipts, *_receipt(erase, self.door, count))
+            read = read_of(positions, self.door.erase)
+            out.send(self.door.receipts, *_receipt(erase, self.door, count, read))
             self.door.sends(removal=True)
             self.counters.receipts += 1
         self.erasing = []
@@ -606,9 +607,9 @@ def _is_of(record: bytes, key: bytes, label: str) -> bool:
     return key == label.encode() or label in labels_of(record)
 
 
-def _receipt(erase: Erase, door: DoorAgent, count: int) -> tuple[bytes, bytes]:
+def _receipt(erase: Erase, door: DoorAgent, count: int, read: dict[str, int]) -> tuple[bytes, bytes]:
     tombstones = {door.output: count} if count else {}
-    return encode_receipt(Receipt(erase.request, erase.identifier, erase.life, door.name, tombstones))
+    return encode_receipt(Receipt(erase.request, erase.identifier, erase.life, door.name, tombstones, read))
 
 
 def _cause_of(headers: Headers) -> int:

@@ -31,7 +31,7 @@ import msgspec
 
 from c360.agents.shelves import Shelf, TaskShelves
 from c360.agents.suppression import Suppression, Watch
-from c360.agents.wire import Assignment, IdentityChange, encode, misfit_in
+from c360.agents.wire import Assignment, IdentityChange, encode, misfit_in, read_of
 from c360.engine.agent import Outbox, Processor, Task
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Batch
@@ -337,12 +337,13 @@ class IdentityTask:
         look = self.watch.suppression.look
         return any((said := look(name)) is not None and said.over for name in (message.subject, message.other))
 
-    def _say_erased(self, out: Outbox) -> None:
+    def _say_erased(self, positions: Mapping[TP, int], out: Outbox) -> None:
+        read = read_of(positions, self.erase)
         for erase, known in self.erased:
             tombstones = {self.links: n} if (n := self.unsaid[erase.identifier]) else {}
             if known:
                 tombstones[self.assignments] = 1
-            receipt = Receipt(erase.request, erase.identifier, erase.life, self.agent, tombstones)
+            receipt = Receipt(erase.request, erase.identifier, erase.life, self.agent, tombstones, read)
             out.send(self.receipts, *encode_receipt(receipt), 0)
         self.erased.clear()
         self.unsaid.clear()
@@ -412,7 +413,7 @@ class IdentityTask:
         if self.probes:
             self._probe(out)
         if self.erased or self.unsaid:
-            self._say_erased(out)
+            self._say_erased(positions, out)
         nodes, counters = self.nodes.live, self.counters
         for key, before in self.before.items():
             node = nodes[key.encode()]

@@ -20,7 +20,7 @@ from c360.agents.moves import MoveCounters, Moves
 from c360.agents.profiles import DAY_BYTES, DUE, PROFILES, Head, ProfileCodec, ProfileState
 from c360.agents.render import Renderer, renderer_of
 from c360.agents.suppression import Suppression, Watch
-from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_in
+from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_in, read_of
 from c360.clock import DAY_MS
 from c360.declare import ProjectionDeclaration
 from c360.engine.agent import Outbox, Processor, Task
@@ -179,6 +179,8 @@ class ProjectionTask:
             notes["catch_up"] = self.catch_up
         if self.sweep is not None:
             notes["sweep"] = self.sweep
+        if self.windowed and self.due.wants(self.today):
+            notes["expiring"] = True  # for who compares: profiles are still to be written though no input is left
         if self.erasing:
             notes["erasing"] = msgspec.to_builtins(self.erasing)
         return notes
@@ -225,14 +227,16 @@ class ProjectionTask:
                 del erasing.waiting[profile]
         self.moves.forgotten.clear()
 
-    def _say_erased(self, out: Outbox) -> None:
+    def _say_erased(self, positions: Mapping[TP, int], out: Outbox) -> None:
         """Receipts for what is in no record and no state any more."""
         self._hear_forgotten()
+        assert self.compiled.erase is not None
+        read = read_of(positions, self.compiled.erase)
         for identifier, erasing in sorted(self.erasing.items()):
             if erasing.waiting:
                 continue
             for request, life in sorted(erasing.requests.items()):
-                receipt = Receipt(request, identifier, life, self.agent, erasing.tombstones)
+                receipt = Receipt(request, identifier, life, self.agent, erasing.tombstones, read)
                 out.send(self.compiled.receipts, *encode_receipt(receipt), 0)
             del self.erasing[identifier]
 
@@ -334,7 +338,7 @@ class ProjectionTask:
                 self._sweep()
             self._write_all(out)
             if self.erasing and self.sweep is None:
-                self._say_erased(out)
+                self._say_erased(positions, out)
         self.touched.clear()
 
     def _announce(self, day: int, out: Outbox) -> None:

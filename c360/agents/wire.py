@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -20,6 +20,7 @@ SEALED = (
     "c360-sealed"  # header of a replayed misfit whose value is a sealed one: the raw record, with its key and headers
 )
 ORIGIN = "c360-origin"  # header of a replayed misfit: offset in the raw partition
+RAW = "c360-raw"  # header of a replayed misfit of decisions: its raw topic and partition, as in choices/1
 TIME = "c360-time"  # header of a replayed misfit: timestamp of the raw record, ms
 REASON, ACTOR = "c360-reason", "c360-actor"  # headers of what an operator says of who is who: why, and by whom
 CAUSE = "c360-cause"  # header of a profile record: raw append time of the newest record folded in, ms
@@ -33,6 +34,11 @@ def plain_text(value: Any) -> str:
 
 
 encode = msgspec.json.Encoder(enc_hook=plain_text).encode
+
+
+def read_of(positions: Mapping[TP, int], topic: str) -> dict[str, int]:
+    """How far a task had read a topic, as receipts say it."""
+    return {f"{tp.topic}/{tp.partition}": offset for tp, offset in positions.items() if tp.topic == topic}
 
 
 class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -33,6 +34,7 @@ from c360.errors import C360Error, EngineFatal, UsageError
 from c360.ops.load import RawRecord, read_lines
 from c360.ops.load import load as load_records
 from c360.ops.slot import slot_in
+from c360.ops.vault import ServiceAway
 
 STOP_S = 30.0
 PORT = click.IntRange(0, 65535)
@@ -73,6 +75,7 @@ log = logging.getLogger("c360.worker")
 )
 @click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
+@click.option("--niceness", type=int, default=0, hidden=True, help="How far it stands back for others of the machine.")
 @broker_option
 @pass_context
 @handled
@@ -89,12 +92,15 @@ def worker(
     broker: str | None,
     processes: int,
     number: int | None,
+    niceness: int,
 ) -> None:
     """Run the agents until SIGTERM or Ctrl-C; then commit everything and leave."""
     from c360.tables.budget import Budget
     from c360.tables.rocks import RocksStores
 
     set_up_logging()
+    if niceness:
+        os.nice(niceness)
     plan, cluster, settings = context.plan, context.cluster(broker), context.settings
     state_dir, slot = settings.state_dir, slot or settings.slot
     if processes > 1 and number is None:
@@ -116,8 +122,13 @@ def worker(
             only=[a.strip() for a in only.split(",")] if only else (),
             fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
-        running.master = context.master() if plan.needs_keys else None
-        running.accept_drift = accept_drift
+        if plan.needs_keys:
+            running.open_master = context.master
+            with suppress(
+                ServiceAway
+            ):  # what is wrong with the keys is said at once; a service that is away is waited for
+                running.master = context.master()
+        running.accept_drift, running.registry = accept_drift, context.registry()
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()

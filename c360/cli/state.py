@@ -14,14 +14,14 @@ from c360.cli.common import Context, broker_option, handled, json_option, pass_c
 from c360.clock import system
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
-from c360.ops import doors, profiles
+from c360.ops import control, doors, profiles
 from c360.ops import reset as resetting
 from c360.rights import Door
 
 
 @click.command()
 @click.argument("identifier", metavar="NAMESPACE:VALUE")
-@click.option("--projection", help="Which projection, if there are several.")
+@click.option("--projection", help="Which projection, or version: customer@2. Default: the live one.")
 @click.option("--purpose", help="As its view for this purpose would have it now, opened; or why it would not.")
 @json_option
 @broker_option
@@ -32,20 +32,21 @@ def profile(
 ) -> None:
     """One profile, by any of its identifiers; reads the projection's topic once. Exit 1 if there is none."""
     plan = context.plan
-    chosen = profiles.chosen_projection(plan, projection)
+    cluster = context.cluster(broker)
+    chosen = profiles.chosen_projection(plan, projection, control.live_in(plan, cluster))
     if not as_json:
         stderr.print(f"reading {plan.projected(chosen)} once", style="dim")
-    cluster = context.cluster(broker)
     if purpose is not None:
         _profile_for(context, cluster, doors.view_door(plan, chosen, purpose), identifier, as_json=as_json)
         return
     found = profiles.find_profile(plan, cluster, chosen, identifier, context.names(cluster, identifier))
+    shown = None if found is None else profiles.shut(found)
     if as_json:
-        print_json(_whole(found))
-    elif found is None:
+        print_json(_whole(shown))
+    elif shown is None:
         click.echo(f"no profile has {identifier}")
     else:
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
     sys.exit(0 if found is not None else 1)
 
 
@@ -152,7 +153,8 @@ def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_js
 
     cluster = context.cluster(broker)
     vault = context.vault(cluster) if agent in (None, "govern", "consent") else None
-    report = verifying.verify(context.plan, cluster, [agent] if agent else [], archive=archive, vault=vault)
+    names = [agent] if agent else []
+    report = verifying.verify(context.plan, cluster, names, archive=archive, vault=vault, registry=context.registry())
     if as_json:
         print_json(report.to_json())
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,9 @@ import msgspec
 from c360.codecs.layout import ODD, UNREADABLE, Layout, misfit_of, readable
 from c360.codecs.record import Record
 from c360.errors import Misfit
+
+HeadersOf = Callable[[int], Sequence[tuple[str, bytes]]]
+"""The headers of a record, by its index in what is decoded."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +25,24 @@ class Choice:
 
 
 class JsonDecoder:
-    """Decodes payloads as the first of `choices` that they match."""
+    """Decodes payloads as the first of `choices` that they match. `root`: where in a payload the fields of records are."""
 
-    def __init__(self, choices: Sequence[Choice], unmatched: Literal["dlq", "ignore"]) -> None:
-        self.layouts = [(list((choice.when or {}).items()), Layout(choice.record)) for choice in choices]
+    ids: Sequence[str | None] | None = None
+    """What payloads that were decoded last say of their own ids and times; None: only fields of records do."""
+    times: Sequence[int | None] = ()
+
+    def __init__(self, choices: Sequence[Choice], unmatched: Literal["dlq", "ignore"], root: str = "") -> None:
+        self.layouts = [(list((choice.when or {}).items()), Layout(choice.record, root)) for choice in choices]
         self.unmatched = unmatched
         self.names = " or ".join(layout.name for _, layout in self.layouts)
         paths = sorted({path for tests, _ in self.layouts for path, _ in tests})
         self.probe = _Probe(paths) if paths else None
 
-    def decode(self, values: Sequence[bytes | None]) -> list[Record | Misfit | None]:
-        """One answer per payload: its record; what is wrong with it; or None when it is to be left out."""
+    def decode(self, values: Sequence[bytes | None], headers: HeadersOf | None = None) -> list[Record | Misfit | None]:
+        """One answer per payload: its record; what is wrong with it; or None when it is to be left out.
+
+        `headers`: of formats that put something there.
+        """
         if self.probe is not None:
             return [self._chosen(value) for value in values]
         quick = self.layouts[0][1].quick or self._only

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from operator import attrgetter
@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from c360.codecs.quick import EPOCH, Leaf, compile_quick
-from c360.codecs.record import FieldInfo, Named, Record, fields_of, is_record, is_union
+from c360.codecs.record import ATTRIBUTE, FieldInfo, Named, Record, fields_of, is_record, is_union
 from c360.errors import Misfit
 
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -221,13 +221,15 @@ class Layout:
     `quick`: how most are read; it raises one of ODD for bytes that `read` is to look at. None where there is no such way.
     """
 
-    def __init__(self, record: type[Record]) -> None:
+    def __init__(self, record: type[Record], root: str = "") -> None:
+        """`root`: the name in the payload under which its fields are, but those that say ATTRIBUTE."""
         self.record = record
         self.name = record.__name__
         self.check = checker_of(record)
-        leaves = [Leaf(f, *_conversion(f"{self.name}.{f.name}", f)) for f in fields_of(record)]
+        fields = [placed(f, root) for f in fields_of(record)]
+        leaves = [Leaf(f, *conversion(f"{self.name}.{f.name}", f)) for f in fields]
         self.places = [(leaf.info, tuple(leaf.info.path.split(".")), _reader(self.name, leaf)) for leaf in leaves]
-        plain = is_plain(record)
+        plain = not root and is_plain(record)
         self.straight: Read | None = msgspec.json.Decoder(record).decode if plain else None
         if self.straight is None:
             self.quick = compile_quick(record, leaves, self.check)
@@ -277,6 +279,12 @@ class Layout:
         return made if self.check is None else self.check(made)
 
 
+def placed(info: FieldInfo, root: str) -> FieldInfo:
+    if info.path.startswith(ATTRIBUTE):
+        return replace(info, path=info.path.removeprefix(ATTRIBUTE))
+    return replace(info, path=f"{root}.{info.path}") if root else info
+
+
 def _checked(decode: Read, check: Check) -> Read:
     return lambda data: check(decode(data))
 
@@ -315,8 +323,10 @@ def _reader(owner: str, leaf: Leaf) -> Read:
     return read
 
 
-def _conversion(said: str, info: FieldInfo) -> tuple[Any, Check | None]:
-    """The type to decode a field as, and what makes its value of that."""
+def conversion(
+    said: str, info: FieldInfo, nested: Callable[[Any], tuple[Any, Check | None]] | None = None
+) -> tuple[Any, Check | None]:
+    """The type to decode a field as, and what makes its value of that. `nested`: of a type with records in it."""
     if info.scale is not None:
         places = -info.scale
         return Decimal, lambda v: EXACT.scaleb(finite(said, v), places)
@@ -328,24 +338,31 @@ def _conversion(said: str, info: FieldInfo) -> tuple[Any, Check | None]:
     if info.zone is not None:
         zone = ZoneInfo(info.zone)
         return datetime, lambda v: v if v.tzinfo is not None else v.replace(tzinfo=zone)
-    return _nested(info.wire)
+    return (nested or _nested_in_bytes)(info.wire)
 
 
-def _nested(wire: Any) -> tuple[Any, Check | None]:
+def _nested_in_bytes(wire: Any) -> tuple[Any, Check | None]:
     """Bytes in place of nested records that are not plain, and what reads them."""
+    return nested_in(wire, msgspec.Raw, lambda record: Layout(record).read, lambda v: bytes(v) == b"null")
+
+
+def nested_in(
+    wire: Any, raw: Any, reader: Callable[[type[Record]], Read], is_null: Callable[[Any], bool]
+) -> tuple[Any, Check | None]:
+    """`raw` in place of nested records that are not plain, and what reads them."""
     if all(map(is_plain, _records_in(wire))):
         return wire, None
     origin, args = typing.get_origin(wire), typing.get_args(wire)
     if is_record(wire):
-        return msgspec.Raw, Layout(wire).read
+        return raw, reader(wire)
     kinds = [a for a in args if a is not type(None)]
-    inner, read = _nested(kinds[-1])
+    inner, read = nested_in(kinds[-1], raw, reader, is_null)
     each: Any = read
     if origin is list:
         return list[inner], lambda v: [each(x) for x in v]  # type: ignore[valid-type]
     if origin is dict:
         return dict[args[0], inner], lambda v: {k: each(x) for k, x in v.items()}  # type: ignore[valid-type]
-    return inner | None, lambda v: None if bytes(v) == b"null" else each(v)  # one type or None
+    return inner | None, lambda v: None if is_null(v) else each(v)  # one type or None
 
 
 def _from_number(said: str, value: Decimal, shift: int) -> datetime:

@@ -30,6 +30,7 @@ UNITS: Mapping[str, type] = {"s": datetime, "ms": datetime, "us": datetime, "ns"
 PLAIN = (str, int, float, bool, bytes, Decimal, datetime, date, UUID)
 Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 SCALE_MAX = 18
+ATTRIBUTE = "ce:"  # begins the path of what an envelope says beside its data
 _ABSENT: Any = object()
 
 

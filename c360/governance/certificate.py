@@ -28,7 +28,8 @@ class ErasedSubject(msgspec.Struct, frozen=True):
 
 
 class Receipts(msgspec.Struct, frozen=True):
-    """What one agent or door did. tombstones: how many, by topic. reached: offset by `topic/partition`, what it was then."""
+    """What one agent or door did. tombstones: how many, by topic. reached: by `topic/partition`, how far it had read what
+    asks it (`suppressed`, or `erase`): the offset that it would read next."""
 
     agent: str
     tombstones: dict[str, int]

@@ -94,7 +94,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     its way from one of my tasks to another.
 
     identifier: as it was asked for, or veiled, from those who know it so. Key: the request. tombstones: how many, by topic.
-    reached: by `topic/partition`, the offset of the last of them.
+    reached: by `topic/partition`, how far it had read what asks it: the offset that it would read next.
     """
 
     request: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -10,15 +10,23 @@ import orjson
 from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.transport import TP, Cluster
-from c360.errors import UsageError
+from c360.errors import Misfit, UsageError
 from c360.governance.names import Names
+from c360.governance.sealing import is_sealed, read_sealed
 from c360.ops.records import records
 from c360.plan import Plan
 
 
-def chosen_projection(plan: Plan, name: str | None) -> ProjectionDeclaration:
-    """The projection "customer" or "customer@1"; without a name, the only one. Raises UsageError."""
+def chosen_projection(plan: Plan, name: str | None, live: Callable[[str], int]) -> ProjectionDeclaration:
+    """The projection "customer", which is its live version, or "customer@1"; without a name, the only one.
+
+    `live`: which version that is, asked only where there are several. Raises UsageError.
+    """
     found = [p for p in plan.projections if name is None or name in (p.name, p.agent)]
+    names = {p.name for p in found}
+    if len(found) > 1 and len(names) == 1:
+        version = live(names.pop())
+        found = [p for p in found if p.version == version]
     if len(found) == 1:
         return found[0]
     known = ", ".join(p.agent for p in plan.projections) or "none"
@@ -38,6 +46,24 @@ def normalized(plan: Plan, identifier: str, names: Names = NO_NAMES) -> str:
             f"{identifier!r} is not namespace:value; namespaces of {plan.app!r} are {', '.join(namespaces)}"
         )
     return names.asked(namespaces[name], value, tenants=any(source.tenant for source in plan.sources))
+
+
+SEALED = "sealed"
+
+
+def shut(value: Any) -> Any:
+    """A JSON value as people are shown it who may not open it: in place of what is sealed, which field that is.
+
+    Ciphertext tells nobody anything, and would be in a terminal's log. `{"sealed": "Customer.name"}`; "" where it is altered.
+    """
+    if isinstance(value, dict):
+        if not is_sealed(value):
+            return {name: shut(each) for name, each in value.items()}
+        try:
+            return {SEALED: read_sealed(value).field}
+        except Misfit:
+            return {SEALED: ""}
+    return [shut(each) for each in value] if isinstance(value, list) else value
 
 
 def find_profile(

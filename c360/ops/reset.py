@@ -18,7 +18,11 @@ that are no more; it publishes when what follows from those links has come to re
 because its life is in them (docs/decisions/0013).
 
 Consent keeps what it knows: it is written as the beginning of the new life, out of `{app}.consent`, and what is read again is
-joined to it. So a refusal that retention has cut is not lost, and nothing that is old is said again.
+joined to it. So a refusal that retention has cut is not lost, and nothing that is old is said again. `{app}.consent` itself is
+not touched, nor are the suppressed table, keys and the fence by any reset: what doors look at is whole at every step, and as
+consent does not run, the fence shuts by itself.
+
+Erasure is not reset at all.
 
 Messages between tasks are not history: they say what tasks knew that are no more. `parts` is read on from its end; who is
 to hold what is said anew by the homes, as they read assignments and records again. Until the last partition has caught up,
@@ -34,12 +38,14 @@ from typing import Any
 
 from c360.agents import door as doors
 from c360.agents import identity as identities
+from c360.agents.anew import OUTPUT
 from c360.agents.consent import CONSENTS, NOW, Held, encode_held
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.engine.lag import ends_of_records
+from c360.engine.restore import last_positions
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
-from c360.engine.transport import TP, Admin, Cluster, Reader
+from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
 from c360.errors import NeedsOperator
 from c360.governance.consent import decode_state
 from c360.governance.suppressed import decode_suppressed
@@ -67,6 +73,12 @@ class ResetPlan:
 def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     """Look at what `--to-earliest` would do. Raises UsageError for an unknown agent, NeedsOperator when it is refused."""
     agent = plan.agent(agent_name)
+    if agent_name == "erasure":
+        raise NeedsOperator(
+            "erasure is never reset: how often a customer was erased, and for which request they are suppressed, comes from no"
+            " record that could be read again, so whom it forgot would come back. An empty C360_STATE_DIR is restored from"
+            " its changelog; where the group's offsets were moved, `c360 worker --adopt` goes on from its state"
+        )
     admin = cluster.admin()
     existing = admin.topics()
     members = admin.group_members(agent.group)
@@ -80,6 +92,8 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
     reader = cluster.reader()
     try:
+        if agent_name == "consent":
+            _refuse_unwritten(plan, admin, reader)
         starts = reader.starts(inputs)
         # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
         said = reader.ends([tp for tp in inputs if tp.topic in agent.writes and tp.topic != plan.links])
@@ -104,6 +118,18 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         sum(ends[tp] - starts[tp] for tp in inputs),
         tuple(notes),
     )
+
+
+def _refuse_unwritten(plan: Plan, admin: Admin, reader: Reader) -> None:
+    """What consent knows is taken out of its topic; if that was made anew, it is in the changelog only, which is cleared."""
+    (log,) = plan.agent("consent").changelogs
+    said = last_positions(reader, TP(log, 0)) if log in admin.topics() else None
+    noted = None if said is None else said.notes.get(OUTPUT)
+    if noted and noted != admin.topic_ids([plan.consent]).get(plan.consent):
+        raise NeedsOperator(
+            f"{plan.consent} was deleted since the consent agent ran last, and what was decided is not in it any more. Let"
+            " `c360 worker --only consent` run until `c360 verify consent` is content: it writes all of it again; then reset"
+        )
 
 
 def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
@@ -215,22 +241,32 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
             notes: dict[str, Any] = {}
             if projection is not None:
                 notes = notes_of_reset(upto)
+            elif reset.agent == "consent":  # what is known was taken out of this one
+                notes = {OUTPUT: admin.topic_ids([plan.consent]).get(plan.consent, "")}
             elif identity is not None:
                 notes = identities.notes_of_reset(life, upto)
             elif door is not None:
                 notes = doors.notes_of_reset(
                     {name: end for name, end in upto.items() if not name.startswith(plan.erase)}
                 )
-            producer.produce(log.topic, RESET, incarnation, log.partition)
-            for key, state in before.get(log.partition, {}).items():
-                producer.produce(log.topic, key, state, log.partition)
-            producer.produce(log.topic, POSITIONS, encode_positions(own, agent.fingerprint, notes), log.partition)
+            first = encode_positions(own, agent.fingerprint, notes)
+            first_records(producer, log, incarnation, before.get(log.partition, {}), first)
         producer.flush()
         producer.close()
         # 4 the group
         admin.set_group_offsets(agent.group, positions)
     finally:
         reader.close()
+
+
+def first_records(
+    producer: Producer, log: TP, incarnation: bytes, rows: Mapping[bytes, bytes], positions: bytes
+) -> None:
+    """How a life begins in a partition of a changelog: what was before is void, what is known already, where it begins."""
+    producer.produce(log.topic, RESET, incarnation, log.partition)
+    for key, state in rows.items():
+        producer.produce(log.topic, key, state, log.partition)
+    producer.produce(log.topic, POSITIONS, positions, log.partition)
 
 
 def _say_again(cluster: Cluster, reader: Reader, ends: Mapping[TP, int]) -> None:

@@ -105,7 +105,8 @@ def test_an_identifier_is_forgotten_and_later_decisions_on_it_do_not_count_until
         suppress(t, who)
         erase(t, who)
         assert decided(t) == {"crm:8": "granted"}
-        assert receipts(t) == [Receipt("r", label(t, who), 1, "consent", {"shop.consent": 1})]
+        read = {f"shop.erase/{partition_of(label(t, who).encode(), 3)}": 1}
+        assert receipts(t) == [Receipt("r", label(t, who), 1, "consent", {"shop.consent": 1}, read)]
         t.send("choices", None, choice(who, hour=9))
         assert decided(t) == {"crm:8": "granted"}
         t.lose_disk()

@@ -14,7 +14,7 @@ from c360.agents.wire import ACTOR, REASON
 from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
-from c360.governance.names import Names
+from c360.governance.names import TENANT, Names, is_veiled
 from c360.identity.facts import CANNOT, OPERATORS, Claim, Fact, cannot, encode_fact, link
 from c360.identity.namespace import shown_reason
 from c360.identity.rules import Key, namespace_of
@@ -22,7 +22,7 @@ from c360.ops.audit import Told
 from c360.ops.identity.graph import Facts, Graph, label_of
 from c360.ops.profiles import NO_NAMES
 from c360.ops.records import Message
-from c360.plan import OPERATOR, Identity, Plan
+from c360.plan import OPERATOR, Identity, Plan, tenanted
 
 What = Literal["separate", "join"]
 SEVERAL = 10  # subjects that are named where one is to be chosen
@@ -60,12 +60,14 @@ def plan_saying(
     now_ms: int,
     names: Names = NO_NAMES,
 ) -> Saying:
-    """What is to be written, and what profiles there are then. Raises UsageError where the two are not two subjects, or
-    there is nothing to undo."""
+    """What is to be written, and what profiles there are then. Raises UsageError where the two are not two subjects or of
+    two tenants, or there is nothing to undo."""
     graph = Graph(facts, identity.rules)
     one, two = sorted(subject_of(plan, graph, name, names) for name in typed)
     if one == two:
         raise UsageError(f"{typed[0]} and {typed[1]} are both {one}, so there is nothing to {what}")
+    if not undo:
+        _refuse_across(plan, what, typed, graph, names)
     said = separating(facts, one, two) if what == "separate" else joining(one, two)
     known = [facts.said.get(f.subject, {}).get((f.kind, f.other, f.source)) for f in said]
     if undo and not any(claim is not None and not claim.dead for claim in known):
@@ -78,6 +80,33 @@ def plan_saying(
     then = Graph(facts.having(new), identity.rules)
     before, after = differences(graph, then, (one, two))
     return Saying(what, undo, (one, two), new, before, after, _notes(plan, graph, then, what, one, two, undo=undo))
+
+
+def _refuse_across(plan: Plan, what: What, typed: tuple[str, str], graph: Graph, names: Names) -> None:
+    """Tenants never meet, so there is nobody to separate either; what was said nevertheless can be undone."""
+    kinds = tenanted(plan)
+    one, two = (_tenant_of(kinds, name, subject_of(plan, graph, name, names)) for name in typed)
+    if one == two:
+        return
+    whose = [
+        f"{name} is of {f'tenant {of}' if of else 'no tenant'}" for name, of in zip(typed, (one, two), strict=True)
+    ]
+    remedy = (
+        "they cannot be one customer" if what == "join" else "they never become one, so there is nothing to separate"
+    )
+    raise UsageError(f"{' and '.join(whose)}: {remedy}")
+
+
+def _tenant_of(kinds: set[str], typed: str, subject: Key) -> str:
+    """Whose customer it is; "" in namespaces that are nobody's. Raises UsageError for a token of which nothing else is said."""
+    if namespace_of(subject) not in kinds:
+        return ""
+    for label in (subject, typed):
+        if namespace_of(label) in kinds and not is_veiled(label):
+            return label.partition(":")[2].partition(TENANT)[0]
+    raise UsageError(
+        f"a token does not say whose customer {typed} is: type the identifier itself, as tenant{TENANT}value"
+    )
 
 
 def separating(facts: Facts, one: Key, two: Key) -> list[Fact]:

@@ -15,6 +15,7 @@ from c360.ops.verify.links import Expectation, Links, compare_facts, compare_liv
 from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.report import Findings, forgotten
 from c360.plan import Plan
+from c360.testing.oracle.formats import Schemas
 from c360.testing.oracle.governed import (
     Arrival,
     Content,
@@ -66,12 +67,13 @@ class GovernCheck:
         archive: Archive,
         links: Links | None,
         sight: Sight | None,
+        schemas: Schemas | None = None,
     ) -> None:
-        """`links`: None where the app has no identity. `sight`: of an app that needs keys."""
+        """`links`: None where the app has no identity. `sight`: of an app that needs keys. `schemas`: that values name."""
         self.plan, self.source, self.log, self.dead, self.archive, self.links = plan, source, log, dead, archive, links
         self.output = plan.governed(source)
-        self.events = Events(source, plan, sight)
-        self.rows = Rows(source, plan, sight)
+        self.events = Events(source, plan, sight, schemas)
+        self.rows = Rows(source, plan, sight, schemas)
         self.sight = sight
         self.shut = {declared.name: shut_of(plan, source, declared) for declared in source.types}
 
@@ -107,27 +109,27 @@ class GovernCheck:
                 offset, at = int(headers[REPLAY_OFFSET]), int(headers[REPLAY_TIME])
             except (KeyError, ValueError):
                 continue
-            key, value = entry.key, entry.value
+            key, value, brought = entry.key, entry.value, entry.headers()
             if SEALED in headers:
                 try:
                     assert self.sight is not None
-                    key, value = self.sight.letter(parse(value or b""))
+                    key, value, brought = self.sight.letter(parse(value or b""))
                 except Exception:  # govern leaves out what it cannot open, whatever is wrong with it
                     continue
-            replays.setdefault(offset, []).append(Delivery(key, value, at))
+            replays.setdefault(offset, []).append(Delivery(key, value, at, brought))
         start = self.log.start(tp)
         archived = self.archive.before(tp, start) if start else []
         if archived is None:
             out.cannot_tell(f"{tp.topic}/{tp.partition}: retention has cut offsets below {start}; give --from-archive")
         arrivals = [
-            Arrival(n, (Delivery(r.key, r.value, r.timestamp or 0), *replays.get(n, ())))
+            Arrival(n, (Delivery(r.key, r.value, r.timestamp or 0, r.headers), *replays.get(n, ())))
             for n, r in enumerate(archived or [])
         ]
         for entry in self.log.read([tp]):
             if entry.offset >= stop:
                 out.lag += 1
             else:
-                own = Delivery(entry.key, entry.value, entry.time)
+                own = Delivery(entry.key, entry.value, entry.time, entry.headers())
                 arrivals.append(Arrival(entry.offset, (own, *replays.get(entry.offset, ()))))
         counts = Counter({n: len(each) for n, each in replays.items()})
         return RawPartition(tp, arrivals, counts, archived is not None, start)

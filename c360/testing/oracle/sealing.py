@@ -27,13 +27,13 @@ class Sight:
     """What is seen with the keys of an app.
 
     `open`: from a sealed value, its subject and field to the JSON in it, None where its key was destroyed; it raises for
-    anything else. `letter`: from a sealed value to the raw record, key and value, of a dead letter. `lost`: subjects of whom
-    a value cannot be opened any more, as far as they were met.
+    anything else. `letter`: from a sealed value to the raw record of a dead letter: key, value and headers. `lost`: subjects of
+    whom a value cannot be opened any more, as far as they were met.
     """
 
     token: Callable[[str], str]
     open: Callable[[Any, str, str], bytes | None]
-    letter: Callable[[Any], tuple[bytes | None, bytes | None]]
+    letter: Callable[[Any], tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]
     lost: set[str] = field(default_factory=set)
 
 
