@@ -173,7 +173,7 @@ class Doors(TestDriver):
     def __init__(self, before: TestDriver, app: App) -> None:
         self.plan, self.now_ms = app.plan(), before.now_ms
         self.cluster, self.stores, self.producer = before.cluster, before.stores, before.producer
-        self.slots, self.random, self.vault = 7, before.random, before.vault
+        self.slots, self.random, self.vault, self.registry = 7, before.random, before.vault, before.registry
         self.start()
 
     def _process(self) -> Stepping:
