@@ -710,7 +710,7 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
             reads=(*map(plan.projected, door.versions), *((plan.erase,) if plan.erases else ())),
             writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit, plan.dlq),
             changelogs=(f"{topic}.changelog",),
-            tables=("held", "holders", "timers"),
+            tables=("held", "beside", "holders", "timers"),
             # A sink that is given another projection begins anew: else nobody would take back whom only the old one has.
             # Versions of one projection are told apart row by row.
             fingerprint=f"door/2 {plan.app}.{door.of} {door.purpose.name}{' veiled' if plan.erases else ''}",
