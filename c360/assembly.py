@@ -226,7 +226,8 @@ class Worker:
         while not self.stopping.is_set():
             try:
                 self.admin = self.cluster.admin()
-                topics.apply(self.plan, self.admin)
+                self.watch.turn()
+                topics.apply(self.plan, self.admin, gone=self._gone())
                 vault = self._vault()
                 self.watch.turn()
                 names = self._chosen()
@@ -256,6 +257,9 @@ class Worker:
         """The agents that run here as it was decided last."""
         controls = self.watch.controls
         return [agent.name for agent in self.plan.agents if controls.runs(self.plan, agent.name, self.only)]
+
+    def _gone(self) -> frozenset[str]:
+        return self.watch.controls.gone(self.plan)
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
@@ -352,11 +356,17 @@ class Worker:
         try:
             loop.run(lambda: self.stopping.is_set() or name in self.ended)
             if name in self.ended:
+                self._forget(loop.agent)
                 self.loops.remove(loop)
                 self.ended.discard(name)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
+
+    def _forget(self, agent: Agent) -> None:
+        """What a retired agent has on this disk. Its changelog goes, so nobody will read it."""
+        for lead in (TP(topic, p) for topic in agent.lead_topics() for p in range(self.plan.partitions)):
+            self.stores.open(agent.store_name(lead)).destroy()
 
     def _serve(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:
@@ -371,7 +381,7 @@ class Worker:
         while not self.stopping.wait(LOOK_S):
             looks += 1
             try:
-                created = topics.apply(self.plan, self.admin)
+                created = topics.apply(self.plan, self.admin, gone=self._gone())
                 if looks % TRIM_LOOKS == 0:
                     self._trim(trimmed)
             except BrokerAway:
@@ -399,7 +409,7 @@ class Worker:
             log.info("%s is retired: it commits and stops", name)
             self.ended.add(name)
         if new := [name for name in chosen if name not in running]:
-            topics.apply(self.plan, self.admin)
+            topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
             for loop in self._loops(new):
                 log.info("%s is built: it runs from now on", loop.agent.name)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
+from c360.ops import control
 from c360.ops import doctor as doctoring
 from c360.ops import topics as topic_tools
 from c360.plan import Plan, classes_of, sealed_of
@@ -87,7 +88,9 @@ def topics() -> None:
 @handled
 def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
     """Report what is missing or differs; exit 1 if anything does."""
-    findings = topic_tools.check(context.plan, context.cluster(broker).admin())
+    cluster = context.cluster(broker)
+    gone = control.read(context.plan, cluster).gone(context.plan)
+    findings = topic_tools.check(context.plan, cluster.admin(), gone=gone)
     if as_json:
         print_json(
             {
@@ -112,7 +115,8 @@ def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
 def topics_apply(context: Context, who: str | None, as_json: bool, broker: str | None) -> None:
     """Create what is missing. Never changes or deletes what exists."""
     cluster = context.cluster(broker)
-    created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who))
+    gone = control.read(context.plan, cluster).gone(context.plan)
+    created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who), gone=gone)
     if as_json:
         print_json({"created": created})
     else:

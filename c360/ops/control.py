@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -21,6 +21,11 @@ def read(plan: Plan, cluster: Cluster) -> Controls:
     finally:
         watch.close()
     return watch.controls
+
+
+def live_in(plan: Plan, cluster: Cluster) -> Callable[[str], int]:
+    """Asked for a projection by name: the version that doors deliver now."""
+    return lambda projection: read(plan, cluster).live(plan, projection)
 
 
 def write(plan: Plan, cluster: Cluster, records: Iterable[tuple[bytes, msgspec.Struct | None]]) -> None:
