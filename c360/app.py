@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import EllipsisType
 from typing import Any, Literal, TypeVar, cast, overload
+
+import fastavro
 
 from c360.codecs import segment
 from c360.codecs.record import ATTRIBUTE, Record, fields_of
@@ -154,8 +157,9 @@ class App:
         subject: str | Sequence[str] | None = None,
         key: type[str] | None = None,
         name: str | None = None,
-        format: Literal["json", "segment", "cloudevents"] = "json",
+        format: Literal["json", "avro", "segment", "cloudevents"] = "json",
         event: str | None = None,
+        schema: Mapping[str, Any] | str | None = None,
         when: When | None = None,
         unmatched: Literal["dlq", "ignore"] = "dlq",
         window: timedelta = WEEK,
@@ -165,8 +169,10 @@ class App:
     ) -> Callable[[type[R]], type[R]]:
         """Declare a raw topic of events: things that happened.
 
-        `format`: what its records are: JSON of any shape; Segment's calls, as subclasses of `segment.Track` and its like, of
-        which `event` names one; or CloudEvents, whose data has the fields. Of the last two ids and times need not be said.
+        `format`: what its records are: JSON of any shape; Avro, or JSON, with a schema in a registry; Segment's calls, as
+        subclasses of `segment.Track` and its like, of which `event` names one; or CloudEvents, whose data has the fields. Of
+        the last two ids and times need not be said. `schema`: of Avro, the schema the app was written for: values of older and
+        newer ones are read as it says, with its aliases and defaults.
         `event_id`: field whose value is the same for every delivery of one event; repeats within `window` of record
         times are dropped. `at`: field with the event's time; without it, the record's timestamp. `subject`: field (or
         fields, the first that is present) that says whom the event is about; without it the raw key, whose namespace
@@ -175,11 +181,12 @@ class App:
         `purposes`: what its records may be used for; none said, for none that asks. `tenant`: field that says whose customer it
         is: tenants never meet. `region`: its records leave only where the same is said.
         """
-        if format not in ("json", "segment", "cloudevents"):
+        if format not in ("json", "avro", "segment", "cloudevents"):
             raise DeclarationError(
-                f"@app.source({topic!r}, format={format!r}): a format is json, segment or cloudevents; Debezium's envelopes are"
-                " read by @app.cdc"
+                f"@app.source({topic!r}, format={format!r}): a format is json, avro, segment or cloudevents; Debezium's"
+                " envelopes are read by @app.cdc"
             )
+        reader = _schema_text(f"@app.source({topic!r})", format, schema)
 
         def declare(record: type[R]) -> type[R]:
             said = f"@app.source({topic!r}) {record.__name__}"
@@ -198,6 +205,7 @@ class App:
                 unmatched,
                 window,
                 format=format,
+                schema=reader,
             )
             self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
@@ -597,3 +605,17 @@ def _check_format(said: str, record: type[Record], format: str, event: str | Non
             raise DeclarationError(
                 f'{said}: {record.__name__}.{attributes[0]} is an attribute of a CloudEvent; say format="cloudevents"'
             )
+
+
+def _schema_text(said: str, format: str, schema: Mapping[str, Any] | str | None) -> str | None:
+    """The schema as JSON. Raises DeclarationError for one that is none."""
+    if schema is None:
+        return None
+    if format != "avro":
+        raise DeclarationError(f'{said}: schema= is an Avro schema, for format="avro"')
+    try:
+        found = json.loads(schema) if isinstance(schema, str) else dict(schema)
+        fastavro.parse_schema(found)
+    except Exception as error:
+        raise DeclarationError(f"{said}: schema= is no Avro schema: {type(error).__name__}: {error}") from None
+    return json.dumps(found)

@@ -32,7 +32,7 @@ T = TypeVar("T")
 When = Mapping[str, str | int | bool]
 Where = Callable[[Any], bool]
 SourceKind = Literal["events", "rows"]
-Format = Literal["json", "debezium", "segment", "cloudevents"]
+Format = Literal["json", "debezium", "avro", "segment", "cloudevents"]
 
 PLAIN_TYPES: Mapping[type, ValueType] = {
     bool: "bool",
@@ -136,6 +136,7 @@ class Source:
     tenant: str | None = None  # field that says whose customer it is
     region: str | None = None  # where its records must stay
     format: Format = "json"
+    schema: str | None = None  # of Avro: the one the app was written for, as JSON
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, consent, demo, dlq, erase, identity, keys, run, simulate, state
+from c360.cli import apps, audit, collect, consent, demo, dlq, erase, identity, keys, run, simulate, state
 from c360.cli.common import Context, Group
 
 
@@ -24,6 +24,7 @@ for command in (
     run.dev,
     run.worker,
     run.load,
+    collect.collect,
     apps.plan,
     apps.topics,
     apps.doctor,

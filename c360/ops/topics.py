@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,7 +19,7 @@ class Finding:
     """One topic that is not as planned."""
 
     topic: str
-    problem: str  # "missing", "partitions", "config", "retention"
+    problem: str  # "missing", "partitions", "config", "retention", "undeclared"
     message: str
 
 
@@ -55,7 +56,41 @@ def check(plan: Plan, admin: Admin) -> list[Finding]:
                 )
             )
         findings += _settings(plan, topic, configs.get(topic.name, {}))
-    return findings
+    return findings + undeclared(plan, existing)
+
+
+SINK = re.compile(r"activation\.([^.]+)")
+VIEW = re.compile(r"([^.]+)\.v(\d+)\.([^.]+)")
+PROJECTION = re.compile(r"([^.]+)\.v(\d+)")
+
+
+def undeclared(plan: Plan, existing: Collection[str]) -> list[Finding]:
+    """Topics of sinks, views and projections that the app does not declare any more, which nobody keeps: by their names, and
+    as they have a changelog."""
+    known = {topic.name for topic in plan.topics}
+    found = []
+    for name in sorted(set(existing) - known):
+        app, _, rest = name.partition(".")
+        if app != plan.app or f"{name}.changelog" not in existing or f"{name}.changelog" in known:
+            continue
+        if of := SINK.fullmatch(rest):
+            what, again = f"what the sink {of[1]} was given", f"@app.sink({of[1]!r}, …)"
+        elif of := VIEW.fullmatch(rest):
+            what, again = f"the view of {of[1]}@{of[2]} for {of[3]}", f"purposes=[{of[3]}] of {of[1]}"
+        elif (of := PROJECTION.fullmatch(rest)) and of[1] not in ("identity", "assignments"):
+            what, again = f"the profiles of {of[1]}@{of[2]}", f"@app.projection({of[1]!r}, version={of[2]})"
+        else:
+            continue
+        found.append(
+            Finding(
+                name,
+                "undeclared",
+                f"{name} holds {what}, which the app does not declare any more: nothing is taken back from it, also not when"
+                f" somebody withdraws or is erased. If that was meant, delete it, {name}.changelog and the group {name};"
+                f" if not, declare it again: {again}",
+            )
+        )
+    return found
 
 
 def _settings(plan: Plan, topic: PlannedTopic, actual: Mapping[str, str]) -> Iterator[Finding]:

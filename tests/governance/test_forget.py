@@ -229,6 +229,25 @@ def test_after_a_lift_a_new_life_begins() -> None:
         assert driver.record("crm:7") is None
 
 
+def test_who_lives_again_beside_others_of_an_old_profile_is_published_and_stays_when_they_are_erased() -> None:
+    """The row of a forgotten customer stays while others of its block live: it had neither an assignment nor a future."""
+    with TestDriver(shop(), now=NOW) as driver:
+        person(driver, "pk7", "7", "Ada", "x@mail.se")
+        click(driver, 1, "c-1", "x@mail.se")
+        assert driver.profile("crm:7").clicks == 1
+        person(driver, "pk7", "7", "Ada", None, at=2, op="u")
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        assert len(certificate.subjects) == 1
+        driver.lift(certificate)
+        person(driver, "pk7", "7", "Ada Reborn", "y@mail.se", at=20, op="u")
+        click(driver, 2, "c-2", "y@mail.se", "new")
+        assert driver.profile("crm:7").text == "new"
+        assert driver.erase("cookie:c-1") is not None
+        assert driver.profile("crm:7").text == "new"
+        driver.verify()
+
+
 def test_govern_does_not_begin_again_with_records_of_a_life_that_is_over() -> None:
     """A raw record does not say of which life it is: read again after a lift it would be of the new one."""
     with TestDriver(shop(), now=NOW) as driver:
