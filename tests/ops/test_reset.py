@@ -10,19 +10,23 @@ from datetime import timedelta
 
 import pytest
 
-from c360.agents.control import ResetJournal, reset_key
+from c360.agents.control import Live, ResetJournal, VersionState, live_key, reset_key, version_key
 from c360.assembly import Worker
+from c360.engine.memory import MemoryCluster
 from c360.engine.state import POSITIONS, RESET, decode_positions
-from c360.engine.transport import TP, Cluster
+from c360.engine.transport import TP, Admin, Cluster, TopicSpec
 from c360.errors import C360Error, NeedsOperator, UsageError
-from c360.ops import beginning, control, targets
+from c360.ops import beginning, control, targets, topics
 from c360.ops.beginning import begin_life, begin_lives
 from c360.ops.reset import ResetPlan, order_reset, plan_reset, plan_undo, undo
 from c360.ops.targets import EARLIEST, Target
+from c360.plan import Plan
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
 from c360.testing.faults import Crash, FaultyCluster
+from tests.agents.test_control import shop
 from tests.engine.test_crash import every_step
+from tests.ops.test_audit import made as audited
 from tests.testing.moves import ASSIGNMENTS, OUTPUT, PARTS, PLAN, app, assign, on, profiles, visit
 from tests.testing.shop import change
 from tests.testing.world import NOW, NOW_MS
@@ -547,3 +551,91 @@ def _caught_up(t: TestDriver) -> bool:
         if notes.keys() & {"catch_up", "sweep"}:
             return False
     return True
+
+
+def test_with_new_logic_it_needs_no_word_more() -> None:
+    """Logic that has changed under its version is refused; a reset folds all again by the new."""
+    cluster, stores = MemoryCluster(), MemoryStores()
+    cluster.admin().create([TopicSpec("orders", 2)])
+    first, changed = shop(1), shop(1, cents=True)
+
+    def worker(plan: Plan) -> Worker:
+        return Worker(plan, cluster, stores, "w")
+
+    producer = cluster.producer()
+    producer.produce("orders", b"7", b'{"id": 1, "crm": "7", "amount": 5}')
+    producer.flush()
+    assert run_until(worker(first), lambda: bool(cluster.admin().group_offsets("shop.customer.v1"))) is None
+    refused = run_until(worker(changed), lambda: False)
+    assert isinstance(refused, NeedsOperator)
+    assert "c360 reset customer@1 --to-earliest --execute" in str(refused)
+    order_reset(changed, cluster, plan_reset(changed, cluster, AGENT))
+    done = run_until(worker(changed), lambda: not control.read(changed, cluster).resets)
+    assert done is None
+    said = control.read(changed, cluster).logic(AGENT)
+    assert said is not None
+    assert tuple(said.lines) == changed.agent(AGENT).logic
+
+
+def test_a_reset_of_govern_that_is_killed_at_any_step_is_finished_by_the_same_command() -> None:
+    right: dict[str, object] = {}
+    for plan in every_step(Crash):
+        world = audited()
+        right = right or world.latest("hello.person.v1")
+        world.stop()
+        world.cluster.admin().delete_group("hello.person.v1")
+        with suppress(Crash):
+            order(world, agent="govern", cluster=FaultyCluster(world.cluster, plan))
+        world.cluster.producer("hello.govern.v1.reset")  # what its broker ends, 15 s later
+        order(world, agent="govern")
+        assert control.read(world.plan, world.cluster).resets == {}
+        order(world, agent="person@1")
+        world.start()
+        world.verify()
+        assert world.latest("hello.person.v1") == right
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda admin: admin.delete_group(GROUP), "have expired.*Nothing is lost.*c360 worker --adopt$"),
+        (
+            lambda admin: admin.set_group_offsets(GROUP, {TP(t, p): 0 for t in (VISITS, ORDERS) for p in range(3)}),
+            "moved by another tool.*The group stands at the start.*--to-earliest --execute.*--adopt$",
+        ),
+        (
+            lambda admin: admin.set_group_offsets(GROUP, {TP(VISITS, p): 1 for p in range(3)}),
+            "moved by another tool.*c360 reset customer@1 --to-offsets current --execute.*--to-datetime.*--adopt$",
+        ),
+        (
+            lambda admin: admin.delete([LOG]),
+            "Its changelog does not say how far it was: it was deleted, or emptied. To fold again from the start",
+        ),
+    ],
+    ids=["expired", "to the start", "into the middle", "changelog deleted"],
+)
+def test_what_happened_to_its_offsets_is_told_with_what_to_do(
+    t: TestDriver, act: Callable[[Admin], None], said: str
+) -> None:
+    right = profiles(t.cluster)
+    act(t.cluster.admin())
+    t.start()
+    with pytest.raises(NeedsOperator, match=said):
+        t.settle()
+    t.stop()
+    order(t, targets.to_offsets("current", None) if "current" in said else EARLIEST)
+    found = work(t)
+    assert found == right or "current" in said
+
+
+def test_a_version_that_is_not_built_or_no_more_is_not_reset() -> None:
+    cluster, plan = MemoryCluster(), shop(2)
+    topics.apply(plan, cluster.admin())
+    control.write(
+        plan, cluster, [(live_key("customer"), Live(1)), (version_key("customer@2"), VersionState("building"))]
+    )
+    with pytest.raises(NeedsOperator, match=r"not built yet\. Build it: c360 rebuild customer@2"):
+        plan_reset(plan, cluster, "customer@2")
+    control.write(plan, cluster, [(version_key("customer@2"), VersionState("retired"))])
+    with pytest.raises(NeedsOperator, match="retired: there is nothing to reset"):
+        plan_reset(plan, cluster, "customer@2")
