@@ -20,6 +20,7 @@ from c360.ops import beginning, control, targets, topics
 from c360.ops.beginning import begin_life, begin_lives
 from c360.ops.reset import ResetPlan, order_reset, plan_reset, plan_undo, undo
 from c360.ops.targets import EARLIEST, Target
+from c360.ops.verify import verify
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
@@ -119,6 +120,8 @@ def test_nothing_is_destroyed_before_a_worker_begins_and_readers_see_nobody_vani
     before, log = profiles(t.cluster), raw(t, LOG)
     order(t)
     assert raw(t, LOG) == log
+    report = verify(t.plan, t.cluster, [AGENT])
+    assert (report.complete, report.differences) == (False, 0), "who waits for it must wait"
     said = journal(t)
     assert said is not None
     assert (said.step, said.target, said.clears) == ("reset", "--to-earliest", [LOG])
