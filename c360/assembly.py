@@ -59,8 +59,9 @@ class Shared:
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
-    agent. `registry`: of schemas that values name. `fence_max_age_ms`: how old may be what a door knows of people's decisions;
-    `inputs_s`: between its looks at which partitions these come in.
+    agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
+    name. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
+    partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -72,6 +73,7 @@ class Shared:
     fence_max_age_ms: int = 1000
     inputs_s: float = INPUTS_S
     retired: Callable[[str], bool] | None = None
+    idle: Callable[[str], bool] | None = None
 
 
 def governance_of(
@@ -109,7 +111,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     if plan.asks and (not only or "consent" in only):
         chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
     if known is not None and common.vault is not None and (not only or "erasure" in only):
-        chosen.append(ErasureAgent(plan, admin, known, common.vault.names))
+        chosen.append(ErasureAgent(plan, admin, known, common.vault.names, common.idle))
     chosen += [
         DoorAgent(
             plan,
@@ -270,6 +272,7 @@ class Worker:
             self.registry,
             self.fence_max_age_ms,
             retired=partial(control.is_retired, self.plan, self.watch),
+            idle=partial(control.is_idle, self.plan, self.watch),
         )
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
@@ -537,6 +540,7 @@ def stepping(
         fence_max_age_ms,
         inputs_s=0.0,
         retired=partial(control.is_retired, plan, watch),
+        idle=partial(control.is_idle, plan, watch),
     )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())
