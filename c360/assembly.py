@@ -225,7 +225,7 @@ class Worker:
     # What serves the loops outlives them: their last commits ask it.
     serving: list[threading.Thread] = field(default_factory=list)
     served: threading.Event = field(default_factory=threading.Event)
-    ended: set[str] = field(default_factory=set)  # agents that are to run no longer
+    ended: set[Loop] = field(default_factory=set)  # those that are to run no longer
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
@@ -260,6 +260,7 @@ class Worker:
             raise NeedsOperator(
                 f"nothing is to run here: {', '.join(self.only) or self.plan.app} is retired, or not built (c360 versions)"
             )
+        self._forget_retired()
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, names)
         if governance is not None:
             self.tables.append(governance)
@@ -376,13 +377,11 @@ class Worker:
             raise self.error
 
     def _drive(self, loop: Loop) -> None:
-        name = loop.agent.name
         try:
-            loop.run(lambda: self.stopping.is_set() or name in self.ended)
-            if name in self.ended:
+            loop.run(lambda: self.stopping.is_set() or loop in self.ended)
+            if loop in self.ended:
                 self._forget(loop.agent)
                 self.loops.remove(loop)
-                self.ended.discard(name)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
@@ -390,7 +389,13 @@ class Worker:
     def _forget(self, agent: Agent) -> None:
         """What a retired agent has on this disk. Its changelog goes, so nobody will read it."""
         for lead in (TP(topic, p) for topic in agent.lead_topics() for p in range(self.plan.partitions)):
-            self.stores.open(agent.store_name(lead)).destroy()
+            self.stores.forget(agent.store_name(lead))
+
+    def _forget_retired(self) -> None:
+        """The same of agents that were retired while no worker ran on this disk."""
+        for agent in (a for p in self.watch.controls.retired(self.plan) for a in self.plan.agents_of(p)):
+            for partition in range(self.plan.partitions):
+                self.stores.forget(f"{agent.group}/{partition}")
 
     def _serve(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:
@@ -428,10 +433,11 @@ class Worker:
 
     def _follow_control(self) -> None:
         chosen = self._chosen()
-        running = {loop.agent.name for loop in self.loops}
-        for name in sorted(running.difference(chosen, self.ended)):
-            log.info("%s is retired: it commits and stops", name)
-            self.ended.add(name)
+        running = {loop.agent.name: loop for loop in list(self.loops)}  # a loop that has ended takes itself out
+        for name, loop in running.items():
+            if name not in chosen and loop not in self.ended:
+                log.info("%s is retired: it commits and stops", name)
+                self.ended.add(loop)
         if new := [name for name in chosen if name not in running]:
             topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
