@@ -91,6 +91,12 @@ class Watch:
         self._admin = self._reader = None
 
 
+def is_retired(plan: Plan, watch: Watch, agent: str) -> bool:
+    """Whether a projection's version is, as far as it is followed."""
+    projection = next(p for p in plan.projections if p.agent == agent)
+    return watch.controls.stage(plan, projection.name, projection.version) == "retired"
+
+
 def begin(
     plan: Plan, cluster: Cluster, controls: Controls, agents: Sequence[PlannedAgent], *, accept_drift: bool = False
 ) -> list[str]:
@@ -153,7 +159,7 @@ def _drifted(plan: Plan, agent: PlannedAgent, changed: Sequence[str]) -> str:
         instead = (
             f"Declare it beside, as version={int(version) + 1} of {name!r}, and build that: c360 rebuild"
             f" {name}@{int(version) + 1}; or fold again from the start, in place: c360 reset {agent.name} --to-earliest"
-            " --execute, and start with c360 worker --accept-drift"
+            " --execute"
         )
     elif version:
         instead = f"Give it a new version, version={int(version) + 1}"
