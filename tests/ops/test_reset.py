@@ -15,8 +15,8 @@ from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.state import POSITIONS, RESET, decode_positions
 from c360.engine.transport import TP, Admin, Cluster, TopicSpec
-from c360.errors import C360Error, NeedsOperator, UsageError
-from c360.ops import beginning, control, targets, topics
+from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
+from c360.ops import beginning, control, targets, topics, versions
 from c360.ops.beginning import begin_life, begin_lives
 from c360.ops.reset import ResetPlan, order_reset, plan_reset, plan_undo, undo
 from c360.ops.targets import EARLIEST, Target
@@ -705,3 +705,20 @@ def latest(t: TestDriver, topic: str) -> dict[bytes | None, object]:
             said = json.loads(value)
             found[key] = {name: said[name] for name in ("profile", "identifiers", "deferred", "was")}
     return {key: said for key, said in found.items() if said is not None}
+
+
+def test_a_version_that_is_being_reset_or_still_compares_its_profiles_is_not_promoted() -> None:
+    cluster, plan = MemoryCluster(), shop(2)
+    topics.apply(plan, cluster.admin())
+    control.write(plan, cluster, [(live_key("customer"), Live(1)), (version_key("customer@2"), VersionState("ready"))])
+
+    def promote() -> None:
+        switch = versions.plan_promote(plan, control.read(plan, cluster), "customer@2")
+        versions.check(plan, cluster, switch, versions.Waiting(0.0), erasing=False)
+
+    order_reset(plan, cluster, plan_reset(plan, cluster, "customer@2"))
+    with pytest.raises(NotYet, match="is being reset: its topic is of before"):
+        promote()
+    begin_life(plan, cluster, "customer@2")
+    with pytest.raises(NotYet, match="has not compared all its profiles yet"):
+        promote()
