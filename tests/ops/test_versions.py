@@ -297,6 +297,37 @@ def test_a_rebuild_that_is_stopped_on_its_way_goes_on_where_it_was() -> None:
         town.wait(lambda: town.profiles(1) == town.profiles(2) != {})
 
 
+def test_a_rebuild_whose_offsets_have_expired_begins_anew_and_leaves_nothing_of_before() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    with town.worker():
+        town.wait(lambda: len(town.profiles(1)) > 0)
+        rebuild.begin(town.plan, town.cluster, "customer@2")
+        producer = town.cluster.producer()
+        for partition in range(2):  # written before it was stopped; since then somebody was erased
+            producer.produce("shop.customer.v2", b"crm:gone", town.profiles(1)[b"crm:1"], partition)
+        producer.flush()
+        town.cluster.admin().delete_group(town.plan.agent("customer@2").group)
+        built = town.built("customer@2")
+        assert (built.state, built.resumed) == ("ready", True)
+        assert b"crm:gone" not in town.profiles(2)
+        town.wait(lambda: town.profiles(1) == town.profiles(2) != {})
+
+
+def test_a_rebuild_of_which_retention_has_cut_what_it_had_to_read_next_begins_with_what_is_retained() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    with town.worker():
+        town.wait(lambda: len(town.profiles(1)) > 0)
+        rebuild.begin(town.plan, town.cluster, "customer@2")
+        governed = [TP("shop.governed.orders.v1", partition) for partition in range(2)]
+        ends = town.cluster.reader().ends(governed)
+        town.cluster.admin().delete_records({tp: end - 5 * tp.partition for tp, end in ends.items()})  # of one all
+        built = town.built("customer@2")
+        assert (built.state, built.resumed) == ("ready", True)
+        assert town.profiles(2)
+
+
 class Nobody:
     """A crew that does nothing, or cannot."""
 
