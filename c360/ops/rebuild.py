@@ -34,6 +34,7 @@ from c360.errors import NeedsOperator, NotYet
 from c360.ops import control, topics
 from c360.ops.audit import Run, Told
 from c360.ops.beginning import first_records, written_by
+from c360.ops.journal import refuse_active
 from c360.ops.supervisor import Supervisor
 from c360.ops.versions import Waiting, inputs_of, next_number, version_of
 from c360.plan import Plan, PlannedAgent
@@ -158,6 +159,11 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         starts = begins | reader.ends(
             [tp for tp in inputs if tp.topic in planned.writes]
         )  # what its tasks say to each other
+        offsets = admin.group_offsets(planned.group)
+        # Also where it was stopped for so long that its offsets have expired, or that what it had to read next was cut
+        anew = any(offsets.get(tp, -1) < begins[tp] for tp in inputs)
+        if anew:
+            refuse_active(admin, planned)  # who runs it by hand would go on in its changelog
         # 2 decide
         known = controls.version(agent)
         if known is None:
@@ -169,9 +175,7 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         else:
             resumed = True
         # 3 begin
-        offsets = admin.group_offsets(planned.group)
-        if any(offsets.get(tp, -1) < begins[tp] for tp in inputs):
-            # Also where it was stopped for so long that its offsets have expired, or that what it had to read next was cut
+        if anew:
             before = written_by(plan, projection, admin, reader)
             _first_life(plan, cluster, projection, starts, known.upto, before)
             admin.set_group_offsets(planned.group, starts)

@@ -328,6 +328,19 @@ def test_a_rebuild_of_which_retention_has_cut_what_it_had_to_read_next_begins_wi
         assert town.profiles(2)
 
 
+def test_a_version_that_somebody_runs_by_hand_is_not_built_beneath_them() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    member = town.cluster.consumer(town.plan.agent("customer@2").group)
+    member.subscribe([town.plan.tasks], rebuild.Hold.__new__(rebuild.Hold))
+    before = decided(town)
+    with pytest.raises(NeedsOperator, match=r"customer@2 is running: its group shop.customer.v2 has 1 members"):
+        town.built("customer@2")
+    assert decided(town) == before
+    logs = [TP("shop.customer.v2.changelog", partition) for partition in range(2)]
+    assert set(town.cluster.reader().ends(logs).values()) == {0}
+
+
 class Nobody:
     """A crew that does nothing, or cannot."""
 
