@@ -33,7 +33,8 @@ from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NeedsOperator, NotYet
 from c360.ops import control, topics
 from c360.ops.audit import Run, Told
-from c360.ops.reset import first_records
+from c360.ops.beginning import first_records, written_by
+from c360.ops.journal import refuse_active
 from c360.ops.supervisor import Supervisor
 from c360.ops.versions import Waiting, inputs_of, next_number, version_of
 from c360.plan import Plan, PlannedAgent
@@ -154,8 +155,15 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         topics.apply(plan, admin, gone=controls.gone(plan))
         planned = plan.agent(agent)
         inputs = inputs_of(planned, admin.topics())
-        starts = reader.starts(inputs)
-        starts |= reader.ends([tp for tp in inputs if tp.topic in planned.writes])  # what its tasks say to each other
+        begins = reader.starts(inputs)
+        starts = begins | reader.ends(
+            [tp for tp in inputs if tp.topic in planned.writes]
+        )  # what its tasks say to each other
+        offsets = admin.group_offsets(planned.group)
+        # Also where it was stopped for so long that its offsets have expired, or that what it had to read next was cut
+        anew = any(offsets.get(tp, -1) < begins[tp] for tp in inputs)
+        if anew:
+            refuse_active(admin, planned)  # who runs it by hand would go on in its changelog
         # 2 decide
         known = controls.version(agent)
         if known is None:
@@ -167,8 +175,9 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         else:
             resumed = True
         # 3 begin
-        if not admin.group_offsets(planned.group).keys() >= set(inputs):
-            _first_life(plan, cluster, projection, starts, known.upto)
+        if anew:
+            before = written_by(plan, projection, admin, reader)
+            _first_life(plan, cluster, projection, starts, known.upto, before)
             admin.set_group_offsets(planned.group, starts)
         return Course(plan, projection, starts, partitions_of(known.upto), resumed)
     finally:
@@ -177,9 +186,14 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
 
 
 def _first_life(
-    plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, starts: Mapping[TP, int], upto: Mapping[str, int]
+    plan: Plan,
+    cluster: Cluster,
+    projection: ProjectionDeclaration,
+    starts: Mapping[TP, int],
+    upto: Mapping[str, int],
+    before: Mapping[int, Mapping[bytes, bytes]],
 ) -> None:
-    """In each partition of its changelog: where it begins, and up to where it writes nothing."""
+    """In each partition of its changelog: what was written before, where it begins, and up to where it writes nothing."""
     agent = plan.agent(projection.agent)
     (log,) = agent.changelogs
     incarnation = encode_reset(time.time_ns() // 1000)
@@ -187,9 +201,11 @@ def _first_life(
     try:
         for partition in range(plan.partitions):
             own = {tp: at for tp, at in starts.items() if tp.partition == partition}
-            ends = {name: upto[name] for tp in own if (name := f"{tp.topic}/{tp.partition}") in upto}
+            ends = {
+                name: upto[name] for tp, at in own.items() if upto.get(name := f"{tp.topic}/{tp.partition}", 0) > at
+            }
             positions = encode_positions(own, agent.fingerprint, notes_of_reset(ends))
-            first_records(producer, TP(log, partition), incarnation, {}, positions)
+            first_records(producer, TP(log, partition), incarnation, before.get(partition, {}), positions)
         producer.flush()
     finally:
         producer.close()

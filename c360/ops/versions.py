@@ -18,6 +18,7 @@ retire
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -278,10 +279,13 @@ def check(plan: Plan, cluster: Cluster, switch: Switch, waiting: Waiting, *, era
         _check_space(plan, switch, existing)
         if erasing:
             _check_erasures(plan, cluster)
-        agent = plan.agent(switch.agent)
+        agent, projection = plan.agent(switch.agent), version_of(plan, switch.agent)
         _check_reset(plan, cluster, reader, agent, existing)
+        followed = plan.identity_of(projection)
+        if followed is not None and followed != plan.identity_of(version_of(plan, switch.away)):
+            identity = plan.agent(followed.agent)  # what it has not said yet, the version cannot be behind with
+            _check_reached(admin, reader, identity, inputs_of(identity, existing), waiting)
         _check_reached(admin, reader, agent, inputs_of(agent, existing), waiting)
-        projection = version_of(plan, switch.agent)
         output = [TP(plan.projected(projection), p) for p in range(existing[plan.projected(projection)])]
         readers = [a for a in plan.agents_of(projection) if a != agent] + sinks_of(plan, projection)
         for door in readers:
@@ -499,6 +503,8 @@ def retire(
     )
     with run.acting(told):
         execute_retire(plan, cluster, planned, waiting)
+        if state_dir is not None:  # of a rebuild that was never finished; nobody else would delete it
+            shutil.rmtree(state_dir / "rebuild" / plan.agent(agent).group, ignore_errors=True)
     return Retirement(
         agent, planned.topics, planned.groups,
         tuple(map(str, local_state(plan, plan.agents_of(version_of(plan, agent)), state_dir))),
