@@ -327,6 +327,41 @@ def test_of_a_version_that_is_retired_nothing_is_kept() -> None:
         assert t.bills() == TWO
 
 
+def test_sinks_go_on_and_start_again_when_all_topics_of_a_retired_version_are_gone() -> None:
+    with four_and_four() as t:
+        t.go_live(2, 1)
+        assert t.bills() == TWO
+        t.retire(1)
+        of_it = t.plan.topics_of(t.plan.versions_of("customer")[0])
+        t.cluster.admin().delete(of_it)  # before any task has noticed that it is retired
+        t.put(2, "crm:0", "two 0")
+        for loop in t.loops:
+            loop._look_again = 0.0
+        assert t.bills() == TWO | {"crm:0": "two 0"}
+        t.stop()
+        t.start()
+        t.cluster.admin().delete(of_it)  # the driver makes all that are declared
+        t.put(2, "crm:0", None)
+        assert t.bills() == TWO
+
+
+def test_a_sink_that_was_being_restored_while_a_version_was_retired_comes_up() -> None:
+    with four_and_four() as t:
+        t.go_live(2, 1)
+        assert t.bills() == TWO
+        t.stop()
+        t.start()
+        t.cluster.admin().delete(t.plan.topics_of(t.plan.versions_of("customer")[0]))
+        for _ in range(3):  # they have begun with what they knew, and find the topics gone
+            for process in t.processes:
+                process.turn()
+        t.retire(1)
+        for loop in t.loops:
+            loop._look_again = 0.0
+        t.put(2, "crm:0", "two 0")
+        assert t.bills() == TWO | {"crm:0": "two 0"}
+
+
 @pytest.mark.usefixtures("portions")
 def test_a_version_that_is_retired_before_all_have_gone_over() -> None:
     with Versions() as t:
