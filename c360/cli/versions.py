@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +20,14 @@ from rich.table import Table
 
 from c360.cli.audit import reason_option, run_of, who_option
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
+from c360.clock import system
 from c360.config import environment
 from c360.engine.transport import Cluster
 from c360.ops import rebuild as building
 from c360.ops import versions as living
 from c360.ops.audit import Run
+from c360.ops.doors import Preview
+from c360.ops.doors import preview as preview_of
 from c360.ops.slot import slot_in
 from c360.ops.supervisor import Supervisor
 
@@ -217,6 +220,7 @@ def _duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------------------------------------- switching
 @click.command()
 @click.argument("agent")
+@click.option("--preview", is_flag=True, help="Also say what each sink would send: all of the version is judged, once.")
 @wait_option
 @execute_option
 @reason_option
@@ -228,6 +232,7 @@ def _duration(seconds: float) -> str:
 def promote(
     context: Context,
     agent: str,
+    preview: bool,
     wait_s: float,
     execute: bool,
     reason: str | None,
@@ -237,9 +242,26 @@ def promote(
 ) -> None:
     """Have doors deliver AGENT ("customer@2") instead of the live version: sinks receive what differs, and nothing else."""
     cluster = context.cluster(broker)
+    sinks = _previewed(context, cluster, agent) if preview else None
     with _running(context, cluster, who, reason, execute=execute) as run:
         switch = living.promote(context.plan, cluster, agent, waiting=living.Waiting(wait_s), run=run)
-    _say_switch(switch, executed=execute, as_json=as_json)
+    if sinks is not None and not as_json:
+        for name, would in sinks.items():
+            held_back = "".join(f"; {count} {reason}" for reason, count in sorted(would.held_back.items()))
+            said = f"{would.added} new, {would.changed} changed, {would.removed} removed, {would.unchanged} as they are"
+            click.echo(f"{name}: {said}{held_back}")
+    by_name = None if sinks is None else {name: vars(would) for name, would in sinks.items()}
+    _say_switch(switch, executed=execute, as_json=as_json, more={"sinks": by_name})
+
+
+def _previewed(context: Context, cluster: Cluster, agent: str) -> dict[str, Preview]:
+    """What each sink would send."""
+    plan, vault = context.plan, context.vault(cluster)
+    projection = living.version_of(plan, agent)
+    doors = [door for door in plan.doors if door.sink is not None and projection in door.versions]
+    return {
+        door.agent: preview_of(plan, cluster, door, projection.version, vault=vault, clock=system) for door in doors
+    }
 
 
 @click.command()
@@ -281,12 +303,13 @@ def _running(
         yield run
 
 
-def _say_switch(switch: living.Switch, *, executed: bool, as_json: bool) -> None:
+def _say_switch(switch: living.Switch, *, executed: bool, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     if as_json:
         print_json(
             {
                 "projection": switch.projection, "from": switch.away, "to": switch.agent,
                 "executed": executed and not switch.done, "live": switch.agent if executed or switch.done else switch.away,
+                **(more or {}),
             }
         )  # fmt: skip
     elif switch.done:

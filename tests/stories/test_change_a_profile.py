@@ -104,9 +104,12 @@ class Traffic:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self.stopped.set()
         self.thread.join()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self.producer.close()
 
 
@@ -115,6 +118,29 @@ def table(cluster: KafkaCluster, topic: str) -> dict[bytes, bytes]:
     follow(reader, reader.starts([TP(topic, p) for p in range(PARTITIONS)]), found)
     reader.close()
     return found
+
+
+def delivered(cluster: KafkaCluster) -> dict[bytes, str]:
+    """What the CRM holds."""
+    return {who: json.loads(value)["spend"] for who, value in table(cluster, "shop.activation.crm-sync").items()}
+
+
+def spent(cluster: KafkaCluster) -> dict[bytes, str]:
+    """What the second version says."""
+    return {who: json.loads(value)["attributes"]["spend"] for who, value in table(cluster, "shop.customer.v2").items()}
+
+
+def only_net_changes_left(cluster: KafkaCluster) -> None:
+    """Through a promotion and two that went back and forth: nobody vanished, and nobody was told what was there already."""
+    reader, held = cluster.reader(), dict[bytes, bytes]()
+    for _, _, key, value in records(
+        reader, reader.starts([TP("shop.activation.crm-sync", p) for p in range(PARTITIONS)])
+    ):
+        assert key is not None
+        assert value is not None, f"{key!r} was taken back"
+        assert held.get(key) != value, f"{key!r} was told {value!r} twice"
+        held[key] = value
+    reader.close()
 
 
 def count_of(cluster: KafkaCluster, topic: str) -> int:
@@ -171,7 +197,10 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             assert differ["equal"] + differ["moving"] >= CUSTOMERS - cancelled > 10 * differ["moving"]
             assert "spend" in (tmp_path / "diff.html").read_text()
             # 4
-            assert desk("c360 promote customer@2")["live"] == "customer@1"
+            would = desk("c360 promote customer@2 --preview")
+            assert would["live"] == "customer@1"
+            sink = would["sinks"]["sink:crm-sync"]
+            assert (sink["added"], sink["removed"], sink["held_back"]) == (0, 0, {})
             done = desk('c360 promote customer@2 --execute --reason "cancelled orders are no spend"')
             assert (done["executed"], done["live"]) == (True, "customer@2")
             assert states(desk("c360 versions")) == {"customer@1": "previous", "customer@2": "live"}
@@ -199,5 +228,8 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
                 "rebuild", "promote", "rollback", "rollback", "retire",
             ]  # fmt: skip
             assert worker.poll() is None, desk.log.read_text()
+            traffic.stop()
+            wait_until(lambda: delivered(cluster) == spent(cluster), worker, desk.log)
+            only_net_changes_left(cluster)
     said = [line for block in fences(PAGE.read_text(encoding="utf-8"), "sh") for line in block.splitlines()]
     assert desk.typed == set(said)
