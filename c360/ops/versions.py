@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +107,11 @@ def versions(plan: Plan, cluster: Cluster) -> list[Version]:
     try:
         existing = admin.topics()
         found = [_version(plan, controls, p, existing, admin, reader) for p in plan.projections]
-        return found + [_of_identity(plan, controls, i, existing, admin, reader) for i in plan.identities]
+        found += [_of_identity(plan, controls, i, existing, admin, reader) for i in plan.identities]
+        sizes = admin.topic_bytes([topic for version in found for topic in version.topics])
+        if sizes is None:
+            return found
+        return [replace(version, bytes=sum(sizes[topic] for topic in version.topics)) for version in found]
     finally:
         reader.close()
         admin.close()
