@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import EllipsisType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, overload
+
+import fastavro
 
 from c360.codecs import segment
 from c360.codecs.record import ATTRIBUTE, Record, fields_of
@@ -21,6 +24,7 @@ from c360.declare import (
     SourceType,
     UserAgent,
     When,
+    check_since,
     declare_projection,
     field_named,
     value_type,
@@ -51,6 +55,27 @@ APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}\Z")
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}\Z")
 SINK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
 WEEK = timedelta(days=7)
+
+
+def _returned(said: str, function: Callable[..., Any]) -> Any:
+    """What a function is annotated to return. Raises DeclarationError, also for what is none."""
+    if isinstance(function, Enrichment):
+        raise DeclarationError(f"{said} is an enrichment itself; write a plain function")
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise DeclarationError(f"{said} is no plain function of the record")
+    returns = inspect.get_annotations(function).get("return")
+    if isinstance(returns, str):
+        try:
+            returns = eval(returns, getattr(inspect.unwrap(function), "__globals__", {}))  # its argument may be local
+        except NameError as error:
+            raise DeclarationError(f"{said}: the return annotation {returns!r} cannot be found") from error
+    if returns is None:
+        raise DeclarationError(f"{said}: annotate what it returns, such as `-> str`")
+    return returns
+
+
+def _type_name(annotation: Any) -> str:
+    return str(getattr(annotation, "__name__", annotation))
 
 
 class App:
@@ -132,8 +157,9 @@ class App:
         subject: str | Sequence[str] | None = None,
         key: type[str] | None = None,
         name: str | None = None,
-        format: Literal["json", "segment", "cloudevents"] = "json",
+        format: Literal["json", "avro", "segment", "cloudevents"] = "json",
         event: str | None = None,
+        schema: Mapping[str, Any] | str | None = None,
         when: When | None = None,
         unmatched: Literal["dlq", "ignore"] = "dlq",
         window: timedelta = WEEK,
@@ -143,8 +169,10 @@ class App:
     ) -> Callable[[type[R]], type[R]]:
         """Declare a raw topic of events: things that happened.
 
-        `format`: what its records are: JSON of any shape; Segment's calls, as subclasses of `segment.Track` and its like, of
-        which `event` names one; or CloudEvents, whose data has the fields. Of the last two ids and times need not be said.
+        `format`: what its records are: JSON of any shape; Avro, or JSON, with a schema in a registry; Segment's calls, as
+        subclasses of `segment.Track` and its like, of which `event` names one; or CloudEvents, whose data has the fields. Of
+        the last two ids and times need not be said. `schema`: of Avro, the schema the app was written for: values of older and
+        newer ones are read as it says, with its aliases and defaults.
         `event_id`: field whose value is the same for every delivery of one event; repeats within `window` of record
         times are dropped. `at`: field with the event's time; without it, the record's timestamp. `subject`: field (or
         fields, the first that is present) that says whom the event is about; without it the raw key, whose namespace
@@ -153,11 +181,12 @@ class App:
         `purposes`: what its records may be used for; none said, for none that asks. `tenant`: field that says whose customer it
         is: tenants never meet. `region`: its records leave only where the same is said.
         """
-        if format not in ("json", "segment", "cloudevents"):
+        if format not in ("json", "avro", "segment", "cloudevents"):
             raise DeclarationError(
-                f"@app.source({topic!r}, format={format!r}): a format is json, segment or cloudevents; Debezium's envelopes are"
-                " read by @app.cdc"
+                f"@app.source({topic!r}, format={format!r}): a format is json, avro, segment or cloudevents; Debezium's"
+                " envelopes are read by @app.cdc"
             )
+        reader = _schema_text(f"@app.source({topic!r})", format, schema)
 
         def declare(record: type[R]) -> type[R]:
             said = f"@app.source({topic!r}) {record.__name__}"
@@ -176,6 +205,7 @@ class App:
                 unmatched,
                 window,
                 format=format,
+                schema=reader,
             )
             self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
@@ -301,11 +331,22 @@ class App:
         self._said.sources[source.topic] = replace(old, types=old.types + source.types)
 
     # ------------------------------------------------------------------------------------------------ enrichments
-    def enrich(self, record: type[R]) -> Callable[[Callable[[R], T]], T]:
+    @overload
+    def enrich(self, record: type[R], *, since: datetime | None = None) -> Callable[[Callable[[R], T]], T]: ...
+
+    @overload
+    def enrich(
+        self, record: type[R], *, since: datetime, before: Callable[[R], T]
+    ) -> Callable[[Callable[[R], T]], T]: ...
+
+    def enrich(
+        self, record: type[R], *, since: datetime | None = None, before: Callable[[R], Any] | None = None
+    ) -> Callable[[Callable[[R], Any]], Any]:
         """Declare a value computed in govern from each record of a type: pure and deterministic, stored beside it.
 
         The decorated name can be used in attributes like a field: `top(section)`. A record whose enrichment raises
-        goes to the dead-letter topic with the traceback.
+        goes to the dead-letter topic with the traceback. `since`: records whose event time is earlier get what `before`
+        makes of them, a plain function with the same return type; without `before` they get none.
         """
 
         def declare(function: Callable[[R], T]) -> T:
@@ -315,17 +356,14 @@ class App:
                 raise DeclarationError(f"{said}: asynchronous enrichments are not built yet; write a plain function")
             if any(e.record is record and e.name == name for e in self._said.enrichments):
                 raise DeclarationError(f"{said}: {record.__name__} already has an enrichment of this name")
-            returns = inspect.get_annotations(function).get("return")
-            if isinstance(returns, str):
-                try:
-                    returns = eval(
-                        returns, getattr(inspect.unwrap(function), "__globals__", {})
-                    )  # its argument may be local
-                except NameError as error:
-                    raise DeclarationError(f"{said}: the return annotation {returns!r} cannot be found") from error
-            if returns is None:
-                raise DeclarationError(f"{said}: annotate what it returns, such as `-> str`")
-            enrichment = Enrichment(record, name, function, value_type(returns), returns)
+            returns = _returned(said, function)
+            check_since(said, since, before)
+            if before is not None and (was := _returned(f"{said}, before=", before)) != returns:
+                raise DeclarationError(
+                    f"{said}: before= returns {_type_name(was)}, and this {_type_name(returns)}; annotate both as one type,"
+                    " for attributes take their values alike"
+                )
+            enrichment = Enrichment(record, name, function, value_type(returns), returns, since, before)
             self._said.enrichments.append(enrichment)
             return cast(T, enrichment)
 
@@ -562,3 +600,17 @@ def _check_format(said: str, record: type[Record], format: str, event: str | Non
             raise DeclarationError(
                 f'{said}: {record.__name__}.{attributes[0]} is an attribute of a CloudEvent; say format="cloudevents"'
             )
+
+
+def _schema_text(said: str, format: str, schema: Mapping[str, Any] | str | None) -> str | None:
+    """The schema as JSON. Raises DeclarationError for one that is none."""
+    if schema is None:
+        return None
+    if format != "avro":
+        raise DeclarationError(f'{said}: schema= is an Avro schema, for format="avro"')
+    try:
+        found = json.loads(schema) if isinstance(schema, str) else dict(schema)
+        fastavro.parse_schema(found)
+    except Exception as error:
+        raise DeclarationError(f"{said}: schema= is no Avro schema: {type(error).__name__}: {error}") from None
+    return json.dumps(found)

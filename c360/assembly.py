@@ -23,6 +23,7 @@ from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
 from c360.agents.suppression import Suppression
 from c360.clock import Clock, system
+from c360.codecs.avro import Registry
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
@@ -56,8 +57,9 @@ class Shared:
     """What the agents of one process have in common.
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
-    needs keys. `live`: the version of a projection that sinks deliver. `fence_max_age_ms`: how old may be what a door knows of
-    people's decisions; `inputs_s`: between its looks at which partitions these come in.
+    needs keys. `live`: the version of a projection that sinks deliver. `registry`: of schemas that values name.
+    `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
+    partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -65,6 +67,7 @@ class Shared:
     vault: Vault | None = None
     clock: Clock = system
     live: Callable[[str], int] | None = None
+    registry: Registry | None = None
     fence_max_age_ms: int = 1000
     inputs_s: float = INPUTS_S
 
@@ -88,6 +91,7 @@ def governance_of(
     table = GlobalTable("governance", plan.governance, cluster, stores, clock, monotonic, look_s)
     # Decisions are deleted for those only who are erased, and doors are told so by the suppression.
     table.silent, table.traceless = (plan.keys,), (plan.consent,)
+    table.lasting = {plan.keys: keys.KEYS_LOST}
     return table
 
 
@@ -97,7 +101,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     common = shared or Shared()
     known = suppression_of(plan, common)
     if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, common.vault, common.governance, known))
+        chosen.append(Govern(plan, admin.topics, common.vault, common.governance, known, common.registry))
     chosen += [IdentityAgent(plan, i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
@@ -159,7 +163,17 @@ def tellers_of(
 ) -> list[Teller]:
     """Of those loops whose agents are told of."""
     return [
-        Teller(agent.telling(), agent.group, loop.transactional_id, cluster, loop.standing, monotonic, every_s, pass_s)
+        Teller(
+            agent.telling(),
+            agent.group,
+            loop.transactional_id,
+            cluster,
+            loop.standing,
+            monotonic,
+            every_s,
+            pass_s,
+            loop.noted,
+        )
         for loop in loops
         if isinstance(agent := loop.agent, Told)
     ]
@@ -184,8 +198,10 @@ class Worker:
     settings: LoopSettings = field(default_factory=LoopSettings)
     only: Sequence[str] = ()
     master: MasterKeys | None = None  # of an app that needs keys
+    open_master: Callable[[], MasterKeys] | None = None  # where there is none yet; may find its service away
     fence_max_age_ms: int = 1000
     accept_drift: bool = False
+    registry: Registry | None = None  # of the schemas that raw values name
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -231,7 +247,9 @@ class Worker:
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, names)
         if governance is not None:
             self.tables.append(governance)
-        self.shared = Shared(self.cluster, governance, vault, self.clock, self._live, self.fence_max_age_ms)
+        self.shared = Shared(
+            self.cluster, governance, vault, self.clock, self._live, self.registry, self.fence_max_age_ms
+        )
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
 
@@ -273,6 +291,8 @@ class Worker:
         """The keys of the app, before anything is written. Raises UsageError, NeedsOperator where they are not here."""
         if not self.plan.needs_keys:
             return None
+        if self.master is None and self.open_master is not None:
+            self.master = self.open_master()
         if self.master is None:
             raise UsageError(keys.NO_KEYS)
         return keys.open_vault(self.plan, self.cluster, self.master, os.urandom)
@@ -472,6 +492,7 @@ def stepping(
     clock: Clock,
     settings: LoopSettings,
     vault: Vault | None = None,
+    registry: Registry | None = None,
     fence_max_age_ms: int = 1000,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
@@ -489,6 +510,7 @@ def stepping(
         vault,
         clock,
         lambda projection: watch.controls.live(plan, projection),
+        registry,
         fence_max_age_ms,
         inputs_s=0.0,
     )

@@ -24,6 +24,9 @@ KNOWN: Mapping[str, str] = {
     "keys": "file of the master keys, or the URL of a transit key of Vault",
     "keys_token": "token for that service",
     "keys_token_file": "file of the token, read again for each request",
+    "registry": "URL of the schema registry, for sources in Avro",
+    "registry_user": "user name for it",
+    "registry_password": "password for it",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
 MEMORY_MIN_MB = 32
@@ -48,6 +51,9 @@ class Settings:
     keys: str | None = None
     keys_token: str | None = field(default=None, repr=False)
     keys_token_file: Path | None = None
+    registry: str | None = None
+    registry_user: str | None = None
+    registry_password: str | None = field(default=None, repr=False)
     kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
 
 
@@ -85,6 +91,9 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         keys=found.get("keys"),
         keys_token=found.get("keys_token"),
         keys_token_file=None if "keys_token_file" not in found else Path(found["keys_token_file"]),
+        registry=found.get("registry"),
+        registry_user=found.get("registry_user"),
+        registry_password=found.get("registry_password"),
         kafka=kafka,
     )
 

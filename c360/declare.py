@@ -10,13 +10,14 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
+from c360.codecs.quick import EPOCH
 from c360.codecs.record import FieldInfo, FieldRef, Record, fields_of, unmarked
 from c360.errors import DeclarationError
 from c360.governance.purposes import Purpose
@@ -31,7 +32,7 @@ T = TypeVar("T")
 When = Mapping[str, str | int | bool]
 Where = Callable[[Any], bool]
 SourceKind = Literal["events", "rows"]
-Format = Literal["json", "debezium", "segment", "cloudevents"]
+Format = Literal["json", "debezium", "avro", "segment", "cloudevents"]
 
 PLAIN_TYPES: Mapping[type, ValueType] = {
     bool: "bool",
@@ -46,6 +47,37 @@ PLAIN_TYPES: Mapping[type, ValueType] = {
 }
 
 
+# ------------------------------------------------------------------------------------------------------ event times
+MS = timedelta(milliseconds=1)
+
+
+def time_in_ms(since: datetime) -> int:
+    """A moment that logic changed at, as event times are kept: milliseconds since 1970."""
+    return (since - EPOCH) // MS
+
+
+def check_since(said: str, since: Any, before: Any) -> None:
+    """Raises DeclarationError for a `since` that no event time could be compared with, or a `before` of no moment."""
+    if since is None:
+        if before is not None:
+            raise DeclarationError(
+                f"{said} has before= and no since=: say from which event time on it is as it is here"
+            )
+        return
+    if not isinstance(since, datetime):
+        raise DeclarationError(
+            f"{said}: since= is an event time, such as datetime(2026, 3, 1, tzinfo=UTC); not {since!r}"
+        )
+    if since.utcoffset() is None:
+        raise DeclarationError(f"{said}: since={since} says no time zone; write datetime(…, tzinfo=UTC)")
+    try:
+        since.astimezone(UTC)
+    except OverflowError:
+        raise DeclarationError(f"{said}: since={since} is outside of the years 1 to 9999 in UTC") from None
+    if (since - EPOCH) % MS:
+        raise DeclarationError(f"{said}: since={since} is no whole millisecond, and event times are kept in those")
+
+
 # ------------------------------------------------------------------------------------------------------ enrichments
 @dataclass(frozen=True)
 class Enrichment:
@@ -56,9 +88,19 @@ class Enrichment:
     function: Callable[[Any], Any]
     type: ValueType
     returns: Any = None  # its annotation
+    since: datetime | None = None  # records of before this event time get what `before` gives, None: nothing
+    before: Callable[[Any], Any] | None = None
 
     def __call__(self, record: Record) -> Any:
         return self.function(record)
+
+    @property
+    def since_ms(self) -> int | None:
+        return None if self.since is None else time_in_ms(self.since)
+
+    def at(self, at_ms: int) -> Callable[[Any], Any] | None:
+        """The function for records of this event time; None: it gives them nothing."""
+        return self.function if (since := self.since_ms) is None or at_ms >= since else self.before
 
 
 # ---------------------------------------------------------------------------------------------------------- sources
@@ -94,6 +136,7 @@ class Source:
     tenant: str | None = None  # field that says whose customer it is
     region: str | None = None  # where its records must stay
     format: Format = "json"
+    schema: str | None = None  # of Avro: the one the app was written for, as JSON
 
 
 @dataclass(frozen=True)
@@ -158,16 +201,37 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Era:
+    """What an attribute takes of records from an event time on, up to that of the era after it."""
+
+    inputs: tuple[Input, ...]  # in order of trust
+    where: Where | None = None
+    since: datetime | None = None  # None: from ever on
+
+    @property
+    def since_ms(self) -> int | None:
+        return None if self.since is None else time_in_ms(self.since)
+
+
+@dataclass(frozen=True)
 class AttributeDeclaration:
     """An attribute as written; the projection gives it its name."""
 
     kind: Kind
-    inputs: tuple[Input, ...]
-    where: Where | None
+    eras: tuple[Era, ...]  # the newest first; without `since=` there is one. A record of before the last counts nowhere
     within: timedelta | None
     n: int = 3
     limit: int = 1000
     scale: int = 2
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """All that it takes values from in any era, each once."""
+        return tuple(dict.fromkeys(item for era in self.eras for item in era.inputs))
+
+    def era(self, at_ms: int) -> Era | None:
+        """The one that a record of this event time is of."""
+        return next((era for era in self.eras if (since := era.since_ms) is None or at_ms >= since), None)
 
 
 def _input(kind: str, of: Any) -> Input:
@@ -184,7 +248,15 @@ def _input(kind: str, of: Any) -> Input:
     )
 
 
-def _attribute(kind: Kind, of: tuple[Any, ...], where: Where | None, within: timedelta | None, **options: int) -> Any:
+def _attribute(
+    kind: Kind,
+    of: tuple[Any, ...],
+    where: Where | None,
+    within: timedelta | None,
+    since: datetime | None,
+    before: Any,
+    **options: int,
+) -> Any:
     if not of:
         raise DeclarationError(
             f"{kind}() needs at least one field or record type: {kind}(Order) or {kind}(Order.amount)"
@@ -195,67 +267,169 @@ def _attribute(kind: Kind, of: tuple[Any, ...], where: Where | None, within: tim
         )
     if within is not None and (within <= timedelta(0) or within % timedelta(days=1)):
         raise DeclarationError(f"{kind}(within=…) takes whole days, such as timedelta(days=30); it was {within}")
-    return AttributeDeclaration(kind, tuple(_input(kind, o) for o in of), where, within, **options)
+    check_since(f"{kind}(…)", since, before)
+    era = Era(tuple(_input(kind, o) for o in of), where, since)
+    declared = AttributeDeclaration(kind, (era,), within, **options)
+    return declared if before is None else replace(declared, eras=(era, *_eras_before(declared, before)))
 
 
-def count(*of: Any, where: Any = None, within: timedelta | None = None) -> int:
+def _eras_before(declared: AttributeDeclaration, before: Any) -> tuple[Era, ...]:
+    """The eras of what an attribute was `before`. Raises DeclarationError where they could not be kept as one."""
+    kind, (era,) = declared.kind, declared.eras
+    if not isinstance(before, AttributeDeclaration):
+        raise DeclarationError(
+            f"{kind}(before=…) takes what the attribute was before, such as {kind}({era.inputs[0]}); not {before!r}. Left"
+            " out, older records do not count"
+        )
+    if replace(declared, eras=()) != replace(before, eras=()):
+        raise DeclarationError(
+            f"{kind}(before={before.kind}(…)): both must be of one kind, with the same within, n, limit and scale, for all"
+            " records are kept together; only fields, order of trust and where may be others"
+        )
+    assert era.since is not None
+    if (newest := before.eras[0].since) is not None and newest >= era.since:
+        raise DeclarationError(
+            f"{kind}(since={era.since}, before={kind}(…, since={newest})): the one before must begin earlier"
+        )
+    return before.eras
+
+
+def count(
+    *of: Any,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: int | None = None,
+) -> int:
     """How many records: `count(Order)`; or how many have the field: `count(Click.login)`."""
-    return typing.cast(int, _attribute("count", of, where, within))
+    return typing.cast(int, _attribute("count", of, where, within, since, before))
 
 
-def flag(*of: Any, where: Any = None, within: timedelta | None = None) -> bool:
+def flag(
+    *of: Any,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: bool | None = None,
+) -> bool:
     """Whether there is any: `flag(Order)`; or any with the field true: `flag(Click.consented)`."""
-    return typing.cast(bool, _attribute("flag", of, where, within))
+    return typing.cast(bool, _attribute("flag", of, where, within, since, before))
 
 
-def total(*of: Any, where: Any = None, within: timedelta | None = None, scale: int = 2) -> Decimal:
+def total(
+    *of: Any,
+    where: Any = None,
+    within: timedelta | None = None,
+    scale: int = 2,
+    since: datetime | None = None,
+    before: Decimal | None = None,
+) -> Decimal:
     """Exact sum of a number, each value rounded once, half even, to `scale` decimal places."""
-    return typing.cast(Decimal, _attribute("total", of, where, within, scale=scale))
+    return typing.cast(Decimal, _attribute("total", of, where, within, since, before, scale=scale))
 
 
-def average(*of: Any, where: Any = None, within: timedelta | None = None, scale: int = 2) -> Decimal | None:
+def average(
+    *of: Any,
+    where: Any = None,
+    within: timedelta | None = None,
+    scale: int = 2,
+    since: datetime | None = None,
+    before: Decimal | None = None,
+) -> Decimal | None:
     """Exact average, rounded once, half even, to `scale` decimal places; None of nothing."""
-    return typing.cast("Decimal | None", _attribute("average", of, where, within, scale=scale))
+    return typing.cast("Decimal | None", _attribute("average", of, where, within, since, before, scale=scale))
 
 
-def minimum(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+def minimum(
+    *of: T | None,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: T | None = None,
+) -> T | None:
     """The least value."""
-    return typing.cast("T | None", _attribute("minimum", of, where, within))
+    return typing.cast("T | None", _attribute("minimum", of, where, within, since, before))
 
 
-def maximum(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+def maximum(
+    *of: T | None,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: T | None = None,
+) -> T | None:
     """The greatest value."""
-    return typing.cast("T | None", _attribute("maximum", of, where, within))
+    return typing.cast("T | None", _attribute("maximum", of, where, within, since, before))
 
 
-def first(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+def first(
+    *of: T | None,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: T | None = None,
+) -> T | None:
     """The value of the earliest record; of one time, the least."""
-    return typing.cast("T | None", _attribute("first", of, where, within))
+    return typing.cast("T | None", _attribute("first", of, where, within, since, before))
 
 
-def newest(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+def newest(
+    *of: T | None,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: T | None = None,
+) -> T | None:
     """The value of the latest record; of one time, the greatest."""
-    return typing.cast("T | None", _attribute("newest", of, where, within))
+    return typing.cast("T | None", _attribute("newest", of, where, within, since, before))
 
 
-def prefer(*of: T | None, where: Any = None, within: timedelta | None = None) -> T | None:
+def prefer(
+    *of: T | None,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: T | None = None,
+) -> T | None:
     """The newest value of the most trusted source that has one; sources in order of trust."""
-    return typing.cast("T | None", _attribute("prefer", of, where, within))
+    return typing.cast("T | None", _attribute("prefer", of, where, within, since, before))
 
 
-def top(*of: T | None, n: int = 3, limit: int = 1000, where: Any = None, within: timedelta | None = None) -> list[T]:
+def top(
+    *of: T | None,
+    n: int = 3,
+    limit: int = 1000,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: list[T] | None = None,
+) -> list[T]:
     """The `n` most frequent values, most frequent first. Of events exact up to `limit` different values, then a sample."""
-    return typing.cast("list[T]", _attribute("top", of, where, within, n=n, limit=limit))
+    return typing.cast("list[T]", _attribute("top", of, where, within, since, before, n=n, limit=limit))
 
 
-def distinct(*of: Any, limit: int = 1000, where: Any = None, within: timedelta | None = None) -> int:
+def distinct(
+    *of: Any,
+    limit: int = 1000,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: int | None = None,
+) -> int:
     """How many different values. Of events exact up to `limit`, then an estimate (relative error about 1/√limit)."""
-    return typing.cast(int, _attribute("distinct", of, where, within, limit=limit))
+    return typing.cast(int, _attribute("distinct", of, where, within, since, before, limit=limit))
 
 
-def collect(*of: T | None, limit: int = 1000, where: Any = None, within: timedelta | None = None) -> list[T]:
+def collect(
+    *of: T | None,
+    limit: int = 1000,
+    where: Any = None,
+    within: timedelta | None = None,
+    since: datetime | None = None,
+    before: list[T] | None = None,
+) -> list[T]:
     """All different values, sorted. Of events at most `limit`, then a sample."""
-    return typing.cast("list[T]", _attribute("collect", of, where, within, limit=limit))
+    return typing.cast("list[T]", _attribute("collect", of, where, within, since, before, limit=limit))
 
 
 # ------------------------------------------------------------------------------------------------------ projections
@@ -415,7 +589,7 @@ def declare_projection(
                 limit=declaration.limit,
                 within_days=declaration.within.days if declaration.within else 0,
                 scale=declaration.scale,
-                of=(declaration.inputs, declaration.where),
+                of=declaration.eras,
             )
         )
         declarations.append(declaration)

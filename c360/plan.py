@@ -13,6 +13,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from types import CodeType
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from c360.declare import (
     AttributeDeclaration,
     Declarations,
     Enrichment,
+    Era,
     IdentityDeclaration,
     Input,
     LinkField,
@@ -872,8 +874,9 @@ def _check_sealed(plan: Plan) -> None:
                         f"{said}: flag({item}) asks whether it is true, and it is sealed before it comes here. Take"
                         f" newest({item}) and a @derived value of it, or @app.enrich({item.record.__name__})"
                     )
+                conditions = [era.where for era in declaration.eras if item in era.inputs]
                 looked = sorted(
-                    name for name in _looked_at(declaration.where) & {f.name for f in fields_of(item.record)}
+                    name for name in set().union(*map(_looked_at, conditions)) & {f.name for f in fields_of(item.record)}
                     if class_of_field(plan, item.record, name) is not None
                 )  # fmt: skip
                 if looked:
@@ -917,9 +920,15 @@ def logic_of_govern(plan: Plan) -> tuple[str, ...]:
     """What govern adds to records, by enrichment."""
     found = [(s.name, enrichment) for s in plan.sources for enrichment in s.enrichments]
     return tuple(
-        f"{name}.{enrichment.record.__name__}.{enrichment.name}: {text_of(enrichment.function)}"
-        for name, enrichment in found
+        f"{name}.{enrichment.record.__name__}.{enrichment.name}: {_enriches(enrichment)}" for name, enrichment in found
     )
+
+
+def _enriches(enrichment: Enrichment) -> str:
+    if enrichment.since is None:
+        return text_of(enrichment.function)
+    before = "nothing" if enrichment.before is None else text_of(enrichment.before)
+    return f"since {_moment(enrichment.since)} {text_of(enrichment.function)}; before: {before}"
 
 
 def logic_of(projection: ProjectionDeclaration, identity: Identity | None, plan: Plan) -> tuple[str, ...]:
@@ -943,11 +952,24 @@ def logic_of(projection: ProjectionDeclaration, identity: Identity | None, plan:
 
 def _said(attribute: Attribute, declaration: AttributeDeclaration, first: str) -> str:
     """An attribute, in words that have all of it. `first`: the first that reads the same: they are kept together."""
-    rule, inputs = attribute.kind, ", ".join(map(str, declaration.inputs))
+    now, *older = declaration.eras
     numbers = f"n={attribute.n} limit={attribute.limit} within_days={attribute.within_days} scale={attribute.scale}"
     beside = "" if first == attribute.name else f", as {first}"
-    where = "" if declaration.where is None else f", where {text_of(declaration.where)}"
-    return f"{rule}({inputs}) of {attribute.type}, {numbers}{beside}{where}"
+    said = f"{attribute.kind}({_inputs(now)}) of {attribute.type}, {numbers}{beside}{_when(now)}"
+    return "; before: ".join([said, *(f"{attribute.kind}({_inputs(era)}){_when(era)}" for era in older)])
+
+
+def _inputs(era: Era) -> str:
+    return ", ".join(map(str, era.inputs))
+
+
+def _when(era: Era) -> str:
+    where = "" if era.where is None else f", where {text_of(era.where)}"
+    return where if era.since is None else f"{where}, since {_moment(era.since)}"
+
+
+def _moment(since: datetime) -> str:
+    return since.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def text_of(function: Callable[..., Any]) -> str:

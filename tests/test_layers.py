@@ -42,7 +42,7 @@ EXCEPTIONS: dict[str, set[str]] = {
 
 # What only one module may touch: a change of client, store or framework is a change of one file.
 ONE_DOOR: dict[str, set[str]] = {
-    "confluent_kafka": {"c360.engine.kafka", "c360.engine.kafka_errors"},
+    "confluent_kafka": {"c360.engine.kafka", "c360.engine.kafka_errors", "c360.engine.registry"},
     "rocksdict": {"c360.tables.rocks"},
     "os.environ": {"c360.config"},
     "faust": {"c360.agents.user"},

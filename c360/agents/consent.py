@@ -9,6 +9,7 @@ How far it is, is told beside it by `engine.teller`: that is the fence that door
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,11 +19,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from c360.agents.anew import OUTPUT, Anew
 from c360.agents.asked import AskedReader, is_personal
 from c360.agents.fencing import statement
 from c360.agents.sealing import SealedValue, TaskKeys
 from c360.agents.suppression import Suppression, Watch
-from c360.agents.wire import decode_consent_command, is_unread, misfit_record
+from c360.agents.wire import (
+    ORIGIN,
+    RAW,
+    SEALED,
+    TIME,
+    decode_consent_command,
+    decode_enclosed,
+    decode_json,
+    is_unread,
+    misfit_record,
+    original_of,
+)
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.record import Record, fields_of
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
@@ -39,9 +52,10 @@ from c360.plan import Plan
 from c360.rights import PREFERENCES, TC_STRING, ConsentSource
 from c360.tables.table import Table
 
+log = logging.getLogger("c360.agents")
+
 CONSENTS = b"c"
 OPERATOR = "operator"  # the source of decisions that `c360 consent set` says
-AHEAD_MS = 5 * 60_000  # how far a decision's time may be after its append time
 PLAIN = ("purpose", "status", "granted", "at", "expires_at")
 AGENT = "consent"
 NOBODY: Mapping[str, Life | None] = {}  # was ever erased
@@ -132,7 +146,7 @@ class SourceReader:
             return Read((), record)
         labels, wrong = self.asked.about(record, key)
         try:
-            decisions, misfit = self._decide(record, labels, time, latest_of(time))
+            decisions, misfit = self._decide(record, labels, time, appended_of(time))
         except Misfit as error:
             # Whom it is about comes first: without, nothing else can be put right.
             return Read((), error if labels or wrong is None else wrong)
@@ -140,12 +154,12 @@ class SourceReader:
             return NOTHING  # whom it is about, does not matter then
         return Read(decisions, wrong or misfit)
 
-    def _plain(self, record: Record, labels: Sequence[str], time: int, latest: int) -> inputs.Mapped:
+    def _plain(self, record: Record, labels: Sequence[str], time: int, appended: int) -> inputs.Mapped:
         said = {name: getattr(record, name) for name in self.plain}
-        found = inputs.plain(said, identifiers=labels, purposes=self.purposes, source=self.name, latest=latest)
+        found = inputs.plain(said, identifiers=labels, purposes=self.purposes, source=self.name, appended=appended)
         return inputs.Mapped(found)
 
-    def _segment(self, record: Record, labels: Sequence[str], time: int, latest: int) -> inputs.Mapped:
+    def _segment(self, record: Record, labels: Sequence[str], time: int, appended: int) -> inputs.Mapped:
         call = {"context": {"consent": {"categoryPreferences": getattr(record, PREFERENCES)}}}
         return inputs.segment(
             call,
@@ -153,10 +167,10 @@ class SourceReader:
             categories=self.source.categories,
             at=self._at(record, time),
             source=self.name,
-            latest=latest,
+            appended=appended,
         )
 
-    def _tcf(self, record: Record, labels: Sequence[str], time: int, latest: int) -> inputs.Mapped:
+    def _tcf(self, record: Record, labels: Sequence[str], time: int, appended: int) -> inputs.Mapped:
         text = getattr(record, TC_STRING)
         if text is None:
             return inputs.Mapped()
@@ -164,7 +178,7 @@ class SourceReader:
             raise Misfit("wrong-type", "the field tc_string of a consent record is no text; send the TC string")
         seen = self._at(record, time)
         found = inputs.tcf(
-            text, identifiers=labels, purposes=self.source.tcf, seen=seen, source=self.name, latest=latest
+            text, identifiers=labels, purposes=self.source.tcf, seen=seen, source=self.name, appended=appended
         )
         return inputs.Mapped(found)
 
@@ -174,9 +188,9 @@ class SourceReader:
         return max(time, 0) if said is None else inputs.time_of(said, "at")
 
 
-def latest_of(time: int) -> int:
-    """The latest time of a decision in a record that was appended then; a topic of before Kafka 0.10 has no times."""
-    return time + AHEAD_MS if time >= 0 else inputs.MAX_TIME
+def appended_of(time: int) -> int:
+    """When a record was appended, for what is in it; a topic of before Kafka 0.10 has no times."""
+    return time if time >= 0 else inputs.MAX_TIME
 
 
 def read_command(value: bytes | None, plan: Plan, time: int) -> Read:
@@ -193,7 +207,7 @@ def read_command(value: bytes | None, plan: Plan, time: int) -> Read:
                 identifiers=(said.identifier,),
                 purposes=plan.purposes,
                 source=OPERATOR,
-                latest=latest_of(time),
+                appended=appended_of(time),
             )
         )
     except Misfit as misfit:
@@ -212,14 +226,17 @@ class ConsentTask:
         counters: ConsentCounters,
         vault: Vault | None,
         suppression: Suppression | None,
+        output: Callable[[], str],
     ) -> None:
-        """`readers`, `ids`: by raw topic. `suppression`: of an app that erases."""
+        """`readers`, `ids`: by raw topic. `suppression`: of an app that erases. `output`: the id of the output topic, as it was
+        seen last; "" while it is gone."""
         self.plan, self.readers, self.ids, self.counters = plan, readers, dict(ids), counters
         self.watch = None if suppression is None else Watch(suppression)
         self.held: Table[Held] = Table(CONSENTS, encode_held, decode_held)
         self.keys = None if vault is None else TaskKeys(plan, vault, TP(plan.consent, 0))
         self.tables: Sequence[AnyTable] = (self.held,) if self.keys is None else (self.held, self.keys.table)
         self.changed: dict[str, None] = {}  # identifiers
+        self.anew = Anew(output)
 
     # --------------------------------------------------------------------------------------------------- processor
     def resume(self, notes: Mapping[str, Any]) -> None:
@@ -227,12 +244,13 @@ class ConsentTask:
         if self.keys is not None:
             self.keys.forget()
         check_same(notes.get(TOPICS, {}), self.ids, self.readers)
+        self.anew.resume(notes)
 
     def notes(self) -> dict[str, Any]:
-        return {TOPICS: self.ids}
+        return {TOPICS: self.ids, **self.anew.notes()}
 
     def wants(self, now_ms: int) -> bool:
-        return False
+        return self.anew.due
 
     def settle(self, out: Outbox) -> None:
         """There is no other task."""
@@ -244,10 +262,40 @@ class ConsentTask:
             return
         reader = self.readers.get(topic)
         if reader is None:
-            pairs = zip(batch.values, batch.times, strict=True)
-            found: list[Read | None] = [read_command(value, self.plan, time) for value, time in pairs]
+            self._commanded(batch, out)
         else:
-            found = reader.read(batch)
+            self._take(batch, reader.read(batch), out)
+
+    def _commanded(self, batch: Batch, out: Outbox) -> None:
+        """What operators say: decisions, and records that were put aside and are sent back."""
+        for i in range(len(batch)):
+            one = batch.slice(i, i + 1)
+            headers = dict(one.headers(0))
+            if RAW not in headers:
+                self._take(one, [read_command(one.values[0], self.plan, one.times[0])], out)
+                continue
+            try:
+                raw = self._sent_back(one, headers)
+            except (KeyError, ValueError, Misfit):  # none of ours, or what it was sealed with is gone
+                self.counters.ignored += 1
+                continue
+            self._take(raw, self.readers[raw.tp.topic].read(raw), out)
+
+    def _sent_back(self, batch: Batch, headers: Mapping[str, bytes | None]) -> Batch:
+        """The raw record of a replay, as it lay in its topic. Raises KeyError, ValueError, Misfit where there is none."""
+        topic, _, partition = (headers[RAW] or b"").decode().rpartition("/")
+        offset, time = int(headers[ORIGIN] or b""), int(headers[TIME] or b"")
+        key, value, said = batch.keys[0], batch.values[0], batch.headers(0)
+        if SEALED in headers:
+            if self.keys is None:
+                raise Misfit("not-sealed", "a replayed record says that it is sealed, in an app that seals nothing")
+            key, value, said = original_of(decode_enclosed(self.keys.open_letter(decode_json(value or b""))))
+        if topic not in self.readers:
+            raise KeyError(topic)
+        kept = [(name, data) for name, data in said if name not in (RAW, ORIGIN, TIME)]
+        return Batch(TP(topic, int(partition)), [offset], [key], [value], [time], lambda _: kept)
+
+    def _take(self, batch: Batch, found: Sequence[Read | None], out: Outbox) -> None:
         decisions: list[tuple[Decision, int]] = []
         for i, said in enumerate(found):
             if said is None or said == NOTHING:
@@ -271,7 +319,15 @@ class ConsentTask:
             known = held[key]
             send(topic, key, None if known is None else encode_state(known.state), partition_of(key, partitions))
         self.counters.written += len(self.changed)
+        if self.anew.due:
+            self._write_again(out)
         self.changed.clear()
+
+    def _write_again(self, out: Outbox) -> None:
+        topic, partitions = self.plan.consent, self.plan.partitions
+        for key, known in self.anew.portion(self.held):
+            if key.decode() not in self.changed:
+                out.send(topic, key, encode_state(known.state), partition_of(key, partitions))
 
     # --------------------------------------------------------------------------------------------------- decisions
     def _join(self, decisions: Sequence[tuple[Decision, int]]) -> None:
@@ -395,18 +451,26 @@ class ConsentAgent:
         self.counters = ConsentCounters()
         self._ids_of = ids
         self.ids: dict[str, str] = {}  # of the raw topics, as they were when this process saw them first
+        self.output = ""  # id of the output topic, as it was seen last
 
     def lead_topics(self) -> Sequence[str]:
         return (self.plan.fence,)
 
     def task(self, lead: TP) -> Task:
         """With all partitions of the inputs that exist now. Raises NeedsOperator where one that was read is gone."""
-        now = dict(self._ids_of(list(self.readers)))
+        now = dict(self._ids_of([*self.readers, self.plan.consent]))
+        self._see(now.pop(self.plan.consent, ""))
         check_same(self.ids, now, self.readers)
         self.ids |= now
         found = self.topics()
         asked = (*self.readers, self.plan.consent_commands, *((self.plan.erase,) if self.plan.erases else ()))
         return Task(lead, tuple(TP(topic, p) for topic in asked for p in range(found.get(topic, 0))))
+
+    def _see(self, output: str) -> None:
+        if self.output and output and output != self.output:
+            log.warning("%s was deleted and created again: all that was decided is written to it again; until then the fence is"
+                        " shut, and nothing leaves that rests on consent", self.plan.consent)  # fmt: skip
+        self.output = output or self.output
 
     def changelog(self, lead: TP) -> TP:
         return TP(f"{self.plan.consent}.changelog", 0)
@@ -417,9 +481,10 @@ class ConsentAgent:
     def processor(self, task: Task) -> Processor:
         assert self.suppression is not None or not self.plan.erases, "it would not know who is suppressed"
         ids = {topic: self.ids[topic] for topic in {tp.topic for tp in task.inputs} & self.ids.keys()}
-        return ConsentTask(self.plan, self.readers, ids, self.counters, self.vault, self.suppression)
+        return ConsentTask(self.plan, self.readers, ids, self.counters, self.vault, self.suppression,
+                           lambda: self.output)  # fmt: skip
 
     def telling(self) -> Telling:
         """What doors are told: everything appended before then to the raw topics is in `{app}.consent`."""
         outputs = [TP(self.plan.consent, p) for p in range(self.plan.partitions)]
-        return Telling(self.plan.fence, (*self.readers, self.plan.consent_commands), outputs, statement)
+        return Telling(self.plan.fence, (*self.readers, self.plan.consent_commands), outputs, statement, OUTPUT)

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from c360.agents.anew import OUTPUT, Anew
 from c360.agents.asked import About, AskedReader
 from c360.agents.audit import Chain
 from c360.agents.fencing import statement
@@ -77,6 +78,8 @@ from c360.tables.table import Table
 KNOWN, ERASURES, SUPPRESSED = b"k", b"e", b"s"
 TICK_MS = 60_000  # what is not answered for so long is asked for again
 LOOK_MS = 5_000  # between two looks at which topics there are
+UNSEEN = 1_000  # offsets by which a govern task may have come further than is known here
+PADDING = b"-"  # key of deletions of nothing
 NO_BOUND = 1 << 62  # and above: settings that mean never
 V = TypeVar("V")
 
@@ -164,7 +167,8 @@ class ErasureTask:
         self.tables = (self.known, self.erasures, self.suppressed)
         self.events: list[Event] = []
         self.shreds: deque[tuple[Shred, Mapping[TP, int]]] = deque()  # with where the keys ended when it was asked
-        self.greeted = False
+        self.anew = Anew(lambda: agent.output)
+        self.greeted = self.begun = False
         self.looked = self.ticked = 0
 
     # --------------------------------------------------------------------------------------------------- processor
@@ -173,12 +177,21 @@ class ErasureTask:
         self.shreds.clear()  # asked for again, as all that is open
         self.greeted = False
         self.chain.resume(notes)
+        self.anew.resume(notes)
+        self.agent.whole = self.anew.whole
+        if not self.begun:
+            self.begun = True
+            if self.inputs != self.agent.inputs():
+                raise TaskMigrated(
+                    f"{self.plan.suppressed} was made anew: its task is made anew, without it or with it"
+                )
 
     def notes(self) -> dict[str, Any]:
-        return self.chain.notes()
+        return self.chain.notes() | self.anew.notes()
 
     def wants(self, now_ms: int) -> bool:
-        return not self.greeted or bool(self.shreds) or now_ms - self.looked >= LOOK_MS
+        self.agent.whole = self.anew.whole  # nothing is begun and not committed when this is asked
+        return not self.greeted or self.anew.due or bool(self.shreds) or now_ms - self.looked >= LOOK_MS
 
     def settle(self, out: Outbox) -> None:
         """There is one task."""
@@ -248,6 +261,35 @@ class ErasureTask:
         self._step(events, now_ms, out)
         while (shredded := self._shred(out)) is not None:
             self._step([shredded], now_ms, out)
+        if self.anew.due:
+            self._write_again(out)
+
+    def _write_again(self, out: Outbox) -> None:
+        """Who is suppressed, to a topic that was made anew.
+
+        Behind where the old one ended, by deletions of nothing: what govern tasks have said of how far they had passed that one
+        must not count for what comes into this one.
+        """
+        topic, partitions = self.plan.suppressed, self.plan.partitions
+        if self.anew.whole and not self.anew.begun:
+            before = self._ended()
+            for (_, partition), end in self.agent.ends([TP(topic, p) for p in range(partitions)]).items():
+                for _ in range(before[partition] - end):
+                    out.send(topic, PADDING, None, partition)
+        for key, said in self.anew.portion(self.suppressed):
+            out.send(topic, key, encode_suppressed(said), partition_of(key, partitions))
+
+    def _ended(self) -> list[int]:
+        """Where the partitions of the old topic ended at the latest."""
+        found = [0] * self.plan.partitions
+        for passed in self._known().passed.values():
+            for partition, offset in passed.items():
+                found[int(partition)] = max(found[int(partition)], offset)
+        for _, erasure in self.erasures.scan():
+            for node in erasure.nodes.values():
+                if node.out is not None:
+                    found[node.out[0]] = max(found[node.out[0]], node.out[1])
+        return [end + UNSEEN if end else 0 for end in found]
 
     def _tell_asked(self, event: Event, now_ms: int, out: Outbox) -> None:
         """Who asked by a topic is told here; by a command, that has told it."""
@@ -428,14 +470,24 @@ class ErasureAgent:
         self.readers = {s.asked.topic: RequestReader(plan, s.asked, names) for s in plan.erasures_said}
         self.views: Mapping[str, Identity] = {identity.agent: identity for identity in plan.identities}
         self.counters = ErasureCounters()
+        self.output = ""  # id of the suppressed table's topic, as it was seen last
+        self.whole = ""  # of the topic that holds all who are suppressed, as its task has it committed; "": not known
 
     def lead_topics(self) -> Sequence[str]:
         return (self.plan.fence,)
 
     def inputs(self) -> tuple[TP, ...]:
-        """All partitions of all that there is to read."""
+        """All partitions of all that there is to read.
+
+        The suppressed table not while it has to be written again: then it is a topic of which nothing was read yet.
+        """
         topics = self.admin.topics()
-        return tuple(TP(t, p) for t in self.reads for p in range(topics.get(t, 0)))
+        read = [t for t in self.reads if t != self.plan.suppressed or self.is_whole()]
+        return tuple(TP(t, p) for t in read for p in range(topics.get(t, 0)))
+
+    def is_whole(self) -> bool:
+        self.output = self.admin.topic_ids([self.plan.suppressed]).get(self.plan.suppressed, "")
+        return self.whole in ("", self.output)
 
     def task(self, lead: TP) -> Task:
         return Task(lead, self.inputs())
@@ -460,6 +512,7 @@ class ErasureAgent:
             inputs=frozenset(topics),
             outputs=self.suppression.partitions,
             encode=statement,
+            note=OUTPUT,
         )
 
     def changelog(self, lead: TP) -> TP:

@@ -75,6 +75,7 @@ class Fence:
         self._asked_s: float | None = None
         self._inputs: list[list[Place]] = []
         self._said: list[dict[Place, tuple[Statement, ...]]] = [{} for _ in self.staters]
+        self._others: set[Place] = set()  # of which the newest statement is about a topic that is not the one copied
 
     def held(self, now: int) -> Answer:
         """Whether something may leave at `now`. Raises Stale while there is no whole copy, BrokerAway."""
@@ -85,6 +86,8 @@ class Fence:
             copied = {Place(*tp): offset for tp, offset in self.governance.reached().items()}
             said = self._statements(number, inputs, copied)
             answer = ask(inputs, said, copied, now=now, fence_max_age_ms=self.max_age_ms)
+            if answer.why == "silent" and answer.input in self._others:
+                answer = Answer(False, "anew", answer.input)
             if not answer.deliver:
                 newest = max((s.at for s in said.get(answer.input or inputs[0], ())), default=0)
                 self.age_ms = now - newest
@@ -120,16 +123,20 @@ class Fence:
     ) -> Mapping[Place, tuple[Statement, ...]]:
         """Of these inputs, as far as they may still be needed: the table has the newest only, which may not be reached yet.
 
-        One that is about another output says nothing here.
+        One that is about another output says nothing here, be it one of the same name that is deleted.
         """
         output, known = self.staters[number].output, self._said[number]
+        of = self.governance.ids().get(output, "")
         keys = [statement_key(place, output) for place in inputs]
         found: dict[Place, tuple[Statement, ...]] = {}
         for place, value in zip(inputs, self.governance.get_many(keys, self.topic), strict=True):
-            said = {s.at: s for s in known.get(place, ())}
+            said = {s.at: s for s in known.get(place, ()) if s.of == of}
+            self._others.discard(place)
             if value is not None:
                 statement = decode_statement(value)
-                if statement.input == place and statement.ends and all(p.topic == output for p, _ in statement.ends):
+                if statement.of != of:
+                    self._others.add(place)
+                elif statement.input == place and statement.ends and all(p.topic == output for p, _ in statement.ends):
                     said[statement.at] = statement
             found[place] = kept(said.values(), copied)
         self._said[number] = found
@@ -142,7 +149,7 @@ def shut_by(answer: Answer) -> Shut:
     return Shut(answer.why, f"{of}{WHYS[answer.why]}")
 
 
-def statement(of: TP, at_ms: int, ends: Sequence[tuple[TP, int]]) -> tuple[bytes, bytes]:
+def statement(of: TP, at_ms: int, ends: Sequence[tuple[TP, int]], topic_id: str) -> tuple[bytes, bytes]:
     """Key and value of a statement of the fence."""
-    said = Statement(Place(*of), at_ms, tuple((Place(*tp), end) for tp, end in ends))
+    said = Statement(Place(*of), at_ms, tuple((Place(*tp), end) for tp, end in ends), topic_id)
     return statement_key(said.input, ends[0][0].topic), encode_statement(said)

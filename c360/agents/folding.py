@@ -170,25 +170,34 @@ def source_fold(plan: Plan, source: Source, projection: ProjectionDeclaration, f
     folds: dict[type, Fold] = {}
     for declared in source.types:
         used = [
-            (index, rank, item, declaration.where)
+            (index, rank, item, era, until)
             for index, declaration in enumerate(projection.declarations)
-            for rank, item in enumerate(declaration.inputs)
+            for era, until in zip(declaration.eras, (None, *(era.since_ms for era in declaration.eras)), strict=False)
+            for rank, item in enumerate(era.inputs)
             if item.record is declared.record
         ]
         if used:
-            typed = looked_at([where for *_, where in used if where is not None])
+            conditions = [era.where for *_, era, _ in used if era.where is not None]
+            typed = looked_at(conditions)
             sealed = [f.name for f in fields_of(declared.record) if class_of_field(plan, declared.record, f.name)]
-            view: Any = view_type(declared.record, [item for _, _, item, _ in used], typed, sealed)
+            view: Any = view_type(declared.record, [item for _, _, item, *_ in used], typed, sealed)
             # Conditions of one text are one; so are values of one field.
-            tests = {repr(where): _on_record(where) for *_, where in used if where is not None}
+            tests = {repr(where): _on_record(where) for where in conditions}
             reads = {
                 (item, kind): read_of(item, kind, typed, sealed)
-                for index, _, item, _ in used
+                for index, _, item, *_ in used
                 for kind in [folding.attributes[index].type]
             }
             readers = [
-                Reader(index, rank, reads[item, folding.attributes[index].type], tests.get(repr(where)))
-                for index, rank, item, where in used
+                Reader(
+                    index,
+                    rank,
+                    reads[item, folding.attributes[index].type],
+                    tests.get(repr(era.where)),
+                    era.since_ms,
+                    until,
+                )
+                for index, rank, item, era, until in used
             ]
             folds[view] = folding.folder(readers, rows=source.kind == "rows")
         else:

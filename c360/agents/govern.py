@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from c360.agents.links import NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
+from c360.agents.links import ALWAYS, NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
 from c360.agents.sealing import LETTERS, RecordSeal, SealedValue, TaskKeys, opened, sealed_types
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import (
@@ -45,13 +45,14 @@ from c360.agents.wire import (
     misfit_record,
     original_of,
 )
+from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, Registry
 from c360.codecs.cloudevents import CloudEventsDecoder
 from c360.codecs.debezium import Change, DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
 from c360.codecs.segment import SegmentDecoder
-from c360.declare import Source, SourceType, without_none
+from c360.declare import Enrichment, Source, SourceType, without_none
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Batch
@@ -69,7 +70,7 @@ from c360.tables.table import Table
 
 MS = timedelta(milliseconds=1)
 AHEAD_MS = 5 * 60_000  # how far an event's time may be after its append time
-LOOKED_AT = 5_000  # rows, in one step: 0.1 s; a task of a million takes 200 steps to forget somebody
+LOOKED_AT = 500  # rows, in one step: about 20 ms, in which no record is governed (docs/decisions/0018)
 IDS, ROWS, MISFITS = b"iI", b"r", b"m"
 ROW = "row"  # in place of a namespace
 HIDDEN = f"{ROW}:{MARK}".encode()
@@ -146,7 +147,7 @@ class RecordReader:
         self.tenant = None if source.tenant is None else attrgetter(source.tenant)
         self.id = attrgetter(declared.event_id) if declared.event_id else None
         self.at = attrgetter(declared.at) if declared.at else None
-        self.enrichments = [(e.name, e.function) for e in enrichments if e.record is declared.record]
+        self.enrichments = _by_time([e for e in enrichments if e.record is declared.record])
 
     def govern(
         self,
@@ -168,7 +169,7 @@ class RecordReader:
         if at > append + AHEAD_MS and append >= 0:
             at = append + AHEAD_MS  # so that no wrong clock wins for ever
         subject = self.subject(record, raw_key)
-        enriched = self._enriched(record) if self.enrichments else NOTHING
+        enriched = self._enriched(record, at) if self.enrichments else NOTHING
         written: Mapping[str, Any] = enriched
         life = 0 if judge is None else judge(subject, record, enriched)
         if self.seal is not None and keys is not None and self.seal.wanted(record):
@@ -206,20 +207,34 @@ class RecordReader:
                 "no-subject", f"the key is not UTF-8, and {self.name} takes its subject from the key"
             ) from None
 
-    def _enriched(self, record: Record) -> dict[str, Any]:
+    def _enriched(self, record: Record, at: int) -> dict[str, Any]:
         """Values of the enrichments. Raises Misfit with the user's exception as its cause."""
         values = {}
-        for name, function in self.enrichments:
-            try:
-                value = function(record)
-                encode(value)
-            except Exception as error:
-                raise Misfit(
-                    "enrichment-failed", f"@app.enrich({self.name}) {name} raised {type(error).__name__}"
-                ) from error
-            if value is not None:
-                values[name] = value
+        for since, functions in self.enrichments:  # mostly there is one; a record of today is of the first in any case
+            if at < since:
+                continue
+            for name, function in functions:
+                try:
+                    value = function(record)
+                    encode(value)
+                except Exception as error:
+                    raise Misfit(
+                        "enrichment-failed", f"@app.enrich({self.name}) {name} raised {type(error).__name__}"
+                    ) from error
+                if value is not None:
+                    values[name] = value
+            break
         return values
+
+
+def _by_time(enrichments: Sequence[Enrichment]) -> list[tuple[int, list[tuple[str, Callable[[Any], Any]]]]]:
+    """From which event time on, the newest first, these are what gives values; [] where there are none."""
+    changes = {since for e in enrichments if (since := e.since_ms) is not None} | {ALWAYS}
+    return [
+        (since, [(e.name, function) for e in enrichments if (function := e.at(since)) is not None])
+        for since in sorted(changes, reverse=True)
+        if enrichments
+    ]
 
 
 def _portion(entries: Iterator[tuple[bytes, V]]) -> tuple[list[tuple[bytes, V]], bytes | None]:
@@ -243,20 +258,19 @@ class SourceParts:
     decoder: JsonDecoder | DebeziumDecoder
 
 
-DECODERS: Mapping[str, type[JsonDecoder]] = {
-    "json": JsonDecoder,
-    "segment": SegmentDecoder,
-    "cloudevents": CloudEventsDecoder,
-}
-
-
-def compile_source(plan: Plan, source: Source, names: Names) -> SourceParts:
+def compile_source(plan: Plan, source: Source, names: Names, registry: Registry | None = None) -> SourceParts:
+    """`registry`: of schemas that values name; None: there is none."""
     readers = {t.record: RecordReader(plan, source, t, names) for t in source.types}
+    asked = registry or NoRegistry()
     if source.kind == "rows":
         (declared,) = source.types
-        return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key))
+        return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked)))
     choices = [Choice(t.record, t.when) for t in source.types]
-    return SourceParts(source, readers, DECODERS[source.format](choices, source.unmatched))
+    if source.format == "avro":
+        reader = None if source.schema is None else msgspec.json.decode(source.schema)
+        return SourceParts(source, readers, AvroDecoder(choices, source.unmatched, asked, reader))
+    kinds: Mapping[str, type[JsonDecoder]] = {"segment": SegmentDecoder, "cloudevents": CloudEventsDecoder}
+    return SourceParts(source, readers, kinds.get(source.format, JsonDecoder)(choices, source.unmatched))
 
 
 @dataclass
@@ -302,7 +316,7 @@ class GovernTask:
             token = vault.names.token
             self.hidden = lambda row_id: token(f"{ROW}:{row_id}").encode()
         self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
-        self.links = LinkWriter(plan, source.name)
+        self.links = LinkWriter(plan, source.name, None if vault is None else vault.names)
         self.suppression = suppression
         self.judge: Judge | None = None  # of this batch; None while nobody was ever erased
         self.log = plan.govern_changelog(source)
@@ -325,9 +339,14 @@ class GovernTask:
         self.counters = counters
         self.truncated = ""
         self.process_raw: Callable[[_Arrivals, Outbox], None]
+        self.ready: Callable[[Batch], int] = len
+        if isinstance(parts.decoder, AvroDecoder):
+            avro = parts.decoder
+            self.ready = lambda batch: avro.ready(batch.values, batch.headers)
         if isinstance(parts.decoder, DebeziumDecoder):
             (self.reader,) = self.readers.values()
-            self.changes = parts.decoder
+            self.changes = changes = parts.decoder
+            self.ready = lambda batch: changes.ready(batch.values, batch.keys, batch.headers)
             record = source.types[0].record
             self.decode_governed = governed_decoder([governed_type(t) for t in sealed_types(plan, source)])
             self.decode_held = governed_decoder([governed_type(record, msgspec.Raw)])  # whatever was declared then
@@ -475,6 +494,10 @@ class GovernTask:
                 removal.removed[owner] += 1
         return after
 
+    def takes(self, batch: Batch) -> int:
+        """Records whose schema cannot be asked for now wait, and what is behind them in their partition."""
+        return self.ready(batch) if batch.tp == self.raw else len(batch)
+
     def process(self, batch: Batch, out: Outbox) -> None:
         if self.watch is not None:
             self._begin(self.watch)
@@ -610,7 +633,7 @@ class GovernTask:
     # -------------------------------------------------------------------------------------------------------- rows
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
-        changes = self.changes.decode(batch.values, batch.keys)
+        changes = self.changes.decode(batch.values, batch.keys, batch.headers)
         self._load_rows({c.row_id for c in changes if type(c) is Change})
         sent = ((c.record, k) for c, k in zip(changes, batch.keys, strict=True) if type(c) is Change)
         self.key_of = self._keys_for(sent, out) if self.seals else None
@@ -834,6 +857,7 @@ class Govern:
         vault: Vault | None = None,
         governance: GlobalTable | None = None,
         suppression: Suppression | None = None,
+        registry: Registry | None = None,
     ) -> None:
         """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys, and
         `governance` the process's copy of its topics; `suppression`: of one that erases."""
@@ -844,7 +868,7 @@ class Govern:
         planned = plan.agent("govern")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
-        self.parts = {s.topic: compile_source(plan, s, names) for s in plan.sources}
+        self.parts = {s.topic: compile_source(plan, s, names, registry) for s in plan.sources}
         self.counters = {s.name: GovernCounters() for s in plan.sources}
 
     def lead_topics(self) -> Sequence[str]:

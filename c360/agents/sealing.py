@@ -42,6 +42,17 @@ class SealedValue(msgspec.Struct, frozen=True, rename={"sealed": "~sealed"}):
     sealed: str
     subject: str
 
+    @property
+    def field(self) -> str:
+        """Which field it is, as in Customer.name."""
+        return self.sealed.partition(":")[2].partition(":")[0]
+
+    def __repr__(self) -> str:
+        """Nothing of whose it is, nor what: agents of users print and log what they are given."""
+        return f"<sealed {self.field}>"
+
+    __str__ = __repr__
+
 
 canonical = msgspec.json.Encoder(enc_hook=plain_text, order="deterministic").encode  # equal values are equal bytes
 _json = msgspec.json.Decoder().decode

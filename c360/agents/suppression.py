@@ -14,6 +14,7 @@ from typing import NamedTuple
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP
 from c360.errors import Shut, Stale
+from c360.governance.fence import decode_statement
 from c360.governance.messages import Erase
 from c360.governance.names import Names
 from c360.governance.suppressed import Suppressed, decode_suppressed
@@ -36,7 +37,7 @@ class Suppression:
     """One per process; any thread may ask. All that looks raises Shut while the copy is not whole."""
 
     def __init__(self, plan: Plan, table: GlobalTable, names: Names, ends: Ends) -> None:
-        self.topic, self.table, self.ends = plan.suppressed, table, ends
+        self.topic, self.fence, self.table, self.ends = plan.suppressed, plan.fence, table, ends
         self.partitions = [TP(plan.suppressed, p) for p in range(plan.partitions)]
         self.veil = lru_cache(VEILED_KEPT)(names.veil)
         self.hide = names.veil  # the same of what does not come again
@@ -66,6 +67,7 @@ class Suppression:
             held = {tp: n for tp, n in self.table.reached().items() if tp.topic == self.topic}
             if held == self.held and self._next:
                 return
+            self._check_same()
             with self._lock:
                 found = self._since(self._next)
                 if found is None:
@@ -75,6 +77,18 @@ class Suppression:
                 self._next, self.held = found.seen, held
         except Stale as error:
             raise _shut("is not whole") from error
+
+    def _check_same(self) -> None:
+        """Of a topic that was made anew nothing is believed until the erasure agent has said what it is about (`agents.anew`).
+
+        Where it has never said anything, there is nobody to be missed.
+        """
+        about = f"{self.topic} ".encode()
+        said = {decode_statement(value).of for _, value in self.table.scan(about, self.fence)}
+        if said and self.table.ids().get(self.topic) not in said:
+            raise _shut(
+                "is of a topic that was deleted and created again, to which the erasure agent has not written it yet"
+            )
 
     def _mark(self) -> list[int]:
         found: list[int] = self.table.mark()["next"][self.topic]

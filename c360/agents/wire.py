@@ -20,6 +20,7 @@ SEALED = (
     "c360-sealed"  # header of a replayed misfit whose value is a sealed one: the raw record, with its key and headers
 )
 ORIGIN = "c360-origin"  # header of a replayed misfit: offset in the raw partition
+RAW = "c360-raw"  # header of a replayed misfit of decisions: its raw topic and partition, as in choices/1
 TIME = "c360-time"  # header of a replayed misfit: timestamp of the raw record, ms
 REASON, ACTOR = "c360-reason", "c360-actor"  # headers of what an operator says of who is who: why, and by whom
 CAUSE = "c360-cause"  # header of a profile record: raw append time of the newest record folded in, ms

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from c360.app import App
+from c360.codecs.avro import Registry
 from c360.config import Settings, read_settings
 from c360.engine.transport import Cluster
 from c360.errors import BrokerAway, C360Error, UsageError
@@ -107,6 +108,15 @@ class Context:
         vault = self.vault(cluster) if self.plan.erases else None
         return str if vault is None else vault.names.veil
 
+    def registry(self) -> Registry | None:
+        """The schema registry of C360_REGISTRY; None where none is named. Raises UsageError."""
+        if self.settings.registry is None:
+            return None
+        from c360.engine.registry import SchemaRegistry  # here: most commands need none, and its client takes 0.3 s
+
+        settings = self.settings
+        return SchemaRegistry(self.settings.registry, settings.registry_user, settings.registry_password)
+
     def with_settings(self, **changes: Any) -> Settings:
         return replace(self.settings, **{k: v for k, v in changes.items() if v is not None})
 
@@ -152,6 +162,7 @@ broker_option = click.option("--broker", help="Kafka, host:port. Default: C360_B
 
 
 AWAY = "Is C360_BROKER (or --broker) right, and does Kafka run there? `c360 doctor` looks closer"
+SERVICE_AWAY = "Is C360_KEYS right, and does that service run, unsealed? `c360 doctor` looks closer"
 
 
 def handled(command: Callable[P, T]) -> Callable[P, T]:
@@ -164,7 +175,9 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
         except C360Error as error:
             stderr.print(f"[bold red]c360:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
             if isinstance(error, BrokerAway) and args:  # its text is the client's; without a context: no broker yet
-                stderr.print(AWAY, highlight=False, soft_wrap=True)
+                from c360.ops.vault import ServiceAway
+
+                stderr.print(SERVICE_AWAY if isinstance(error, ServiceAway) else AWAY, highlight=False, soft_wrap=True)
             sys.exit(error.exit_code)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
+from c360.governance.names import Names
 from c360.ops import dlq as letters
 from c360.ops.keys import opener_of
 
@@ -88,16 +90,20 @@ def dlq_show(context: Context, letter_id: str, as_json: bool, broker: str | None
 def dlq_replay(
     context: Context, topic: str | None, reason: str | None, who: str | None, as_json: bool, broker: str | None
 ) -> None:
-    """Send misfits back to govern, which takes each at most once, now or after a rebuild."""
+    """Send misfits back to who put them aside, which takes each at most once, now or after a rebuild."""
     cluster = context.cluster(broker)
+    vault = cache(lambda: context.vault(cluster))
+    names = (lambda: Names() if (found := vault()) is None else found.names) if context.plan.erases else None
     with run_of(context, cluster, who) as run:
-        result = letters.replay_told(context.plan, cluster, run, topic=topic, reason=reason)
+        result = letters.replay_told(context.plan, cluster, run, topic=topic, reason=reason, names=names)
     if as_json:
         print_json(result)
     else:
-        click.echo(f"{result['replayed']} sent back to govern")
+        click.echo(f"{result['replayed']} sent back to who put them aside")
         if result["cut"]:
             click.echo(f"{result['cut']} are larger than a dead letter keeps: have their producer send them again")
         if result["other"]:
-            click.echo(f"{result['other']} are not raw records and were left")
+            click.echo(
+                f"{result['other']} are not raw records, or still are no requests to be forgotten, and were left"
+            )
     sys.exit(0)

@@ -245,11 +245,16 @@ def why_profile(
     sys.exit(0 if found is not None else 1)
 
 
+def _is_shut(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {profiles.SEALED}
+
+
 def _explained(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['profile_id']} of {', '.join(found['subjects'])}"]
     lines += [f"  {_link(link)}" for link in found["links"]]
     for one in found["explained"]:
-        lines.append(f"{one['attribute']} = {one['value']!r}: {one['rule']} of {', '.join(one['inputs'])}")
+        value = profiles.SEALED if _is_shut(one["value"]) else repr(one["value"])
+        lines.append(f"{one['attribute']} = {value}: {one['rule']} of {', '.join(one['inputs'])}")
         lines += [f"  {r['type']} {r['id'] or ''} of {r['subject']}, {time_text(r['at'])}" for r in one["records"]]
         if one["records_total"] > len(one["records"]):
             lines.append(f"  and {one['records_total'] - len(one['records'])} more")

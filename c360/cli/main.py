@@ -5,7 +5,22 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, collect, consent, demo, dlq, erase, identity, keys, run, simulate, state, versions
+from c360.cli import (
+    apps,
+    audit,
+    collect,
+    consent,
+    demo,
+    diff,
+    dlq,
+    erase,
+    identity,
+    keys,
+    run,
+    simulate,
+    state,
+    versions,
+)
 from c360.cli.common import Context, Group
 
 
@@ -37,6 +52,7 @@ for command in (
     versions.rollback,
     versions.retire,
     state.verify,
+    diff.diff,
     erase.erase,
     dlq.dlq,
     audit.audit,

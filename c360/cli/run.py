@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -35,6 +36,7 @@ from c360.ops.load import RawRecord, read_lines
 from c360.ops.load import load as load_records
 from c360.ops.pace import follow, read_pace
 from c360.ops.slot import slot_in
+from c360.ops.vault import ServiceAway
 
 STOP_S = 30.0
 PORT = click.IntRange(0, 65535)
@@ -127,8 +129,13 @@ def worker(
             only=[a.strip() for a in only.split(",")] if only else (),
             fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
-        running.master = context.master() if plan.needs_keys else None
-        running.accept_drift = accept_drift
+        if plan.needs_keys:
+            running.open_master = context.master
+            with suppress(
+                ServiceAway
+            ):  # what is wrong with the keys is said at once; a service that is away is waited for
+                running.master = context.master()
+        running.accept_drift, running.registry = accept_drift, context.registry()
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if pace_file is not None and pace is not None:
             threading.Thread(target=follow, args=(pace_file, pace, running.stopping), name="pace", daemon=True).start()

@@ -40,12 +40,13 @@ def profile(
         _profile_for(context, cluster, doors.view_door(plan, chosen, purpose), identifier, as_json=as_json)
         return
     found = profiles.find_profile(plan, cluster, chosen, identifier, context.names(cluster, identifier))
+    shown = None if found is None else profiles.shut(found)
     if as_json:
-        print_json(_whole(found))
-    elif found is None:
+        print_json(_whole(shown))
+    elif shown is None:
         click.echo(f"no profile has {identifier}")
     else:
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
     sys.exit(0 if found is not None else 1)
 
 
@@ -152,7 +153,8 @@ def verify(context: Context, agent: str | None, archive: tuple[Path, ...], as_js
 
     cluster = context.cluster(broker)
     vault = context.vault(cluster) if agent in (None, "govern", "consent") else None
-    report = verifying.verify(context.plan, cluster, [agent] if agent else [], archive=archive, vault=vault)
+    names = [agent] if agent else []
+    report = verifying.verify(context.plan, cluster, names, archive=archive, vault=vault, registry=context.registry())
     if as_json:
         print_json(report.to_json())
     else:

@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from c360.codecs.avro import KEY_ID, JsonOfAvro
+from c360.codecs.json import HeadersOf
 from c360.codecs.layout import EXACT, UNREADABLE, Layout, misfit_of, readable
 from c360.codecs.record import Record, fields_of
 from c360.errors import Misfit
@@ -29,6 +31,7 @@ UNCHANGED = b"__debezium_unavailable_value"
 UNCHANGED_VALUES = frozenset({b'"' + UNCHANGED + b'"', b'"' + base64.b64encode(UNCHANGED) + b'"'})
 _MARKS = tuple(v.strip(b'"') for v in UNCHANGED_VALUES)
 NOTHING, NULL = msgspec.Raw(b""), msgspec.Raw(b"null")
+JSON = ord("{")
 DECIMAL = "org.apache.kafka.connect.data.Decimal"
 
 
@@ -84,7 +87,9 @@ _compact = msgspec.json.Encoder().encode
 class DebeziumDecoder:
     """Decodes the changes of one table whose rows are `record`s with the primary key fields `key`."""
 
-    def __init__(self, record: type[Record], key: Sequence[str]) -> None:
+    def __init__(self, record: type[Record], key: Sequence[str], avro: JsonOfAvro | None = None) -> None:
+        """`avro`: reads events that are not in JSON."""
+        self.avro = avro
         self.layout = Layout(record)
         self.name = record.__name__
         paths = {f.name: f.path for f in fields_of(record)}
@@ -92,17 +97,36 @@ class DebeziumDecoder:
         self.key = [paths[k] for k in key]  # names of columns
         self.scales: dict[bytes, dict[str, int]] = {}  # schema -> columns that are Decimal in bytes
 
-    def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[Change | Misfit | None]:
-        """One answer per event: the change; what is wrong with it; or None when it says nothing about rows."""
+    def decode(
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None], headers: HeadersOf | None = None
+    ) -> list[Change | Misfit | None]:
+        """One answer per event: the change; what is wrong with it; or None when it says nothing about rows.
+
+        `headers`: where the schema of one in Avro may be named. Raises Shut while that cannot be asked for.
+        """
         out: list[Change | Misfit | None] = []
-        for value, key in zip(values, keys, strict=True):
+        for i, (value, key) in enumerate(zip(values, keys, strict=True)):
             try:
+                if self.avro is not None and value and value[0] != JSON:
+                    said = () if headers is None else headers(i)
+                    value, key = self.avro.text(value, said), self.avro.text(key, said, KEY_ID)
                 out.append(None if value is None else self._change(value, key))
             except Misfit as misfit:
                 out.append(misfit)
             except (*UNREADABLE, ValueError) as error:
                 out.append(misfit_of(error, f"the change event of {self.name}"))
         return out
+
+    def ready(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], headers: HeadersOf) -> int:
+        """How many of the first can be decoded now: the schema of the next cannot be asked for."""
+        if self.avro is None:
+            return len(values)
+        for i, (value, key) in enumerate(zip(values, keys, strict=True)):
+            if value and value[0] != JSON:
+                said = headers(i)
+                if not (self.avro.is_ready(value, said) and self.avro.is_ready(key, said, KEY_ID)):
+                    return i
+        return len(values)
 
     def _change(self, value: bytes, key: bytes | None) -> Change | None:
         if not value:

@@ -226,8 +226,8 @@ class Layout:
         self.record = record
         self.name = record.__name__
         self.check = checker_of(record)
-        fields = [_placed(f, root) for f in fields_of(record)]
-        leaves = [Leaf(f, *_conversion(f"{self.name}.{f.name}", f)) for f in fields]
+        fields = [placed(f, root) for f in fields_of(record)]
+        leaves = [Leaf(f, *conversion(f"{self.name}.{f.name}", f)) for f in fields]
         self.places = [(leaf.info, tuple(leaf.info.path.split(".")), _reader(self.name, leaf)) for leaf in leaves]
         plain = not root and is_plain(record)
         self.straight: Read | None = msgspec.json.Decoder(record).decode if plain else None
@@ -279,7 +279,7 @@ class Layout:
         return made if self.check is None else self.check(made)
 
 
-def _placed(info: FieldInfo, root: str) -> FieldInfo:
+def placed(info: FieldInfo, root: str) -> FieldInfo:
     if info.path.startswith(ATTRIBUTE):
         return replace(info, path=info.path.removeprefix(ATTRIBUTE))
     return replace(info, path=f"{root}.{info.path}") if root else info
@@ -323,8 +323,10 @@ def _reader(owner: str, leaf: Leaf) -> Read:
     return read
 
 
-def _conversion(said: str, info: FieldInfo) -> tuple[Any, Check | None]:
-    """The type to decode a field as, and what makes its value of that."""
+def conversion(
+    said: str, info: FieldInfo, nested: Callable[[Any], tuple[Any, Check | None]] | None = None
+) -> tuple[Any, Check | None]:
+    """The type to decode a field as, and what makes its value of that. `nested`: of a type with records in it."""
     if info.scale is not None:
         places = -info.scale
         return Decimal, lambda v: EXACT.scaleb(finite(said, v), places)
@@ -336,24 +338,31 @@ def _conversion(said: str, info: FieldInfo) -> tuple[Any, Check | None]:
     if info.zone is not None:
         zone = ZoneInfo(info.zone)
         return datetime, lambda v: v if v.tzinfo is not None else v.replace(tzinfo=zone)
-    return _nested(info.wire)
+    return (nested or _nested_in_bytes)(info.wire)
 
 
-def _nested(wire: Any) -> tuple[Any, Check | None]:
+def _nested_in_bytes(wire: Any) -> tuple[Any, Check | None]:
     """Bytes in place of nested records that are not plain, and what reads them."""
+    return nested_in(wire, msgspec.Raw, lambda record: Layout(record).read, lambda v: bytes(v) == b"null")
+
+
+def nested_in(
+    wire: Any, raw: Any, reader: Callable[[type[Record]], Read], is_null: Callable[[Any], bool]
+) -> tuple[Any, Check | None]:
+    """`raw` in place of nested records that are not plain, and what reads them."""
     if all(map(is_plain, _records_in(wire))):
         return wire, None
     origin, args = typing.get_origin(wire), typing.get_args(wire)
     if is_record(wire):
-        return msgspec.Raw, Layout(wire).read
+        return raw, reader(wire)
     kinds = [a for a in args if a is not type(None)]
-    inner, read = _nested(kinds[-1])
+    inner, read = nested_in(kinds[-1], raw, reader, is_null)
     each: Any = read
     if origin is list:
         return list[inner], lambda v: [each(x) for x in v]  # type: ignore[valid-type]
     if origin is dict:
         return dict[args[0], inner], lambda v: {k: each(x) for k, x in v.items()}  # type: ignore[valid-type]
-    return inner | None, lambda v: None if bytes(v) == b"null" else each(v)  # one type or None
+    return inner | None, lambda v: None if is_null(v) else each(v)  # one type or None
 
 
 def _from_number(said: str, value: Decimal, shift: int) -> datetime:

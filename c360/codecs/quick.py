@@ -48,9 +48,15 @@ class Leaf:
 
 
 def compile_quick(
-    record: type[Record], leaves: Sequence[Leaf], check: Callable[[Any], Any] | None
+    record: type[Record],
+    leaves: Sequence[Leaf],
+    check: Callable[[Any], Any] | None,
+    decoder: Callable[[Any], Callable[[Any], Any]] = lambda tree: msgspec.json.Decoder(tree).decode,
 ) -> Callable[[Any], Any] | None:
-    """From bytes to the record, or any exception. None where the places are no tree of names."""
+    """From a payload to the record, or any exception. None where the places are no tree of names.
+
+    `decoder`: from a type to what makes such values of payloads: of their bytes.
+    """
     tree = _tree(leaves)
     if tree is None:
         return None
@@ -80,7 +86,7 @@ def compile_quick(
     made = f"record({', '.join(given)})"
     lines += [f"return {made}" if check is None else f"return check({made})"]
     text = "\n    ".join(["def read(data):", "tree = decode(data)", *lines])
-    names["decode"] = msgspec.json.Decoder(_struct(tree)).decode
+    names["decode"] = decoder(_struct(tree))
     exec(compile(text, "<quick>", "exec"), names)
     read: Callable[[Any], Any] = names["read"]
     return read

@@ -77,6 +77,15 @@ class Processor(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """A processor that may have to wait with a record of one input, while its other inputs go on."""
+
+    def takes(self, batch: Batch) -> int:
+        """How many of the first records can be processed now. The rest is given again in a moment, and so on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
     """What a processor may know of its place: the lead partition, the inputs that belong to it."""

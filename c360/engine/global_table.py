@@ -121,6 +121,8 @@ class GlobalTable:
     # Topics that leave no trace of a key that is deleted: of the first nobody is told any changes, of the second no deletions.
     silent: Collection[str] = ()
     traceless: Collection[str] = ()
+    # Topics that nobody can write again, and what to say of one that is made anew while it is followed: it ends this copy.
+    lasting: Mapping[str, str] = field(default_factory=dict)
     copied: Copied = field(default_factory=Copied)
     version: int = 0  # goes up with each change: a cheap question whether there is something to ask for
     trouble: str = ""  # why it does not get on, for messages
@@ -140,6 +142,7 @@ class GlobalTable:
         self._admin: Admin | None = None
         self._reading: Iterator[tuple[list[Batch], dict[TP, int]]] | None = None
         self._written_ms = 0
+        self._met: dict[str, str] = {}  # ids of the lasting ones, as this process found them
 
     # ================================================================================================ reading, any thread
     def get(self, key: bytes, topic: str | None = None) -> bytes | None:
@@ -169,6 +172,11 @@ class GlobalTable:
         """Offsets below which everything committed is held."""
         with self._moved:
             return dict(self._reached)
+
+    def ids(self) -> dict[str, str]:
+        """Ids of the topics that the copy is of; one that is deleted and created again is another."""
+        with self._moved:
+            return {name: topic.id for name, topic in self._followed.topics.items()}
 
     def age(self) -> float:
         """Seconds since the last moment of which it is known that everything appended before it is held."""
@@ -296,6 +304,9 @@ class GlobalTable:
             if self._reading is None:
                 self._connect()
             self._turn()
+        except NeedsOperator:
+            self._whole_no_more()
+            raise
         except TaskCorrupted as error:
             self._failed(error)
             with self._moved:
@@ -309,6 +320,10 @@ class GlobalTable:
             return False
         self.trouble = ""
         return True
+
+    def _whole_no_more(self) -> None:
+        with self._moved:
+            self._followed.whole, self._as_of_s, self._reached = False, -math.inf, {}
 
     def _turn(self) -> None:
         # 1 where does everything end, and is it still the same
@@ -392,6 +407,8 @@ class GlobalTable:
             followed.since_ms = now_ms
         for name, (topic_id, partitions) in names.items():
             topic = followed.topics.setdefault(name, Topic(topic_id))
+            if name in self.lasting and self._met.setdefault(name, topic_id) != topic_id:
+                raise NeedsOperator(f"{name} was deleted and created again: {self.lasting[name]}")
             if away or topic.id != topic_id or len(topic.parts) > partitions:
                 self._forget(name)
             topic.id = topic_id

@@ -36,7 +36,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from c360.clock import Clock
-from c360.engine.agent import Agent, Gated, Processor, Task
+from c360.engine.agent import Agent, Choosy, Gated, Processor, Task
 from c360.engine.metrics import LoopMetrics
 from c360.engine.owners import LastOwners
 from c360.engine.pace import Pace
@@ -100,6 +100,7 @@ class LoopSettings:
     standby: bool = False  # keep copies of the tasks that others run
     standby_s: float = 1.0  # between two looks at what is new for them
     adopt: bool = False  # take the changelog's positions where the group's differ
+    held_s: float = 0.5  # for which an input waits that has a record of which its processor cannot know what it is
     accept_drift: bool = False  # go on with state that other logic has made
     away_s: float = 1.0  # between two tries while the broker is away
     # Between two questions whether a shut gate is open: a statement of the fence comes each 0.25 s and holds for 1 s.
@@ -230,6 +231,7 @@ class Loop:
         self.settings = self.given = settings or LoopSettings()
         self._set_pace()
         self.gate = agent.gate if isinstance(agent, Gated) else None
+        self.held: dict[TP, float] = {}  # inputs that wait, and until when; their other tasks go on
         self.shut: _ShutOut | None = None
         self.shut_in_a_row = 0  # that something was made and might not leave, with an open gate before
         self.shut_told: dict[str, float] = {}  # reasons, and when they were told last
@@ -290,6 +292,8 @@ class Loop:
             self._raise_trouble()
             if self.shut is None and not all(task.claimed for task in self._running()):
                 self.commit()  # before a transaction has anything of them that an heir would have to wait for
+            if self.held and self.shut is None:
+                self._give_again()
             # 1 poll: wait for more no longer than until what is uncommitted may be committed
             wait_s = min(timeout_s, self._commit_rest()) if self.uncommitted else timeout_s
             if self.shut is not None:
@@ -356,7 +360,7 @@ class Loop:
     # ================================================================================================ 2 to 4: work
     def _process(self, batch: Batch) -> int:
         task = self.owners.get(batch.tp)
-        if task is None:
+        if task is None or batch.tp in self.held:
             return 0
         expected = task.next[batch.tp]
         if batch.offsets[0] < expected:
@@ -364,10 +368,24 @@ class Loop:
             batch = batch.slice(skip, len(batch))
             if not batch.offsets:
                 return 0
+        if isinstance(task.processor, Choosy) and (taken := task.processor.takes(batch)) < len(batch):
+            self.held[batch.tp] = time.monotonic() + self.settings.held_s
+            self.consumer.unfetch([batch.tp])
+            if not taken:
+                return 0
+            batch = batch.slice(0, taken)
         if batch.tp in task.limit or batch.tp in task.condemned:
             return self._process_carefully(task, batch)
         self._process_whole(task, batch)
         return len(batch)
+
+    def _give_again(self) -> None:
+        """Inputs that had to wait are read again from where they stand."""
+        now = time.monotonic()
+        for tp in [tp for tp, again in self.held.items() if again <= now]:
+            del self.held[tp]
+            if (task := self.owners.get(tp)) is not None and task.phase is Phase.RUNNING:
+                self.consumer.fetch({tp: task.next[tp]})
 
     def _process_whole(self, task: RunningTask, batch: Batch) -> None:
         assert task.processor is not None
@@ -727,6 +745,10 @@ class Loop:
                 found |= task.base  # each commit makes another one
         return found
 
+    def noted(self) -> list[Mapping[str, Any]]:
+        """What running tasks have noted, as it is committed. For other threads."""
+        return [task.notes for task in list(self.tasks.values()) if task.phase is Phase.RUNNING]
+
     @property
     def shut_s(self) -> float:
         """Seconds for which nothing has left, as the gate is shut; 0 while it is open. Asked for by other threads."""
@@ -841,6 +863,7 @@ class Loop:
     def _disown(self, task: RunningTask) -> None:
         for tp in task.task.inputs:
             self.owners.pop(tp, None)
+            self.held.pop(tp, None)
         self.post.drop(task.task.inputs)
 
     def _restore_now(self, tasks: list[RunningTask], progress: Progress) -> bool:
@@ -953,6 +976,7 @@ class Loop:
         for tp in task.task.inputs:
             group, own = committed[tp], positions.get(tp)
             if group != own and not (self.settings.adopt and own is not None):
+                task.processor.resume(found.notes)  # raises where it knows better what is wrong: a topic was made anew
                 raise NeedsOperator(
                     f"{self.agent.name}: the group {self.agent.group} stands at {_or_nothing(group)} in"
                     f" {tp.topic}/{tp.partition}, its state at {_or_nothing(own)}. Offsets were reset or have expired."

@@ -564,6 +564,8 @@ class MemoryAdmin:
         with self._cluster.lock:
             for name in names:
                 self._cluster.topics.pop(name, None)
+            for group in self._cluster.groups.values():  # as brokers do
+                group.offsets = {tp: n for tp, n in group.offsets.items() if tp.topic not in names}
             self._cluster.topics_changed(names)
 
     def group_members(self, group: str) -> int:

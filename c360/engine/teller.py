@@ -30,7 +30,11 @@ process that hung in 4 since before is left, with the moment between its last lo
 deleted and made anew are noticed when they end below the position. Brokers' clocks count as one: who uses statements must
 allow for how far they differ.
 
-Idle, a round costs one probe and one statement per input in one request each, and three questions for offsets.
+An output topic that is deleted and created again begins at 0, without what was said before. Its agent writes that again, and
+notes the topic's id in the transaction in which it is through; until then nothing is told, and what is told says which topic
+it is about, as who copies it may still have the other.
+
+Idle, a round costs one probe and one statement per input in one request each, three questions for offsets, and one for an id.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
 from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator
@@ -57,8 +61,8 @@ ACK_S = 5.0  # a broker that has not acknowledged a record by then is away
 AWAY_S = 0.5
 QUESTIONS = 8  # of one input that wait at a time: an agent that is far behind has nothing to say that anybody could use
 
-Encode = Callable[[TP, int, Sequence[tuple[TP, int]]], tuple[bytes, bytes]]
-"""Key and value of a statement: of the input, the broker time in ms, the end of each output."""
+Encode = Callable[[TP, int, Sequence[tuple[TP, int]], str], tuple[bytes, bytes]]
+"""Key and value of a statement: of the input, the broker time in ms, the end of each output, the id of their topic."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,15 @@ class Telling:
 
     `topic`: of the statements; it keeps times of append, and has probes as well: keys that begin with a zero byte, without a
     value. `outputs`: all partitions that a record may lead to one in.
+    `note`: under it the agent's task notes the id of the outputs' topic, once all that it ever said is in there; where another
+    topic has the name by now, nothing is told. "": the outputs' topic is not looked at, its id is "" in statements.
     """
 
     topic: str
     inputs: Collection[str]
     outputs: Sequence[TP]
     encode: Encode
+    note: str = ""
 
 
 @runtime_checkable
@@ -114,7 +121,7 @@ class _Input:
 
 @dataclass(eq=False)
 class Teller:
-    """Of one agent in one process. `standing`: what `Loop.standing` gives, asked on this thread.
+    """Of one agent in one process. `standing` and `noted`: what they give of a `Loop`, asked on this thread.
 
     `me`: of this process among those of the agent. The times are for callers that step it: all 0 for a look at each turn.
     """
@@ -127,11 +134,13 @@ class Teller:
     monotonic: Callable[[], float] = time.monotonic
     every_s: float = EVERY_S
     pass_s: float = PASS_S
+    noted: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     said: Said = field(default_factory=Said)
     trouble: str = ""
 
     def __post_init__(self) -> None:
         self._told = -math.inf
+        self._odd: str | None = ""  # id of an outputs' topic that does not hold all
         self._asked = -math.inf
         self._inputs: dict[TP, _Input] = {}
         self._producer: Producer | None = None
@@ -264,9 +273,11 @@ class Teller:
     def _say(self, reached: Mapping[TP, _Question]) -> None:
         """4."""
         ends = sorted(self._looker().ends(self.telling.outputs).items())
+        if (topic_id := self._whole()) is None:
+            return
         producer = self._writer()
         for tp, question in sorted(reached.items()):
-            key, value = self.telling.encode(tp, question.at_ms, ends)
+            key, value = self.telling.encode(tp, question.at_ms, ends, topic_id)
             producer.produce(self.telling.topic, key, value)
         producer.flush(ACK_S)
         self.said.statements += len(reached)
@@ -275,6 +286,22 @@ class Teller:
             known.questions = known.questions[known.questions.index(answered) + 1 :]
         if not self.waiting:
             self._told = self.monotonic()
+
+    def _whole(self) -> str | None:
+        """The id of the outputs' topic, if it holds all that the agent has ever said. Asked for after the ends: a topic that
+        was deleted since had those, and one that has come in its place is another."""
+        note = self.telling.note
+        if not note:
+            return ""
+        (topic,) = {tp.topic for tp in self.telling.outputs}
+        found = self._asker().topic_ids([topic]).get(topic)
+        noted = self.noted()
+        if found is None or not noted or any(said.get(note) != found for said in noted):
+            if self._odd != found:
+                log.info("%s: %s is new here; what is done is told when all that was said is in it", self.group, topic)
+                self._odd = found
+            return None
+        return found
 
     # --------------------------------------------------------------------------------------------------------- clients
     def _writer(self) -> Producer:

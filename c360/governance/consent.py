@@ -17,6 +17,7 @@ from c360.governance.purposes import Purpose
 
 FORMAT = 1
 NEVER = 1 << 62  # when a decision without an end expires
+AHEAD_MS = 5 * 60_000  # how far a refusal's time may be after its append time
 
 Status = Literal["granted", "denied", "withdrawn"]
 GRANTED: Status = "granted"
@@ -35,11 +36,13 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     source: str
     expires_at: int | None = None  # from then on it counts as never given
 
-    def clamped(self, latest: int) -> Decision:
-        """The same, not later than `latest` (append time and 5 minutes): a clock from 2099 must not win for ever.
+    def clamped(self, appended: int) -> Decision:
+        """The same, not later than its record was appended; a refusal up to AHEAD_MS later: a clock from 2099 must not win for
+        ever, and a grant from the future must not beat a refusal that is said after it.
 
-        Two decisions that are both from the future become one instant, where the refusal wins.
+        Refusals may be ahead, as clocks are: that way the doubt is a no. Of two from the future the refusal is later.
         """
+        latest = appended if self.status == GRANTED else appended + AHEAD_MS
         return self if self.at <= latest else msgspec.structs.replace(self, at=latest)
 
 

@@ -29,11 +29,13 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All that was appended to `input` before broker time `at` (ms) is in the outputs below these offsets.
 
     `ends`: by output partition, the offset after the last record; sorted. Every partition that could have got one.
+    `of`: the id of the output topic; one that is made anew under its name is another, in which those offsets mean nothing.
     """
 
     input: Place
     at: int
     ends: tuple[tuple[Place, int], ...]
+    of: str = ""
 
     def reached(self, copied: Mapping[Place, int]) -> bool:
         """copied: by output partition, the next offset to be read; what is not in it has not been read at all."""
@@ -83,10 +85,12 @@ def _by_time(statement: Statement) -> int:
 
 
 # -------------------------------------------------------------------------------------------------------------- answer
-Why = Literal["open", "silent", "behind", "stale", "clock", "expired", "news"]
+Why = Literal["open", "silent", "anew", "behind", "stale", "clock", "expired", "news"]
 WHYS: dict[Why, str] = {
     "open": "the fence is held",
     "silent": "its agent has never said how far it is; look whether the agent runs (c360 worker --only consent,erasure)",
+    "anew": "what its agent writes is in a topic that was deleted and created again since it said how far it is, or this door's"
+    " copy still is of the one before; wait, the agent writes it again, and c360 verify consent shows what there is",
     "behind": "this door's copy has not read as far as the agent has written; it is catching up, wait",
     "stale": "its agent has not said for too long how far it is; look whether the agent runs, and its lag",
     "clock": "the agent's statement is from this door's future; set the clocks of broker and workers right",

@@ -1,8 +1,9 @@
 """Decisions out of what sources send: plain records, Segment's consent object, TC strings of the IAB.
 
 In go decoded fields and the identifiers that the record is about, as labels `namespace:value`; out come decisions, or a
-Misfit that says what to do and holds no value of the record. `latest`: no decision counts as later than that (append time
-and 5 minutes). What can be read of a record counts even where the rest cannot: a refusal must not be lost to a neighbour.
+Misfit that says what to do and holds no value of the record. `appended`: when the record was; no grant counts as later, and
+no refusal as much later (`Decision.clamped`). What can be read of a record counts even where the rest cannot: a refusal must
+not be lost to a neighbour.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def time_of(value: object, name: str) -> int:
 
 # --------------------------------------------------------------------------------------------------------------- plain
 def plain(
-    record: Mapping[str, Any], *, identifiers: Iterable[str], purposes: Purposes, source: str, latest: int
+    record: Mapping[str, Any], *, identifiers: Iterable[str], purposes: Purposes, source: str, appended: int
 ) -> tuple[Decision, ...]:
     """A record that is one decision: `purpose`, `status` (or `granted`, a boolean), `at`, and `expires_at` or none.
 
@@ -79,7 +80,7 @@ def plain(
     status, at = _status(record), time_of(record.get("at"), "at")
     end = record.get("expires_at")
     expires_at = None if end is None else time_of(end, "expires_at")
-    return tuple(Decision(i, purpose, status, at, source, expires_at).clamped(latest) for i in about)
+    return tuple(Decision(i, purpose, status, at, source, expires_at).clamped(appended) for i in about)
 
 
 def _unknown_purpose(purposes: Purposes) -> Misfit:
@@ -121,7 +122,7 @@ def check_categories(categories: Categories, purposes: Purposes, where: str) -> 
 
 
 def segment(
-    call: Mapping[str, Any], *, identifiers: Iterable[str], categories: Categories, at: int, source: str, latest: int
+    call: Mapping[str, Any], *, identifiers: Iterable[str], categories: Categories, at: int, source: str, appended: int
 ) -> Mapped:
     """What a Segment call carries in `context.consent.categoryPreferences`. at: when the call was made, epoch ms.
 
@@ -157,7 +158,7 @@ def segment(
         answers = [yes.get(category) for category, decides in categories.items() if decides == purpose]
         if False in answers or None not in answers:
             status = DENIED if False in answers else GRANTED
-            decisions += [Decision(i, purpose, status, at, source).clamped(latest) for i in about]
+            decisions += [Decision(i, purpose, status, at, source).clamped(appended) for i in about]
     return Mapped(tuple(decisions), misfit)
 
 
@@ -210,7 +211,7 @@ def tcf(
     purposes: Mapping[str, FromTcf],
     seen: int,
     source: str,
-    latest: int,
+    appended: int,
 ) -> tuple[Decision, ...]:
     """Decisions of a TC string. purposes: by name of ours; seen: when the string was sent, epoch ms. Raises Misfit.
 
@@ -227,7 +228,7 @@ def tcf(
     for purpose, wanted in sorted(purposes.items()):
         status = GRANTED if wanted.granted_by(core) else DENIED
         at = decided_at(core.last_updated, seen, status)
-        decisions += [Decision(i, purpose, status, at, source).clamped(latest) for i in about]
+        decisions += [Decision(i, purpose, status, at, source).clamped(appended) for i in about]
     return tuple(decisions)
 
 

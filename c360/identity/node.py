@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from c360.errors import NeedsOperator
-from c360.identity.facts import Claim, Claims, Fact, Kind, join
+from c360.identity.facts import OPERATORS, Claim, Claims, Fact, Kind, join
 from c360.identity.messages import (
     Assign,
     Assigned,
@@ -49,7 +49,14 @@ from c360.identity.resolve import Block, BlockShelves, Evidence, Member, Pairs, 
 from c360.identity.rules import OK, Key, Rules, namespace_of
 
 FORMAT = 1
-ERASED = "~erased"  # among the marks of a node: it is, and has only to be let go of
+ERASED = (
+    "~erased"  # among the marks of a node: it is, and has only to be let go of; and once with each request, as below
+)
+
+
+def erased_by(request: str) -> str:
+    """The mark of a node that was erased for a request."""
+    return f"{ERASED}:{request}"
 
 
 # --------------------------------------------------------------------------------------------------------------- state
@@ -376,6 +383,12 @@ class _Turn:
             self.cause = fact.id
             self.novel += 1
             self.stale = True
+            if not fact.claim.dead and fact.source != OPERATORS:
+                self.live()
+
+    def live(self) -> None:
+        """Records name us. Those of a life that is over came before we were erased, so this is a new one."""
+        self.me.marks = tuple(mark for mark in self.me.marks if not mark.startswith(ERASED))
 
     def on_touch(self, touch: Touch) -> None:
         me, subject = self.me, touch.subject
@@ -389,7 +402,8 @@ class _Turn:
         met = old is not None and old.met
         neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
         if old is None:
-            self.events += [Holders(request, me.key, (subject,)) for request in me.marks if request != ERASED]
+            self.live()
+            self.events += [Holders(request, me.key, (subject,)) for request in me.marks]
 
     def on_mark(self, mark: Mark) -> None:
         me = self.me
@@ -402,16 +416,17 @@ class _Turn:
 
     # ------------------------------------------------------------------------------------------------------- erasure
     def on_forget(self, forget: Forget) -> None:
-        """Nothing is said of us any more, nor by us. Whoever holds us by a link is told that it goes."""
+        """Nothing is said of us any more, nor by us. Whoever holds us by a link is told that it goes; before them our leader
+        that we are erased, else it would see who takes the place of one that has gone, and nobody who went."""
         me = self.me
         self.cause = forget.cause
         self.events += [Unsaid(me.key, *slot) for slot in sorted(me.claims)]
         me.claims = {}
-        me.marks = tuple(sorted({*me.marks, ERASED}))
+        me.marks = tuple(sorted({*me.marks, ERASED, erased_by(forget.cause)}))
+        self.refresh()
         if me.neighbours:
             for subject in sorted(me.neighbours.of):
                 self.send(subject, Unlink(me.key, forget.cause))
-        self.stale = True
 
     def on_unlink(self, unlink: Unlink) -> None:
         me = self.me
@@ -561,21 +576,27 @@ class _Turn:
     def report(self, lead: Lead, groups: Iterable[Sequence[Member]]) -> None:
         """Tell what is newly found with marked nodes, and forget requests that nobody makes any more.
 
-        Nothing is found for a request any more once somebody found for it is erased: who only then is with a marked node takes
-        the place that the erased has left, and was of another profile.
+        Nothing is found for a request any more once somebody is erased for it: who only then is with a marked node takes
+        the place that the erased has left, and was of another profile. So it is with who comes in the place of somebody that
+        another request has begun to erase: for this one only those are found who are linked past all of them.
         """
         members = {node: lead.block.member(node) for node in lead.block.marked}
         marks = {node: member.evidence.marks for node, member in members.items() if member and member.evidence}
-        erased = {node for node, its in marks.items() if ERASED in its}
+        begun = {mark for its in marks.values() for mark in its if mark.startswith(ERASED)}
+        going = {node for node, its in marks.items() if ERASED in its}
+        going.update(*(nodes for request, nodes in lead.reported.items() if erased_by(request) in begun))
         for group in groups:
-            nodes = {member.nature.key for member in group}
-            for node in sorted(marks.keys() & nodes):
+            of_group = {member.nature.key: member for member in group}
+            for node in sorted(marks.keys() & of_group.keys()):
                 for request in marks[node]:
-                    if request == ERASED:
+                    if request.startswith(ERASED):
                         continue
                     reported = lead.reported.setdefault(request, set())
-                    if not reported.isdisjoint(erased):
+                    if any(erased_by(request) in marks.get(known, ()) for known in reported):
                         continue
+                    nodes = set(of_group)
+                    if not nodes.isdisjoint(going):
+                        nodes = _past(going, {node, *reported}, of_group, lead.block)
                     if added := nodes - reported:
                         reported |= added
                         self.events.append(Members(request, node, tuple(sorted(added))))
@@ -599,6 +620,17 @@ class _Turn:
             elif was == assign.standing.profile:
                 change = "detail"
             self.events.append(Assigned(me.key, me.seq, assign.standing, was, change, assign.cause))
+
+
+def _past(going: set[Key], known: set[Key], group: Mapping[Key, Member], block: Block) -> set[Key]:
+    """Nodes of a group that links connect with known ones past those that go, and with them those known and those that go."""
+    found = known & group.keys() - going
+    queue = sorted(found)
+    for here in queue:  # grows on the way
+        for there in sorted(block.near(group[here]).keys() & group.keys() - going - found):
+            found.add(there)
+            queue.append(there)
+    return found | (group.keys() & (known | going))
 
 
 def _by_key(news: tuple[Key, Standing, Change]) -> Key:

@@ -1,17 +1,24 @@
-"""Dead letters: counts, one of them, and back to work after a fix."""
+"""Dead letters: counts, one of them, and back to work after a fix.
+
+Each goes back to who put it aside: govern has a replay topic for each source, consent reads them among its commands. Of a
+request to be forgotten a dead letter keeps the place only, as what it says of people is what is to go: so it is read where it
+lies, and asked for as `c360 erase` asks, by the identifiers that it names.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from c360.agents.erasure import Ordered, RequestReader
 from c360.agents.sealing import LETTER, LETTERS
 from c360.agents.wire import (
     ORIGIN,
+    RAW,
     SEALED,
     TIME,
     MisfitRecord,
@@ -23,7 +30,9 @@ from c360.agents.wire import (
 from c360.engine.transport import TP, Cluster
 from c360.errors import Misfit, UsageError
 from c360.governance.keys import Opener
+from c360.governance.names import Names
 from c360.governance.sealing import read_sealed
+from c360.ops import erase
 from c360.ops.audit import Run, Told
 from c360.ops.records import records
 from c360.plan import Plan
@@ -94,42 +103,116 @@ def shown(misfit: MisfitRecord, opener: Opener | None) -> MisfitRecord:
 
 
 def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | None) -> dict[str, int]:
-    """Send misfits of raw topics to their replay topics, with their origin; each once, in offset order.
+    """Send misfits of raw topics back to govern and consent, with their origin; each once, in offset order.
 
     Returns counts: `replayed`; `cut`, which are larger than a dead letter keeps and must come from their producer
-    again; `other`, which are not raw records. Sending one twice is harmless: govern takes each origin once.
+    again; `other`, which are not raw records, or requests to be forgotten (`requests`). Sending one twice is harmless: govern
+    takes each origin once, and a decision that is known is no news.
     """
     sources = {s.topic: s for s in plan.sources}
-    chosen: dict[tuple[str, int, int], DeadLetter] = {}
+    deciding = {s.asked.topic for s in plan.consents}
+    chosen: dict[tuple[str, str, int, int], DeadLetter] = {}
     result = {"replayed": 0, "cut": 0, "other": 0}
-    for letter in read(plan, cluster):
+    for letter in _wanted(plan, cluster, topic, reason):
         misfit = letter.misfit
-        if (topic is not None and misfit.topic != topic) or (reason is not None and misfit.reason != reason):
-            continue
-        if misfit.topic not in sources or misfit.stage != "govern":
+        if misfit.topic not in {"govern": sources, "consent": deciding}.get(misfit.stage, ()):
             result["other"] += 1
         elif misfit.sha256 is not None:
             result["cut"] += 1
         else:
-            chosen[misfit.topic, misfit.partition, misfit.offset] = letter
+            chosen[misfit.stage, misfit.topic, misfit.partition, misfit.offset] = letter
     producer = cluster.producer()
-    for (raw, partition, offset), letter in sorted(chosen.items(), key=lambda item: item[0]):
+    for (stage, raw, partition, offset), letter in sorted(chosen.items(), key=lambda item: item[0]):
         misfit = letter.misfit
         key, value, headers = original_of(misfit)
-        if misfit.sealed is not None:  # govern opens it itself: it stays sealed on the way
+        if misfit.sealed is not None:  # who put it aside opens it itself: it stays sealed on the way
             key, value, headers = None, msgspec.json.encode(misfit.sealed), [(SEALED, b"1")]
         headers = [*headers, (ORIGIN, str(offset).encode()), (TIME, str(misfit.timestamp).encode())]
-        producer.produce(plan.replay(sources[raw]), key, value, partition, headers)
+        if stage == "govern":
+            producer.produce(plan.replay(sources[raw]), key, value, partition, headers)
+        else:
+            producer.produce(plan.consent_commands, key, value, 0, [*headers, (RAW, f"{raw}/{partition}".encode())])
         result["replayed"] += 1
     producer.flush()
     producer.close()
     return result
 
 
-def replay_told(plan: Plan, cluster: Cluster, run: Run, *, topic: str | None, reason: str | None) -> dict[str, int]:
-    """As `replay`, by a person: told in the audit log."""
+def _wanted(plan: Plan, cluster: Cluster, topic: str | None, reason: str | None) -> Iterator[DeadLetter]:
+    for letter in read(plan, cluster):
+        if topic in (None, letter.misfit.topic) and reason in (None, letter.misfit.reason):
+            yield letter
+
+
+def requests(plan: Plan, cluster: Cluster, letters: Iterable[DeadLetter], names: Callable[[], Names]) -> list[Asked]:
+    """What requests to be forgotten that were put aside say now, in their raw topics, as far as they are there still.
+
+    Each as the labels that it names; [] of one that still is a misfit. `names`: asked where there are any.
+    """
+    asked = {source.asked.topic: source.asked for source in plan.erasures_said}
+    places = {(m.topic, m.partition, m.offset) for m in (letter.misfit for letter in letters) if m.stage == "erasure"}
+    places = {place for place in places if place[0] in asked}
+    if not places:
+        return []
+    readers = {topic: RequestReader(plan, one, names()) for topic, one in asked.items()}
+    found = []
+    reader = cluster.reader()
+    try:
+        for topic, partition, offset in sorted(places):
+            tp = TP(topic, partition)
+            if offset < reader.starts([tp])[tp]:
+                continue
+            for batches in reader.read({tp: offset}, {tp: offset + 1}):
+                for batch in batches:
+                    (record,) = readers[topic].decoder.decode(batch.values)
+                    if record is not None and not isinstance(record, Misfit):
+                        found.append(
+                            Asked(f"{topic}/{partition}/{offset}", readers[topic].about(record, batch.keys[0]).labels)
+                        )
+    finally:
+        reader.close()
+    return found
+
+
+class Asked(NamedTuple):
+    """A request of a raw topic: where it lies, and whom it names."""
+
+    place: str
+    labels: tuple[str, ...]
+
+
+def replay_told(
+    plan: Plan,
+    cluster: Cluster,
+    run: Run,
+    *,
+    topic: str | None,
+    reason: str | None,
+    names: Callable[[], Names] | None = None,
+) -> dict[str, int]:
+    """As `replay`, by a person: told in the audit log. With `names` also requests to be forgotten, of identifiers that no
+    request that stands names yet."""
     chosen = {"topic": topic or "all", "misfits": reason or "all"}
     with run.acting(Told("dlq replay", after=chosen)) as told:
         result = replay(plan, cluster, topic=topic, reason=reason)
+        if names is not None:
+            again = _ask_again(
+                plan, cluster, run, requests(plan, cluster, _wanted(plan, cluster, topic, reason), names), names
+            )
+            result = {**result, "replayed": result["replayed"] + again, "other": result["other"] - again}
         told |= {name: str(count) for name, count in result.items()}
     return result
+
+
+def _ask_again(plan: Plan, cluster: Cluster, run: Run, asked: Sequence[Asked], names: Callable[[], Names]) -> int:
+    """How many requests could be read."""
+    if not asked:
+        return 0
+    _, erasures = erase.books(plan, cluster)
+    standing = {erasure.identifier for erasure in erasures.values() if not erasure.lifted}
+    for label in dict.fromkeys(label for one in asked for label in one.labels):
+        veiled = names().veil(label)
+        if standing.isdisjoint((label, veiled)):
+            order = Ordered(identifier=label, reason="dlq replay")
+            run.say("done", Told("erase", about=(veiled,)), [erase.message(plan, order)])
+    return sum(1 for one in asked if one.labels)

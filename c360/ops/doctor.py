@@ -92,6 +92,7 @@ def _topics(ground: Ground) -> list[Check]:
         "missing": "c360 topics apply; raw topics are made by their producers or by c360 load",
         "partitions": "keyed state would be looked for in the wrong place: restore the old count under a new topic name",
         "config": "kafka-configs --alter, or accept it",
+        "undeclared": "kafka-topics --delete and kafka-consumer-groups --delete, or declare it again",
     }
     return [Check("topics", False, f.message, remedies[f.problem]) for f in findings]
 

@@ -14,11 +14,13 @@ from base64 import b64decode, b64encode
 from binascii import Error
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster, Producer
 from c360.errors import NeedsOperator, UsageError
+from c360.governance.audit import decode_record
 from c360.governance.keys import (
     APP,
     SECRET,
@@ -40,7 +42,7 @@ from c360.governance.names import Names, Vault
 from c360.governance.sealing import KEY_BYTES
 from c360.governance.tokens import Tokens
 from c360.ops import topics
-from c360.ops.records import follow
+from c360.ops.records import follow, records
 from c360.ops.vault import VaultMasterKeys, is_service
 from c360.plan import Plan
 
@@ -237,9 +239,41 @@ def secret_of(plan: Plan, cluster: Cluster) -> bytes | None:
     return read_records(plan, cluster, (APP,)).get(record_key(APP, SECRET))
 
 
+def was_made(plan: Plan, cluster: Cluster) -> bool:
+    """Whether the audit log tells that the app was given a secret once."""
+    if plan.audit not in cluster.admin().topics():
+        return False
+    reader = cluster.reader()
+    try:
+        for found in records(reader, reader.starts([TP(plan.audit, 0)])):
+            with suppress(ValueError):
+                entry = decode_record(found.value or b"").entry
+                if entry.what == "keys init" and entry.after.get("secret") == "made":
+                    return True
+    finally:
+        reader.close()
+    return False
+
+
+def _refuse_lost(plan: Plan, cluster: Cluster) -> None:
+    """Raises NeedsOperator where the app's secret was there once and is not any more."""
+    if was_made(plan, cluster):
+        raise NeedsOperator(f"{plan.keys} has lost the secret of {plan.app}, which it had been given: {KEYS_LOST}")
+
+
+KEYS_LOST = (
+    "what is sealed cannot be opened any more, and nothing is sealed with keys that nobody would find again. Bring the topic"
+    " back from a copy of it, under its name, with all of its records. If there is none, begin anew: stop all workers, delete"
+    " all topics and groups of the app and the state directories, `c360 keys init`; the raw topics have everything in clear"
+)
+
+
 def open_vault(plan: Plan, cluster: Cluster, master: MasterKeys, random: Random) -> Vault:
     """What an app that needs keys starts with. Raises NeedsOperator where it has no secret, or another master key."""
-    secret = open_secret(plan.app, secret_of(plan, cluster), master)
+    found = secret_of(plan, cluster)
+    if found is None:
+        _refuse_lost(plan, cluster)
+    secret = open_secret(plan.app, found, master)
     return Vault(plan.app, master, Names(Tokens(secret)), random)
 
 
@@ -265,13 +299,15 @@ def writer_of(plan: Plan) -> str:
 def make_secret_once(plan: Plan, cluster: Cluster, master: MasterKeys, random: Random) -> bool:
     """Give an app its secret, unless it has one. Returns whether it was made now; what is there is opened, as a check.
 
-    The topic must exist. Two at once: the later producer fences the earlier, and reads what that one has committed.
+    The topic must exist. Raises NeedsOperator where the app had a secret and has lost it. Two at once: the later producer
+    fences the earlier, and reads what that one has committed.
     """
     producer = cluster.producer(writer_of(plan))
     try:
         producer.begin()
         known = secret_of(plan, cluster)
         if known is None:
+            _refuse_lost(plan, cluster)
             _say(plan, cluster, producer, [make_secret(plan.app, master, random)])
         producer.commit()
     finally:

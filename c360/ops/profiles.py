@@ -10,8 +10,9 @@ import orjson
 from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.transport import TP, Cluster
-from c360.errors import UsageError
+from c360.errors import Misfit, UsageError
 from c360.governance.names import Names
+from c360.governance.sealing import is_sealed, read_sealed
 from c360.ops.records import records
 from c360.plan import Plan
 
@@ -45,6 +46,24 @@ def normalized(plan: Plan, identifier: str, names: Names = NO_NAMES) -> str:
             f"{identifier!r} is not namespace:value; namespaces of {plan.app!r} are {', '.join(namespaces)}"
         )
     return names.asked(namespaces[name], value, tenants=any(source.tenant for source in plan.sources))
+
+
+SEALED = "sealed"
+
+
+def shut(value: Any) -> Any:
+    """A JSON value as people are shown it who may not open it: in place of what is sealed, which field that is.
+
+    Ciphertext tells nobody anything, and would be in a terminal's log. `{"sealed": "Customer.name"}`; "" where it is altered.
+    """
+    if isinstance(value, dict):
+        if not is_sealed(value):
+            return {name: shut(each) for name, each in value.items()}
+        try:
+            return {SEALED: read_sealed(value).field}
+        except Misfit:
+            return {SEALED: ""}
+    return [shut(each) for each in value] if isinstance(value, list) else value
 
 
 def find_profile(

@@ -38,10 +38,12 @@ from typing import Any
 
 from c360.agents import door as doors
 from c360.agents import identity as identities
+from c360.agents.anew import OUTPUT
 from c360.agents.consent import CONSENTS, NOW, Held, encode_held
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.engine.lag import ends_of_records
+from c360.engine.restore import last_positions
 from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
 from c360.errors import NeedsOperator
@@ -90,6 +92,8 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
     reader = cluster.reader()
     try:
+        if agent_name == "consent":
+            _refuse_unwritten(plan, admin, reader)
         starts = reader.starts(inputs)
         # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
         said = reader.ends([tp for tp in inputs if tp.topic in agent.writes and tp.topic != plan.links])
@@ -114,6 +118,18 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         sum(ends[tp] - starts[tp] for tp in inputs),
         tuple(notes),
     )
+
+
+def _refuse_unwritten(plan: Plan, admin: Admin, reader: Reader) -> None:
+    """What consent knows is taken out of its topic; if that was made anew, it is in the changelog only, which is cleared."""
+    (log,) = plan.agent("consent").changelogs
+    said = last_positions(reader, TP(log, 0)) if log in admin.topics() else None
+    noted = None if said is None else said.notes.get(OUTPUT)
+    if noted and noted != admin.topic_ids([plan.consent]).get(plan.consent):
+        raise NeedsOperator(
+            f"{plan.consent} was deleted since the consent agent ran last, and what was decided is not in it any more. Let"
+            " `c360 worker --only consent` run until `c360 verify consent` is content: it writes all of it again; then reset"
+        )
 
 
 def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
@@ -225,6 +241,8 @@ def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int |
             notes: dict[str, Any] = {}
             if projection is not None:
                 notes = notes_of_reset(upto)
+            elif reset.agent == "consent":  # what is known was taken out of this one
+                notes = {OUTPUT: admin.topic_ids([plan.consent]).get(plan.consent, "")}
             elif identity is not None:
                 notes = identities.notes_of_reset(life, upto)
             elif door is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ class Finding:
     """One topic that is not as planned."""
 
     topic: str
-    problem: str  # "missing", "partitions", "config"
+    problem: str  # "missing", "partitions", "config", "undeclared"
     message: str
 
 
@@ -63,7 +64,41 @@ def check(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[Findi
                 findings.append(
                     Finding(topic.name, "config", f"{topic.name}: {name} is {actual[name]}, planned is {value}")
                 )
-    return findings
+    return findings + undeclared(plan, existing)
+
+
+SINK = re.compile(r"activation\.([^.]+)")
+VIEW = re.compile(r"([^.]+)\.v(\d+)\.([^.]+)")
+PROJECTION = re.compile(r"([^.]+)\.v(\d+)")
+
+
+def undeclared(plan: Plan, existing: Collection[str]) -> list[Finding]:
+    """Topics of sinks, views and projections that the app does not declare any more, which nobody keeps: by their names, and
+    as they have a changelog."""
+    known = {topic.name for topic in plan.topics}
+    found = []
+    for name in sorted(set(existing) - known):
+        app, _, rest = name.partition(".")
+        if app != plan.app or f"{name}.changelog" not in existing or f"{name}.changelog" in known:
+            continue
+        if of := SINK.fullmatch(rest):
+            what, again = f"what the sink {of[1]} was given", f"@app.sink({of[1]!r}, …)"
+        elif of := VIEW.fullmatch(rest):
+            what, again = f"the view of {of[1]}@{of[2]} for {of[3]}", f"purposes=[{of[3]}] of {of[1]}"
+        elif (of := PROJECTION.fullmatch(rest)) and of[1] not in ("identity", "assignments"):
+            what, again = f"the profiles of {of[1]}@{of[2]}", f"@app.projection({of[1]!r}, version={of[2]})"
+        else:
+            continue
+        found.append(
+            Finding(
+                name,
+                "undeclared",
+                f"{name} holds {what}, which the app does not declare any more: nothing is taken back from it, also not when"
+                f" somebody withdraws or is erased. If that was meant, delete it, {name}.changelog and the group {name};"
+                f" if not, declare it again: {again}",
+            )
+        )
+    return found
 
 
 def apply(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[str]:

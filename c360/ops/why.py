@@ -5,13 +5,14 @@ Computed from the topics as they are: link facts, decided anew, and the governed
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, governed_decoder, governed_type
+from c360.clock import DAY_MS, system
+from c360.codecs.record import Record
 from c360.declare import AttributeDeclaration, ProjectionDeclaration, Source
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Cluster
@@ -20,13 +21,12 @@ from c360.governance.names import Names
 from c360.identity.rules import Key
 from c360.ops.identity.ask import link_json
 from c360.ops.identity.graph import Graph, Step, is_own, read_facts
-from c360.ops.profiles import NO_NAMES, find_profile, normalized
+from c360.ops.profiles import NO_NAMES, find_profile, normalized, shut
 from c360.ops.records import records
 from c360.plan import Plan
 from c360.profile.attribute import Attribute
 
 LISTED = 20  # records of one attribute
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,13 @@ def read_parts(
     wanted = {i.record for d in declarations for i in d.inputs}
     for source in plan.sources:
         if any(t.record in wanted for t in source.types):
+            declared = {
+                t.record.__name__: t.record for t in source.types
+            }  # of governed records there are types of that name
             for subject, governed in live(plan, cluster, source, subjects):
+                kind = declared[type(governed.record).__name__]
                 for own, declaration in zip(parts, declarations, strict=True):
-                    own += _parts(source, subject, governed, declaration)
+                    own += _parts(source, subject, governed, kind, declaration)
     return parts
 
 
@@ -151,24 +155,27 @@ def live(plan: Plan, cluster: Cluster, source: Source, subjects: Sequence[str]) 
     yield from found.values()
 
 
-def _parts(source: Source, subject: str, governed: Any, declaration: AttributeDeclaration) -> Iterator[Part]:
+def _parts(
+    source: Source, subject: str, governed: Any, kind: type[Record], declaration: AttributeDeclaration
+) -> Iterator[Part]:
+    """`kind`: the record's type as it is declared; that of a governed record says where it is sealed."""
     record = governed.record
-    for rank, item in enumerate(declaration.inputs):
-        if item.record is not type(record):
+    era = declaration.era(governed.at)
+    if era is None:
+        return
+    for rank, item in enumerate(era.inputs):
+        if item.record is not kind:
             continue
-        if (
-            declaration.within is not None
-            and governed.at // DAY_MS <= time.time() * 1000 // DAY_MS - declaration.within.days
-        ):
+        if declaration.within is not None and governed.at // DAY_MS <= system() // DAY_MS - declaration.within.days:
             continue
-        if declaration.where is not None and not declaration.where(record):
+        if era.where is not None and not era.where(record):
             continue
         if item.name is None:
             value: Any = True
         else:
             value = governed.enriched.get(item.name) if item.enriched else getattr(record, item.name)
         if value is not None and (declaration.kind != "flag" or value):
-            yield Part(subject, source.name, type(record).__name__, governed.id, governed.at, rank, value)
+            yield Part(subject, source.name, kind.__name__, governed.id, governed.at, rank, value)
 
 
 Best = Callable[[Part], Any]
@@ -201,7 +208,7 @@ def _explained(
         "attribute": attribute.name,
         "rule": declaration.kind,
         "inputs": [str(i) for i in declaration.inputs],
-        "value": value,
+        "value": shut(value),
         "records_total": len(chosen),
         "records": [part.to_json() for part in chosen[:LISTED]],
     }

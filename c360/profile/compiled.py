@@ -21,7 +21,8 @@ readers for each record. For `orders = count(Order)` and `spend = total(Order.am
         if value0 is not None: cells[2] += sign
         if fit1 is not None: cells[3] += fit1 * sign
 
-and their values are `[cells[2] if cells[2] > 0 else 0, shown3(cells[3])]`.
+and their values are `[cells[2] if cells[2] > 0 else 0, shown3(cells[3])]`. What counts only from, or up to, an event time has
+it as a number in its line: `value1 = record.record.amount if at_ms >= 1772323200000 else None`; all else costs nothing by it.
 
 What several attributes take is read, tested and made ready once.
 
@@ -60,6 +61,14 @@ class Reader:
     rank: int  # of the source among those of the attribute, 0 is the most trusted; only `prefer` looks at it
     read: Callable[[Any], Any] | str
     where: Callable[[Any], Any] | None = None
+    since: int | None = None  # the event time in ms of the first record that it reads; None: all
+    until: int | None = None  # and that of the first that it no longer reads
+
+    @property
+    def when(self) -> str:
+        """The condition on the event time as code; "" without one."""
+        after = "" if self.since is None else f"at_ms >= {int(self.since)}"
+        return after if self.until is None else f"{after}{after and ' and '}at_ms < {int(self.until)}"
 
 
 def _misfit(attribute: str, error: Unfit) -> Misfit:
@@ -140,7 +149,7 @@ class _Reads:
 
     def value(self, reader: Reader) -> str:
         """The name of what a reader reads."""
-        read, where = reader.read, reader.where
+        read, where, when = reader.read, reader.where, reader.when
         if callable(read):
             said = f"{self._function(read, f'read{len(self.known)}')}(record)"
         else:
@@ -148,9 +157,11 @@ class _Reads:
             said = f"record.{read}" if read else "True"
         if where is not None:
             test = self._function(where, f"where{len(self.known)}")
-            holds = self._once(where, "holds", lambda name: [f"{name} = {test}(record)"])
-            said = f"{said} if {holds} else None"
-        return self._once((read, where), "value", lambda name: [f"{name} = {said}"])
+            tested = f"{when}{when and ' and '}{test}(record)"  # a condition of another time may know other values only
+            when = self._once((where, when), "holds", lambda name: [f"{name} = {tested}"])
+        if when:
+            said = f"{said} if {when} else None"
+        return self._once((read, where, when), "value", lambda name: [f"{name} = {said}"])
 
     def fit(self, value: str, ready: Callable[[Any], Any], attribute: str) -> str:
         """The name of a value made ready for an attribute."""

@@ -18,6 +18,7 @@ from c360.agents.render import lazily_typed
 from c360.agents.shape import Shape
 from c360.app import App
 from c360.assembly import Stepping, stepping
+from c360.codecs.avro import Registry
 from c360.declare import ProjectionDeclaration
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
@@ -45,8 +46,11 @@ class TestDriver:
 
     __test__ = False  # not a test case, whatever pytest takes from the name
 
-    def __init__(self, app: App, *, partitions: int = 2, now: datetime | None = None) -> None:
-        """Raises DeclarationError where the app is wrong."""
+    def __init__(
+        self, app: App, *, partitions: int = 2, now: datetime | None = None, registry: Registry | None = None
+    ) -> None:
+        """`registry`: of schemas that raw values name. Raises DeclarationError where the app is wrong."""
+        self.registry = registry
         self.plan = app.plan()
         self.now_ms = time.time_ns() // 1_000_000 if now is None else int(now.timestamp() * 1000)
         self.cluster = MemoryCluster(now_ms=self._now, quiet_s=0.0)
@@ -207,9 +211,8 @@ class TestDriver:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
         self.settle()
-        report = verify(
-            self.plan, self.cluster, agents or [a.name for a in self.plan.agents], vault=self.vault, clock=self._now
-        )
+        names = agents or [a.name for a in self.plan.agents]
+        report = verify(self.plan, self.cluster, names, vault=self.vault, registry=self.registry, clock=self._now)
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 
@@ -263,8 +266,9 @@ class TestDriver:
     def _process(self) -> Stepping:
         slot = f"driver-{self.slots}"
         return stepping(
-            self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault
-        )
+            self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault,
+            registry=self.registry,
+        )  # fmt: skip
 
     def _names(self) -> Names:
         return profiles.NO_NAMES if self.vault is None else self.vault.names

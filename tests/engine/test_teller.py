@@ -39,7 +39,7 @@ class Statement(NamedTuple):
     ends: dict[TP, int]
 
 
-def encode(tp: TP, at_ms: int, ends: Sequence[tuple[TP, int]]) -> tuple[bytes, bytes]:
+def encode(tp: TP, at_ms: int, ends: Sequence[tuple[TP, int]], of: str = "") -> tuple[bytes, bytes]:
     return f"{tp.topic}/{tp.partition}".encode(), msgspec.json.encode((tp, at_ms, ends))
 
 
@@ -284,7 +284,7 @@ def test_a_raw_topic_that_was_made_anew_is_not_told_of(ground: Ground) -> None:
     admin = ground.cluster.admin()
     admin.delete(["toy.in"])
     admin.create([TopicSpec("toy.in", 3, APPENDED)])
-    ground.feed(TP("toy.in", 0))
+    ground.feed(*(tp for tp in ground.world.tps if tp.topic == "toy.in"))
     ground.ms += 1
     ground.teller(loop).turn()
     assert told(ground) == {tp for tp in ground.world.tps if tp.topic == "toy.other"}

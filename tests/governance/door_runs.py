@@ -258,10 +258,12 @@ class DoorStage:
     def _state(self) -> None:
         at = self.raw[self.done].ms if self.done < len(self.raw) else self.now_ms
         reader = self.cluster.reader()
-        counts = self.cluster.admin().topics()
+        admin = self.cluster.admin()
+        counts = admin.topics()
         for place, output in inputs_of(self.plan, counts):
             ends = reader.ends([TP(output, p) for p in range(counts[output])])
-            statement = Statement(place, at, tuple(sorted((Place(*tp), end) for tp, end in ends.items())))
+            of = admin.topic_ids([output])[output]
+            statement = Statement(place, at, tuple(sorted((Place(*tp), end) for tp, end in ends.items())), of)
             key = statement_key(place, output).decode()
             self._write(self.plan.fence, key, encode_statement(statement), 0)
 

@@ -131,8 +131,10 @@ class Rights:
         self.driver.producer.flush()
 
     def say(self, place: Place, at: int, ends: dict[TP, int]) -> None:
-        statement = Statement(place, at, tuple(sorted((Place(*tp), end) for tp, end in ends.items())))
-        key = statement_key(place, next(iter(ends)).topic)
+        output = next(iter(ends)).topic
+        of = self.driver.cluster.admin().topic_ids([output])[output]
+        statement = Statement(place, at, tuple(sorted((Place(*tp), end) for tp, end in ends.items())), of)
+        key = statement_key(place, output)
         self.driver.producer.produce(self.plan.fence, key, encode_statement(statement), 0)
 
     def ends(self, topic: str) -> dict[TP, int]:

@@ -90,6 +90,10 @@ class Run:
         (who,) = [who for who, labels in everybody.items() if word in labels]
         return not hidden >= set(everybody[who])
 
+    def known(self) -> set[bytes]:
+        """What else may be suppressed."""
+        return set()
+
     def check(self) -> None:
         driver, plan = self.driver, self.driver.plan
         assert driver.vault is not None
@@ -106,7 +110,7 @@ class Run:
         }
         allowed = {names.veil(label).encode() for who in self.asked.values() for label in everybody[who]}
         allowed |= {names.token(f"email:p{who}@mail.se").encode() for who in self.asked.values()}
-        assert said.keys() <= allowed, "somebody else is suppressed"
+        assert said.keys() <= allowed | self.known(), "somebody else is suppressed"
         living = {key for key, value in dict(driver.read(plan.keys)).items() if key and value}
         hidden = {label for labels in everybody.values() for label in labels if names.veil(label).encode() in standing}
         assert not [key for key in living if key.split(b"\0")[0].decode() in hidden], "a key is left"

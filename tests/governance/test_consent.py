@@ -152,18 +152,46 @@ def test_a_conflict_is_visible_with_both_sources_and_gone_with_a_newer_word() ->
     assert conflicts(states["email:1"]) == ()
 
 
-def test_a_clock_from_the_future_does_not_win_for_ever() -> None:
-    grant = decision("email granted @9000").clamped(300)
-    assert grant.at == 300
-    assert decision("email granted @300").clamped(300).at == 300
-    assert decision("email granted @20").clamped(300).at == 20
-    states = states_of([grant, decision("email withdrawn @301")])
-    assert not verdict(MARKETING, states, 400).allowed
+# What is said, in minutes: appended, what, and the time in it. A clock may be ahead; nobody decides after the append.
+AHEAD: list[tuple[str, list[tuple[int, str, int]], str]] = [
+    ("granted ahead, and withdrawn within these minutes", [(10, "granted", 14), (11, "withdrawn", 11)], "withdrawn"),
+    ("granted far ahead, and withdrawn at once", [(10, "granted", 9000), (10, "withdrawn", 10)], "conflict"),
+    ("granted far ahead, and withdrawn later", [(10, "granted", 9000), (20, "withdrawn", 20)], "withdrawn"),
+    ("withdrawn ahead, and granted within these minutes", [(10, "withdrawn", 14), (12, "granted", 12)], "withdrawn"),
+    ("withdrawn ahead, and granted by the same clock", [(10, "withdrawn", 14), (12, "granted", 16)], "withdrawn"),
+    ("withdrawn ahead, and granted after these minutes", [(10, "withdrawn", 14), (15, "granted", 15)], "granted"),
+    ("withdrawn far ahead counts for five minutes", [(10, "withdrawn", 9000), (16, "granted", 16)], "granted"),
+    ("withdrawn far ahead, and granted in the fifth minute", [(10, "withdrawn", 9000), (15, "granted", 99)], "conflict"),
+    ("both far ahead at one moment", [(10, "withdrawn", 8000), (10, "granted", 9000)], "withdrawn"),
+    ("both of the past are as they say", [(10, "withdrawn", 3), (10, "granted", 4)], "granted"),
+]  # fmt: skip
 
 
-def test_of_two_decisions_from_the_future_the_refusal_wins() -> None:
-    said = [decision("email withdrawn @8000").clamped(300), decision("email granted @9000").clamped(300)]
-    assert verdict(MARKETING, states_of(said), 400).reason == "conflict"
+@pytest.mark.parametrize(("said", "expected"), [row[1:] for row in AHEAD], ids=[row[0] for row in AHEAD])
+def test_the_truth_table_of_clocks_that_are_ahead(said: list[tuple[int, str, int]], expected: str) -> None:
+    given = [decision(f"email {status} @{at * 60_000}").clamped(appended * 60_000) for appended, status, at in said]
+    for order in permutations([*given, *given]):  # each also twice
+        found = verdict(MARKETING, states_of(order), 10_000 * 60_000)
+        assert (found.reason, found.allowed) == (expected, expected == "granted")
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), min_size=1), st.integers(0, 20), st.integers(0, 40))
+def test_no_grant_that_came_before_a_refusal_of_now_beats_it(
+    grants: list[tuple[int, int]], later: int, ahead: int
+) -> None:
+    """Whatever times are in the grants: who refuses now, has refused."""
+    minute = 60_000
+    given = [decision(f"email granted @{at * minute}").clamped(came * minute) for came, at in grants]
+    now = (max(came for came, _ in grants) + later) * minute
+    given.append(decision(f"email withdrawn @{now + ahead * minute}").clamped(now))
+    assert not verdict(MARKETING, states_of(given), now + 10_000 * minute).allowed
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(STATUSES))
+def test_to_clamp_again_changes_nothing(at: int, appended: int, status: str) -> None:
+    once = decision(f"email {status} @{at}").clamped(appended)
+    assert once.clamped(appended) == once
+    assert once.at <= at
 
 
 # -------------------------------------------------------------------------------------------------------- the oracle

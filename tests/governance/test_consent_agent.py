@@ -165,16 +165,26 @@ def test_a_dead_letter_has_its_stage_and_its_record() -> None:
         assert "parties" not in letter["error"]
 
 
-def test_a_decision_from_the_future_counts_as_of_five_minutes_after_it_came() -> None:
+def test_a_grant_from_the_future_counts_as_of_when_it_came_and_a_refusal_five_minutes_later() -> None:
     with driver() as t:
-        t.send("choices", None, choice("crm:7", at="2099-01-01T00:00:00Z"))
-        t.send("choices", None, choice("crm:8", at="2099-01-01T00:00:00Z"))
+        for who in ("crm:7", "crm:8", "crm:9"):
+            t.send("choices", None, choice(who, at="2026-11-02T09:04:00Z"))  # four minutes ahead
         t.send("choices", None, choice("crm:8", "denied", at="2098-01-01T00:00:00Z"))
-        assert states(t)["crm:7"]["marketing"].at == NOW_MS + 5 * 60_000
-        assert statuses(t)["crm:8"] == {"marketing": "conflict"}
-        t.advance(timedelta(minutes=6))
-        t.send("choices", None, choice("crm:7", "withdrawn", at="2026-11-02T09:06:00Z"))
-        assert statuses(t)["crm:7"] == {"marketing": "withdrawn"}
+        assert states(t)["crm:7"]["marketing"].at == NOW_MS
+        assert states(t)["crm:8"]["marketing"].at == NOW_MS + 5 * 60_000
+        t.advance(timedelta(minutes=1))
+        t.send("choices", None, choice("crm:7", "withdrawn", at="2026-11-02T09:01:00Z"))
+        t.send("choices", None, choice("crm:8", at="2099-01-01T00:00:00Z"))
+        assert statuses(t) == {
+            "crm:7": {"marketing": "withdrawn"}, "crm:8": {"marketing": "denied"}, "crm:9": {"marketing": "granted"},
+        }  # fmt: skip
+        before = compacted(t)
+        t.reset("consent")
+        assert compacted(t) == before
+        t.verify()
+        t.advance(timedelta(minutes=5))
+        t.send("choices", None, choice("crm:8", at="2026-11-02T09:06:00Z"))
+        assert statuses(t)["crm:8"] == {"marketing": "granted"}
         t.verify()
 
 

@@ -134,14 +134,15 @@ def test_every_reason_says_what_to_do() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- bytes
 def test_a_statement_has_these_bytes_and_comes_back() -> None:
-    statement = Statement(WEB0, 1000, ((OUT0, 7), (OUT1, 3)))
+    statement = Statement(WEB0, 1000, ((OUT0, 7), (OUT1, 3)), "i")
     data = bytes.fromhex(
-        "920193"
+        "920194"
         "92ab7765622e636f6e73656e7400"
         "cd03e8"
         "92"
         "9292ac73686f702e636f6e73656e740007"
         "9292ac73686f702e636f6e73656e740103"
+        "a169"
     )  # fmt: skip
     assert encode_statement(statement) == data
     assert decode_statement(data) == statement

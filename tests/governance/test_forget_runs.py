@@ -9,6 +9,7 @@ import pytest
 
 from c360.agents import govern, identity, projection, suppression
 from c360.identity import node
+from tests.governance import overlap_runs
 from tests.governance import test_forget as stories
 from tests.governance.forget_runs import run
 from tests.mutant import Mutant
@@ -35,6 +36,11 @@ MUTANTS = [
 @pytest.mark.parametrize("seed", range(40))
 def test_exactly_those_are_forgotten_who_had_to_be(seed: int) -> None:
     run(seed)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_requests_that_overlap_forget_those_they_ask_for_and_nobody_of_the_household(seed: int) -> None:
+    overlap_runs.run(seed)
 
 
 def checks() -> Iterator[Callable[[], None]]:

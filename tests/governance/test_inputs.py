@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from c360.clock import DAY_MS
 from c360.errors import DeclarationError, Misfit
-from c360.governance.consent import Decision
+from c360.governance.consent import AHEAD_MS, Decision
 from c360.governance.inputs import FromTcf, check_categories, decided_at, plain, segment, tcf
 from c360.governance.purposes import Purpose, Purposes
 from c360.governance.tcf import Restriction, Vendors, decode_core
@@ -31,8 +31,8 @@ def misfit(make: Callable[[], object]) -> Misfit:
     return caught.value
 
 
-def decided(record: dict[str, Any], *identifiers: str, latest: int = LATEST) -> tuple[Decision, ...]:
-    return plain(record, identifiers=identifiers or ("email:a",), purposes=PURPOSES, source="web", latest=latest)
+def decided(record: dict[str, Any], *identifiers: str, appended: int = LATEST) -> tuple[Decision, ...]:
+    return plain(record, identifiers=identifiers or ("email:a",), purposes=PURPOSES, source="web", appended=appended)
 
 
 # --------------------------------------------------------------------------------------------------------------- plain
@@ -48,8 +48,11 @@ def test_a_record_of_several_identifiers_decides_for_each_once() -> None:
     assert [d.identifier for d in decided(GOOD, "email:a", "crm:1", "email:a")] == ["crm:1", "email:a"]
 
 
-def test_a_decision_from_the_future_counts_as_of_the_latest_time_there_may_be() -> None:
-    assert decided(GOOD, latest=AT - 5)[0].at == AT - 5
+def test_a_grant_from_the_future_counts_as_of_when_it_came_and_a_refusal_up_to_five_minutes_later() -> None:
+    refusal = {**GOOD, "status": "withdrawn"}
+    assert decided(GOOD, appended=AT - 5)[0].at == AT - 5
+    assert decided(refusal, appended=AT - 5)[0].at == AT
+    assert decided(refusal, appended=AT - AHEAD_MS - 5)[0].at == AT - 5
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_bad_input_is_a_misfit_that_says_what_to_do_and_no_value(
 
 @pytest.mark.parametrize("identifiers", [[], [""]])
 def test_consent_without_identifier_is_about_nobody(identifiers: list[str]) -> None:
-    error = misfit(lambda: plain(GOOD, identifiers=identifiers, purposes=PURPOSES, source="web", latest=LATEST))
+    error = misfit(lambda: plain(GOOD, identifiers=identifiers, purposes=PURPOSES, source="web", appended=LATEST))
     assert (error.reason, "send an identifier" in str(error)) == ("no-subject", True)
 
 
@@ -97,7 +100,7 @@ def call(preferences: Any) -> dict[str, Any]:
 
 
 def from_segment(of: dict[str, Any]) -> tuple[dict[str, str], str | None]:
-    found = segment(of, identifiers=["cookie:c"], categories=CATEGORIES, at=AT, source="web", latest=LATEST)
+    found = segment(of, identifiers=["cookie:c"], categories=CATEGORIES, at=AT, source="web", appended=LATEST)
     assert all((d.identifier, d.at, d.source) == ("cookie:c", AT, "web") for d in found.decisions)
     return {d.purpose: d.status for d in found.decisions}, found.misfit.reason if found.misfit else None
 
@@ -120,7 +123,7 @@ def test_a_segment_call_decides_by_its_categories(preferences: dict[str, bool], 
 
 @pytest.mark.parametrize("of", [{}, {"context": None}, {"context": {}}, {"context": {"consent": {}}}])
 def test_a_segment_call_without_consent_decides_nothing_and_needs_no_identifier(of: dict[str, Any]) -> None:
-    found = segment(of, identifiers=[], categories=CATEGORIES, at=AT, source="web", latest=LATEST)
+    found = segment(of, identifiers=[], categories=CATEGORIES, at=AT, source="web", appended=LATEST)
     assert found == ((), None)
 
 
@@ -142,10 +145,10 @@ def test_a_consent_object_of_another_shape_is_a_misfit(of: dict[str, Any]) -> No
 def test_segment_s_decisions_need_an_identifier_and_are_clamped() -> None:
     preferences = call({"Analytics": True})
     error = misfit(
-        lambda: segment(preferences, identifiers=[], categories=CATEGORIES, at=AT, source="w", latest=LATEST)
+        lambda: segment(preferences, identifiers=[], categories=CATEGORIES, at=AT, source="w", appended=LATEST)
     )
     assert error.reason == "no-subject"
-    found = segment(preferences, identifiers=["c:1"], categories=CATEGORIES, at=AT, source="w", latest=AT - 1)
+    found = segment(preferences, identifiers=["c:1"], categories=CATEGORIES, at=AT, source="w", appended=AT - 1)
     assert found.decisions[0].at == AT - 1
 
 
@@ -324,7 +327,7 @@ MARKETING = FromTcf(consent=frozenset({3, 4}), legitimate_interest=frozenset({7}
 
 
 def from_tcf(text: str, wanted: FromTcf = MARKETING) -> str:
-    (found,) = tcf(text, identifiers=["c:1"], purposes={"marketing": wanted}, seen=AT, source="cmp", latest=LATEST)
+    (found,) = tcf(text, identifiers=["c:1"], purposes={"marketing": wanted}, seen=AT, source="cmp", appended=LATEST)
     assert (found.identifier, found.purpose, found.source) == ("c:1", "marketing", "cmp")
     return found.status
 
@@ -365,14 +368,19 @@ def test_a_string_of_global_scope_is_invalid() -> None:
 
 def test_a_tc_string_without_identifier_is_about_nobody() -> None:
     error = misfit(
-        lambda: tcf(FULL, identifiers=[], purposes={"marketing": MARKETING}, seen=AT, source="c", latest=LATEST)
+        lambda: tcf(FULL, identifiers=[], purposes={"marketing": MARKETING}, seen=AT, source="c", appended=LATEST)
     )
     assert error.reason == "no-subject"
 
 
 def test_a_tc_string_from_the_future_is_clamped() -> None:
-    (found,) = tcf(FULL, identifiers=["c:1"], purposes={"m": MARKETING}, seen=AT, source="c", latest=AT - 9)
-    assert found.at == AT - 9
+    (refused,) = tcf(
+        FULL, identifiers=["c:1"], purposes={"m": MARKETING}, seen=AT, source="c", appended=AT - 9 - AHEAD_MS
+    )
+    assert (refused.status, refused.at) == ("denied", AT - 9)
+    granting = written({3, 4, 7}, set(), [(5, 5)])
+    (granted,) = tcf(granting, identifiers=["c:1"], purposes={"m": MARKETING}, seen=AT, source="c", appended=AT - 9)
+    assert (granted.status, granted.at) == ("granted", AT - 9)
 
 
 @pytest.mark.parametrize(("consent", "vendor"), [(set(), None), ({0}, None), ({25}, None), ({1}, 0), ({1}, 1 << 16)])

@@ -443,6 +443,9 @@ def test_who_reads_objects_gets_the_user_s_class_with_what_is_sealed(driver: Tes
     sealed: Any = found.name
     assert isinstance(sealed, SealedValue)
     assert sealed.subject == "crm:7"
+    assert repr(sealed) == str(sealed) == f"{sealed}" == "<sealed Customer.name>"
+    assert "~" not in repr(found)
+    assert sealed.sealed.split(":")[2] not in repr(found)
     assert sealed_type(Person) is Person, "without personal kinds there is nothing in it"
 
 

@@ -71,7 +71,7 @@ IN_NODE = {
         "known.standing.profile != standing.profile:",
     ),
     "new holders are not reported": (
-        "self.events += [Holders(request, me.key, (subject,)) for request in me.marks if request != ERASED]",
+        "self.events += [Holders(request, me.key, (subject,)) for request in me.marks]",
         "pass",
     ),
     "holders there were are not reported": (

@@ -11,7 +11,7 @@ import pytest
 
 from c360.identity import node
 from c360.identity.facts import Claim, Fact, cannot, link
-from c360.identity.messages import Assigned, Holders, Mark, Members
+from c360.identity.messages import Assigned, Forget, Holders, Mark, Members
 from c360.identity.namespace import Namespace
 from c360.identity.resolve import Standing
 from c360.identity.rules import DEFAULTS, Rules
@@ -180,6 +180,62 @@ def test_erased_then_joined_is_reported_and_so_are_holders_that_are_no_members()
     world.put("email:a", Mark("erase-7", on=False))
     world.tell(links("cookie:aaaaa3 email:a"))
     assert not [e for e in world.events[before:] if isinstance(e, Members | Holders)]
+
+
+def found(world: World, request: str) -> set[str]:
+    return {n for e in world.events if isinstance(e, Members) and e.request == request for n in e.added}
+
+
+def told(world: World, *messages: tuple[str, Mark | Forget]) -> World:
+    for key, message in messages:
+        world.put(key, message)
+        world.drain()
+    return world
+
+
+def test_who_joins_a_second_request_is_found_although_the_first_has_erased_one_of_its_profile() -> None:
+    """cookie:aaaaa1 has moved from one mailbox to another, while both were asked to be forgotten."""
+    world = told(settled(links("cookie:aaaaa1 email:a")), ("email:a", Mark("one")))
+    world.tell(links("cookie:aaaaa1 email:a", 2, dead=True) + links("cookie:aaaaa1 email:b\ncookie:aaaaa2 email:b"))
+    told(world, ("email:b", Mark("two")))
+    assert found(world, "one") == {"cookie:aaaaa1", "email:a"}
+    assert found(world, "two") == {"cookie:aaaaa1", "cookie:aaaaa2", "email:b"}
+    told(world, ("email:a", Forget("one")), ("cookie:aaaaa1", Forget("one")))
+    world.tell(links("cookie:aaaaa3 email:b"))
+    assert found(world, "two") == {"cookie:aaaaa1", "cookie:aaaaa2", "cookie:aaaaa3", "email:b"}
+    told(world, ("cookie:aaaaa2", Forget("two")))
+    world.tell(links("cookie:aaaaa4 email:b"))
+    assert "cookie:aaaaa4" not in found(world, "two")
+
+
+@pytest.mark.parametrize("order", [*permutations(["email:a", "customer:1", "cookie:aaaaa1"])])
+@pytest.mark.parametrize("late", [False, True])
+def test_who_takes_the_place_of_the_erased_is_found_by_no_request_that_was_asked_for_the_same(
+    order: Sequence[str], late: bool
+) -> None:
+    """The same customer is asked for twice. customer:2 has the mailbox, too, and another number; its cookie goes with it."""
+    facts = links("customer:1 email:a\ncookie:aaaaa1 email:a\ncustomer:2 email:a email:c\ncookie:aaaaa9 email:c")
+    world = told(settled(facts), ("email:a", Mark("one")))
+    if not late:
+        told(world, ("email:a", Mark("two")))
+    told(world, *((key, Forget("one")) for key in order[:2]))
+    if late:
+        told(world, ("email:a", Mark("two")))
+    told(world, (order[2], Forget("one")))
+    profile = {"customer:1", "cookie:aaaaa1", "email:a"}
+    assert found(world, "one") == profile
+    assert found(world, "two") <= profile
+    assert profiles(world)["customer:2"] == profiles(world)["cookie:aaaaa9"] == "customer:2"
+
+
+def test_who_is_named_again_after_an_erasure_has_a_life_and_does_not_vanish_with_others() -> None:
+    world = settled(links("customer:1 email:a\ncookie:aaaaa1 email:a"))
+    world.tell(links("customer:1 email:a", 2, dead=True))
+    told(world, ("customer:1", Mark("one")), ("customer:1", Forget("one")), ("customer:1", Mark("one", on=False)))
+    world.tell(links("customer:1 email:b\ncookie:aaaaa2 email:b", 3))
+    assert world.node("customer:1").marks == ()
+    told(world, *((key, Forget("two")) for key in ("cookie:aaaaa1", "email:a")))
+    assert profiles(world)["customer:1"] == profiles(world)["cookie:aaaaa2"] == "customer:1"
 
 
 def test_ghost_kinds_are_kept_and_link_nobody_until_they_are_declared() -> None:

@@ -16,6 +16,7 @@ from c360.identity import node as identity
 from c360.identity.facts import Fact
 from c360.identity.messages import (
     Event,
+    Forget,
     Mark,
     Message,
     decode_event,
@@ -96,9 +97,9 @@ class World:
         self.sent = Counter[str]()
         self.after_step: list[Node] = []  # of the last batch
 
-    def put(self, key: str, message: Fact | Mark) -> None:
+    def put(self, key: str, message: Fact | Mark | Forget) -> None:
         """From outside: facts come in any order, marks of one node in theirs."""
-        sender = f"mark {key}" if isinstance(message, Mark) else f"fact {self.dice.random()}"
+        sender = f"mark {key}" if isinstance(message, Mark | Forget) else f"fact {self.dice.random()}"
         self._send(sender, key, message)
 
     def _send(self, sender: str, to: str, message: Message) -> None:

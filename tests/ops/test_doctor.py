@@ -143,3 +143,44 @@ def test_an_app_that_needs_no_keys_is_not_asked_for_them(tmp_path: Path) -> None
     plan = hello.plan()
     checks = examine(plan, installed(plan), tmp_path, clock=lambda: NOW, master=lambda: open_master(None, str))
     assert "keys" not in {check.name for check in checks}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("clinic.activation.mail", "what the sink mail was given"),
+        ("clinic.patient.v1.research", "the view of patient@1 for research"),
+        ("clinic.patient.v7", "the profiles of patient@7"),
+    ],
+)
+def test_topics_that_nobody_keeps_any_more_are_named_with_what_to_do(name: str, said: str, tmp_path: Path) -> None:
+    plan = clinic().plan()
+    assert plan.app == "clinic"
+    cluster = installed(plan)
+    before = topics.check(plan, cluster.admin())
+    cluster.admin().create([TopicSpec(name, 1), TopicSpec(f"{name}.changelog", 1)])
+    (finding,) = [f for f in topics.check(plan, cluster.admin()) if f not in before]
+    assert (finding.topic, finding.problem) == (name, "undeclared")
+    assert said in finding.message
+    assert f"delete it, {name}.changelog and the group {name}" in finding.message
+    shown = [c for c in examine(plan, cluster, tmp_path, clock=lambda: NOW) if c.name == "topics" and name in c.message]
+    assert [c.ok for c in shown] == [False]
+    assert "declare it again" in shown[0].do
+
+
+def test_topics_of_others_and_of_the_app_itself_are_not_named(tmp_path: Path) -> None:
+    plan = clinic().plan()
+    cluster = installed(plan)
+    before = topics.check(plan, cluster.admin())
+    names = [
+        "clinic.orders.v1",
+        "clinic.activation.old",
+        "other.activation.mail",
+        "other.activation.mail.changelog",
+        "clinics.patient.v1",
+        "clinics.patient.v1.changelog",
+        "clinic.identity.v9",
+        "clinic.identity.v9.changelog",
+    ]
+    cluster.admin().create([TopicSpec(name, 1) for name in names])
+    assert topics.check(plan, cluster.admin()) == before

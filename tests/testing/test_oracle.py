@@ -20,7 +20,7 @@ from c360.profile.attribute import Attribute, Kind
 from c360.testing.oracle.plain import parse, written
 from c360.testing.oracle.profiles import Found, as_of_text, value_of
 from tests.testing.shop import change
-from tests.testing.world import NOW_MS, World
+from tests.testing.world import NOW, NOW_MS, World
 
 DAY = 86_400_000
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -118,6 +118,18 @@ def declared() -> App:
     app.identifier("born", links=False, limit=1)(Born)
     app.source("events", event_id="id", at="at", subject="who", window=timedelta(days=1))(Event)
     app.cdc("rows", key="key", subject="who", at="at")(Row)
+
+    def mail_of(record: Values) -> Mail | None:
+        return Mail(record.text_ + "@old.org") if record.text_ else None
+
+    @app.enrich(Event, since=NOW, before=mail_of)
+    def guessed(event: Event) -> Mail | None:
+        return Mail(f"{event.int_}@new.org") if event.int_ is not None else None
+
+    @app.enrich(Row, since=NOW)
+    def asked(row: Row) -> Mail | None:
+        return mail_of(row)
+
     return app
 
 
@@ -152,6 +164,7 @@ RESULTS: dict[str, Any] = {
     "top": list, "collect": list,
 }  # fmt: skip
 TIMES = [NOW_MS + n for n in (-40 * DAY, -3 * DAY, -DAY, -5, 0, 1000, DAY, 400 * DAY)]
+CHANGES = [datetime.fromtimestamp((NOW_MS + n) / 1000, UTC) for n in (-3 * DAY, -DAY + 1, 0, 1000, 400 * DAY)]
 
 
 @dataclass(frozen=True)
@@ -166,6 +179,23 @@ class Step:
 
 
 @st.composite
+def eras(draw: st.DrawFn) -> list[datetime | None]:
+    """When an attribute's logic changed, the earliest first; None: from ever on."""
+    if draw(st.integers(0, 2)):
+        return [None]
+    times = sorted(draw(st.sets(st.sampled_from(CHANGES), min_size=1, max_size=2)))
+    return [*draw(st.sampled_from([[], [None]])), *times]
+
+
+@st.composite
+def inputs_of(draw: st.DrawFn, kind: Kind, of: str) -> list[Any]:
+    inputs: list[Any] = [getattr(Event, f"{of}_"), getattr(Row, f"{of}_")]
+    if kind in ("count", "flag") and draw(st.booleans()):
+        inputs = [Event, Row]
+    return draw(st.permutations(inputs))[: draw(st.integers(1, 2))]
+
+
+@st.composite
 def projections(draw: st.DrawFn) -> App:
     app = declared()
     body: dict[str, Any] = {}
@@ -173,18 +203,20 @@ def projections(draw: st.DrawFn) -> App:
     for n in range(draw(st.integers(1, 4))):
         kind = draw(st.sampled_from(KINDS))
         of = draw(st.sampled_from(sorted(POSSIBLE.get(kind, SOME.keys()))))
-        inputs: list[Any] = [getattr(Event, f"{of}_"), getattr(Row, f"{of}_")]
-        if kind in ("count", "flag") and draw(st.booleans()):
-            inputs = [Event, Row]
         options: dict[str, Any] = {"within": draw(st.sampled_from([None, None, timedelta(days=1), timedelta(days=30)]))}
-        if draw(st.booleans()):
-            options["where"] = draw(st.sampled_from([lambda r: r.int_ is None, lambda r: (r.text_ or "z") > "a"]))
         if kind in ("top", "distinct", "collect"):
             options["limit"] = draw(st.integers(1, 4))
         if kind in ("total", "average"):
             options["scale"] = draw(st.sampled_from([0, 2, 18]))
-        chosen = draw(st.permutations(inputs))[: draw(st.integers(1, 2))]
-        body[f"a{n}"] = getattr(c360, kind)(*chosen, **options)
+        attribute = None
+        for since in draw(eras()):
+            own = dict(options)
+            if draw(st.booleans()):
+                own["where"] = draw(st.sampled_from([lambda r: r.int_ is None, lambda r: (r.text_ or "z") > "a"]))
+            if since is not None:
+                own |= {"since": since, "before": attribute}
+            attribute = getattr(c360, kind)(*draw(inputs_of(kind, of)), **own)
+        body[f"a{n}"] = attribute
         annotations[f"a{n}"] = RESULTS.get(kind, Any)
     app.projection("p")(type("P", (Projection,), {**body, "__annotations__": annotations}))
     return app

@@ -54,12 +54,12 @@ def test_labels_are_normalised_and_each_is_said_once() -> None:
     emails = [Email(said) for said in ("A@B.org", "a@b.org ", "no address", "none")]
     when = datetime(2026, 11, 2, tzinfo=UTC)
     visit = Visit(id="1", cookie=Cookie(" c-1 "), customer=CrmId("7"), emails=emails, page="a", ts=when)
-    assert Linking(PLAN).labels(VISITS, visit, "crm:7") == ["=cookie:c-1", "email:a@b.org"]
-    assert Linking(PLAN).labels(VISITS, visit, "cookie:c-1") == ["email:a@b.org"], "it is no link to itself"
+    assert Linking(PLAN).labels(VISITS, visit, "crm:7", 0) == ["=cookie:c-1", "email:a@b.org"]
+    assert Linking(PLAN).labels(VISITS, visit, "cookie:c-1", 0) == ["email:a@b.org"], "it is no link to itself"
     account = Account(id=1, crm=CrmId("7"), email=None, born=Born("1980-01-01"), name="Ann Lee")
-    assert Linking(PLAN).labels(ACCOUNTS, account, "crm:7") == ["born:1980-01-01", "name_key:ann lee|1980-01-01"]
+    assert Linking(PLAN).labels(ACCOUNTS, account, "crm:7", 0) == ["born:1980-01-01", "name_key:ann lee|1980-01-01"]
     long = Account(id=1, crm=CrmId("7"), email=None, born=Born("x" * 508), name=None)
-    assert Linking(PLAN).labels(ACCOUNTS, long, "crm:7") == []
+    assert Linking(PLAN).labels(ACCOUNTS, long, "crm:7", 0) == []
 
 
 def test_a_fact_is_read_as_its_page_says() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from c360.clock import Clock, system
+from c360.codecs.avro import Registry
 from c360.engine.state import Positions
 from c360.engine.transport import TP, Cluster, Headers
 from c360.governance.names import Vault
@@ -28,6 +29,7 @@ from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.projection import ProjectionCheck
 from c360.ops.verify.report import Findings, Forgotten, Report, forgotten
 from c360.plan import Plan, sealed_of
+from c360.testing.oracle.formats import Schemas
 from c360.testing.oracle.sealing import Sight
 
 __all__ = ["Findings", "Report", "verify"]
@@ -42,21 +44,23 @@ def verify(
     *,
     archive: Sequence[Path] = (),
     vault: Vault | None = None,
+    registry: Registry | None = None,
     clock: Clock = system,
 ) -> Report:
     """Recompute what these agents ("govern", "identity@1", "customer@1"; none named: all) must have written, and compare.
 
     `archive`: JSON lines as for `c360 load` with raw records that retention has cut. They are placed by their key, in
     order, from offset 0 on, so the topic must have been filled by plain producers; where that does not meet the log,
-    they are not used. `vault`: of an app that needs keys; without it nothing is said of govern, consent and doors. `clock`:
-    for these, which are compared with what is decided now. Raises UsageError for an unknown agent, BrokerAway where a
-    transaction stays open.
+    they are not used. `vault`: of an app that needs keys; without it nothing is said of govern, consent and doors.
+    `registry`: of schemas that raw values name. `clock`: for doors, which are compared with what is decided now. Raises
+    UsageError for an unknown agent, BrokerAway where a transaction stays open.
     """
     for name in agents:
         plan.agent(name)
     sight = None if vault is None else _sight(plan, cluster, vault)
     blind = sight is None and (plan.personal_kinds or any(sealed_of(plan, source) for source in plan.sources))
     log = Log(cluster)
+    schemas = None if registry is None else Schemas(registry)
     known = forgotten.set(_forgotten(plan, log, vault)) if vault is not None and plan.erases else None
     try:
         dead = DeadLetters(log, plan.dlq)
@@ -70,7 +74,7 @@ def verify(
                 findings.cannot_tell(f"nobody can tell without the master key what {name} must write: set C360_KEYS")
                 found[name] = findings
                 continue
-            checks = _checks(plan, name, log, dead, archived, links, sight, erased)
+            checks = _checks(plan, name, log, dead, archived, links, sight, erased, schemas)
             for changelogs, look in (*checks, *_doors(plan, name, log, sight, vault, clock)):
                 findings.add(steady(log, changelogs, look))
             if name == "govern" and sight is not None and sight.lost:
@@ -138,11 +142,12 @@ def _checks(
     links: Links | None,
     sight: Sight | None,
     erased: Erased | None,
+    schemas: Schemas | None,
 ) -> Iterator[tuple[list[TP], Look]]:
     """What is to be looked at of an agent: changelogs of tasks that must not commit meanwhile, and the look."""
     if agent == "govern":
         for source in plan.sources:
-            check = GovernCheck(plan, source, log, dead, archive, links, sight)
+            check = GovernCheck(plan, source, log, dead, archive, links, sight, schemas)
             yield log.partitions(plan.govern_changelog(source)), check.look
         if links is not None:
             all_tasks = [tp for source in plan.sources for tp in log.partitions(plan.govern_changelog(source))]

@@ -15,7 +15,10 @@ from c360.ops.verify.report import Findings
 from c360.plan import Plan
 from c360.testing.oracle.consent import Decisions, Given, Newest, Told, command, newest
 from c360.testing.oracle.governed import Delivery
+from c360.testing.oracle.plain import parse
 from c360.testing.oracle.sealing import Sight
+
+RAW, REPLAY_TIME, SEALED = "c360-raw", "c360-time", "c360-sealed"  # headers of a replayed misfit
 
 
 class _Record(NamedTuple):
@@ -77,15 +80,29 @@ class ConsentCheck:
                     if entry.offset >= position:
                         out.lag += 1
                         continue
-                    told = self._told(topic, Delivery(entry.key, entry.value, entry.time))
+                    told = self._told(topic, Delivery(entry.key, entry.value, entry.time), dict(entry.headers()))
                     given += told.given
                     if told.misfit and entry.offset not in letters:
                         out.differ("no dead letter", tp, entry.offset, entry.key)
         return given, whole
 
-    def _told(self, topic: str, raw: Delivery) -> Told:
+    def _told(self, topic: str, raw: Delivery, headers: Mapping[str, bytes | None]) -> Told:
         source = self.sources.get(topic)
-        return command(self.plan, raw) if source is None else source.read(raw)
+        if source is not None:
+            return source.read(raw)
+        return self._sent_back(raw, headers) if RAW in headers else command(self.plan, raw)
+
+    def _sent_back(self, raw: Delivery, headers: Mapping[str, bytes | None]) -> Told:
+        """A dead letter that was replayed. What is wrong with it is said of the raw record."""
+        try:
+            source = self.sources[(headers[RAW] or b"").decode().rpartition("/")[0]]
+            key, value, time = raw.key, raw.value, int(headers[REPLAY_TIME] or b"")
+            if SEALED in headers:
+                assert self.sight is not None
+                key, value, _ = self.sight.letter(parse(value or b""))
+        except Exception:  # the agent leaves out what it cannot read, whatever is wrong with it
+            return Told()
+        return Told(source.read(Delivery(key, value, time)).given)
 
     def _found(self, out: Findings) -> dict[str, _Record]:
         found: dict[str, _Record] = {}

@@ -15,6 +15,7 @@ from c360.ops.verify.links import Expectation, Links, compare_facts, compare_liv
 from c360.ops.verify.log import Archive, DeadLetters, Log
 from c360.ops.verify.report import Findings, forgotten
 from c360.plan import Plan
+from c360.testing.oracle.formats import Schemas
 from c360.testing.oracle.governed import (
     Arrival,
     Content,
@@ -66,12 +67,13 @@ class GovernCheck:
         archive: Archive,
         links: Links | None,
         sight: Sight | None,
+        schemas: Schemas | None = None,
     ) -> None:
-        """`links`: None where the app has no identity. `sight`: of an app that needs keys."""
+        """`links`: None where the app has no identity. `sight`: of an app that needs keys. `schemas`: that values name."""
         self.plan, self.source, self.log, self.dead, self.archive, self.links = plan, source, log, dead, archive, links
         self.output = plan.governed(source)
-        self.events = Events(source, plan, sight)
-        self.rows = Rows(source, plan, sight)
+        self.events = Events(source, plan, sight, schemas)
+        self.rows = Rows(source, plan, sight, schemas)
         self.sight = sight
         self.shut = {declared.name: shut_of(plan, source, declared) for declared in source.types}
 

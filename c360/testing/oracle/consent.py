@@ -45,6 +45,11 @@ class Told(NamedTuple):
     misfit: bool = False
 
 
+def at_most(at: int, status: str, appended: int) -> int:
+    """When it counts: a grant when it came, at the latest; a refusal may be from 5 minutes after that."""
+    return min(at, appended) if status == "granted" else min(at, appended + AHEAD)
+
+
 Word = tuple[str, str, int | None]
 Newest = tuple[int, Word | None, Word | None]
 """As a consent record has it: at, grant, refusal."""
@@ -105,9 +110,8 @@ class Decisions:
             return Told()
         if not labels:
             return Told(misfit=True)
-        latest = raw.time + AHEAD
         given = [
-            Given(label, purpose, min(at, latest), status, self.asked.name, end)
+            Given(label, purpose, at_most(at, status, raw.time), status, self.asked.name, end)
             for label in labels
             for purpose, status, at, end in said
         ]
@@ -213,7 +217,7 @@ def command(plan: Plan, raw: Delivery) -> Told:
         purpose, status, at, end = plain({k: v for k, v in said.items() if k != "granted"}, plan.purposes.names)
     except (ValueError, KeyError, TypeError, NoFit):
         return Told(misfit=True)
-    return Told((Given(identifier, purpose, min(at, raw.time + AHEAD), status, "operator", end),))
+    return Told((Given(identifier, purpose, at_most(at, status, raw.time), status, "operator", end),))
 
 
 # ----------------------------------------------------------------------------------------------------------------- TCF

@@ -6,13 +6,20 @@ Segment: of a call's four times, which one counts. CloudEvents: where attributes
 from __future__ import annotations
 
 import base64
+import io
 import json
+import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from math import isfinite
 from typing import Any, NamedTuple
 
+from fastavro import _read_py, parse_schema
+
+from c360.codecs.avro import Registry
 from c360.declare import Source
-from c360.testing.oracle.plain import Written, parse_payload
+from c360.testing.oracle.plain import Written, decimal_text, parse_payload, written
 from c360.testing.oracle.values import NoFit
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,8 +35,16 @@ class Understood(NamedTuple):
     at_ms: int | None = None
 
 
-def understand(source: Source, value: bytes | None, headers: Headers = ()) -> Understood:
+def understand(
+    source: Source, value: bytes | None, headers: Headers = (), schemas: Schemas | None = None
+) -> Understood:
     """Raises NoFit, ValueError or KeyError for a misfit."""
+    if source.format == "avro":
+        assert schemas is not None
+        said = schemas.value(value, headers, reader=None if source.schema is None else json.loads(source.schema))
+        if not isinstance(said, dict):
+            raise NoFit
+        return Understood(said, said)
     if source.format == "cloudevents":
         return _cloud_event(value, [(name.lower(), said.decode()) for name, said in headers])
     payload = None if not value else parse_payload(value)
@@ -110,3 +125,85 @@ def _ms(said: Any) -> int | None:
 def _is_json(kind: str) -> bool:
     what = kind.split(";")[0].strip()
     return not what or what.endswith(("/json", "+json"))
+
+
+# -------------------------------------------------------------------------------------------------------------- avro
+class Schemas:
+    """Values by schemas of a registry, as JSON would have them."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def value(
+        self,
+        value: bytes | None,
+        headers: Headers = (),
+        header: str = "__value_schema_id",
+        *,
+        reader: Any = None,
+        times: bool = True,
+    ) -> Any:
+        """Raises NoFit, or what the reader raises."""
+        said = dict(headers).get(header)
+        ref: int | str
+        if said is not None and said[:1] == b"\x01":
+            ref, data = str(uuid.UUID(bytes=bytes(said[1:]))), value or b""
+        elif said is not None:
+            ref, data = int.from_bytes(said[1:5], "big"), value or b""
+        elif value is not None and len(value) >= 17 and value[0] == 1:
+            ref, data = str(uuid.UUID(bytes=value[1:17])), value[17:]
+        elif value is not None and len(value) >= 5 and value[0] == 0:
+            ref, data = int.from_bytes(value[1:5], "big"), value[5:]
+        else:
+            raise NoFit
+        schema = self.registry.schema(ref)
+        if schema.kind == "JSON":
+            return parse_payload(data)
+        named: dict[str, Any] = {}
+        for text in schema.references:
+            parse_schema(json.loads(text), named_schemas=named)
+        writer = parse_schema(json.loads(schema.text), named_schemas=named)
+        if '"items": "null"' in json.dumps(writer):  # such a list could be endless
+            raise NoFit
+        stream = io.BytesIO(data)
+        found = _read_py.schemaless_reader(stream, writer, None if reader is None else parse_schema(reader))
+        if stream.read(1):
+            raise NoFit
+        return _plain(found, times=times)
+
+
+def in_json(
+    key: bytes | None, value: bytes | None, headers: Headers, schemas: Schemas | None
+) -> tuple[bytes | None, bytes | None]:
+    """An event of a database in Avro as JSON; one that names no schema as it is."""
+
+    def text(said: bytes | None, header: str) -> bytes | None:
+        if schemas is None or not said or (said[0] != 0 and header not in dict(headers)):
+            return said
+        return written(schemas.value(said, headers, header, times=False)).encode()
+
+    if value and value[:1] == b"{":
+        return key, value
+    return text(key, "__key_schema_id"), text(value, "__value_schema_id")
+
+
+def _plain(found: Any, *, times: bool) -> Any:
+    """What is in it, in JSON. Without `times` numbers are as they were written. Raises NoFit for numbers that JSON has not."""
+    if isinstance(found, dict):
+        return {name: _plain(said, times=times) for name, said in found.items()}
+    if isinstance(found, list):
+        return [_plain(said, times=times) for said in found]
+    if isinstance(found, float):
+        if not isfinite(found):
+            raise NoFit
+        return found if not times else Written(repr(found))
+    if isinstance(found, Decimal):
+        return decimal_text(found)
+    if isinstance(found, datetime):
+        at = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return found.isoformat() if times else (at - EPOCH) // timedelta(milliseconds=1)
+    if isinstance(found, date):
+        return found.isoformat() if times else (found - EPOCH.date()).days
+    if isinstance(found, bytes):
+        return base64.b64encode(found).decode()
+    return found if found is None or isinstance(found, str | int) else str(found)

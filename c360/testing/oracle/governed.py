@@ -23,9 +23,9 @@ from c360.declare import Enrichment, Source, SourceType, without_none
 from c360.identity.facts import Claim
 from c360.identity.namespace import Namespace
 from c360.plan import Plan
-from c360.testing.oracle.envelope import Position, read_change, unsent
-from c360.testing.oracle.formats import understand
-from c360.testing.oracle.links import Linking, Slot, row_source
+from c360.testing.oracle.envelope import Change, Position, read_change, unsent
+from c360.testing.oracle.formats import Schemas, in_json, understand
+from c360.testing.oracle.links import Linking, Slot, enrich, row_source
 from c360.testing.oracle.plain import parse, simple, written
 from c360.testing.oracle.profiles import as_json
 from c360.testing.oracle.sealing import Shut, Sight, as_sealed, at_place, clear_label, label_in, shut_of
@@ -162,7 +162,7 @@ class TypeOracle:
         """The governed record of a record. Raises NoFit, or what a function of the user raises."""
         subject = self.subject(record, key).label
         enriched: Mapping[str, Any] = {
-            e.name: as_json(value) for e in self.enrichments if (value := e.function(record)) is not None
+            e.name: as_json(value) for e in self.enrichments if (value := enrich(e, record, at)) is not None
         }
         said = {"type": self.declared.name, "id": event_id, "at": at, "cause": append, "origin": [0, 0],
                 "enriched": enriched, "record": as_json(record)}  # fmt: skip
@@ -176,12 +176,12 @@ class TypeOracle:
         )
         return Effect(1, append, Content(subject, content))
 
-    def links(self, record: Record, key: bytes | None) -> list[Link]:
-        """What the record says that its subject has. Raises what a function of the user raises."""
+    def links(self, record: Record, key: bytes | None, at: int) -> list[Link]:
+        """What the record says that its subject has. `at`: its time. Raises what a function of the user raises."""
         subject, nobody = self.subject(record, key)
         if nobody:
             return []
-        return [(subject, label) for label in self.linking.labels(self.source, record, subject)]
+        return [(subject, label) for label in self.linking.labels(self.source, record, subject, at)]
 
 
 def in_clear(
@@ -292,8 +292,8 @@ def claims(declared: SourceType, payload: Any) -> bool:
 class Events:
     """A source of events."""
 
-    def __init__(self, source: Source, plan: Plan, sight: Sight | None = None) -> None:
-        self.source = source
+    def __init__(self, source: Source, plan: Plan, sight: Sight | None = None, schemas: Schemas | None = None) -> None:
+        self.source, self.schemas = source, schemas
         self.types = [TypeOracle(source, t, plan, sight) for t in source.types]
 
     def expected(self, arrivals: Iterable[Arrival], *, whole: bool = True) -> Expected:
@@ -333,7 +333,7 @@ class Events:
     def _read(self, delivery: Delivery) -> Any:
         """(type and id, effect, facts); IGNORED; None for a misfit."""
         try:
-            found = understand(self.source, delivery.value, delivery.headers)
+            found = understand(self.source, delivery.value, delivery.headers, self.schemas)
             kind = next((t for t in self.types if claims(t.declared, found.payload)), None)
             if kind is None:
                 return IGNORED if self.source.unmatched == "ignore" else None
@@ -342,7 +342,7 @@ class Events:
             event_id = None if said is None else str(said)
             at = kind.time(record, delivery.time if found.at_ms is None else found.at_ms, delivery.time)
             effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
-            links = kind.links(record, delivery.key)
+            links = kind.links(record, delivery.key, at)
         except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
             return None
         facts = [(Slot(s, "link", label, self.source.name), Claim(-at, first_seen=at)) for s, label in links]
@@ -372,8 +372,8 @@ def same_row(held: Row, effect: Effect, record: Record) -> bool:
 class Rows:
     """A source of rows of one table."""
 
-    def __init__(self, source: Source, plan: Plan, sight: Sight | None = None) -> None:
-        self.source, self.declared = source, source.types[0]
+    def __init__(self, source: Source, plan: Plan, sight: Sight | None = None, schemas: Schemas | None = None) -> None:
+        self.source, self.declared, self.schemas = source, source.types[0], schemas
         self.type = TypeOracle(source, self.declared, plan, sight)
 
     def expected(self, arrivals: Sequence[Arrival], truncates: Sequence[Truncated] = ()) -> Expected:
@@ -422,17 +422,21 @@ class Rows:
         """What a raw record says of a truncate, if it is one."""
         for delivery in arrival.deliveries:
             try:
-                change = read_change(self.declared, delivery.key, delivery.value)
+                change = self._change(delivery)
             except Exception:  # a misfit is no truncate
                 continue
             return Truncated(change.position) if change is not None and change.op == "truncate" else None
         return None
 
+    def _change(self, delivery: Delivery) -> Change | None:
+        key, value = in_json(delivery.key, delivery.value, delivery.headers, self.schemas)
+        return read_change(self.declared, key, value)
+
     def _apply(
         self, rows: dict[str, Row], floor: Position | None, delivery: Delivery
     ) -> tuple[list[Effect], list[Said]]:
         """The effects and facts of one change; `rows` is brought up to date. Raises for a misfit."""
-        change = read_change(self.declared, delivery.key, delivery.value)
+        change = self._change(delivery)
         if change is None or change.op == "truncate":
             return [], []
         kind = self.declared.record
@@ -451,7 +455,7 @@ class Rows:
         record = kind(**sent, **{name: getattr(held.record, name) for name in missing} if held is not None else {})
         at = self.type.time(record, change.at_ms, delivery.time)
         effect = self.type.effect(record, None, at, delivery.key, delivery.time)
-        links = self.type.links(record, delivery.key)
+        links = self.type.links(record, delivery.key, at)
         if change.snapshot and held is not None and same_row(held, effect, record):
             rows[change.row_id] = held._replace(position=change.position)
             return [], []

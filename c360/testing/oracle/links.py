@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
 from c360.codecs.record import Record
-from c360.declare import LinkField, Source
+from c360.declare import Enrichment, LinkField, Source
 from c360.identity.facts import Claim
 from c360.identity.namespace import Namespace
 from c360.plan import Plan
 from c360.testing.oracle.sealing import Sight, clear_label, label_in
 from c360.testing.oracle.values import NoFit
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 OPERATOR = "operator"  # the source of what people said
 OWN = "="  # the source of a subject's link to its own twin
 OWN_CLAIM = Claim(0)
@@ -72,6 +75,13 @@ def says_nothing(value: str, blocked: Iterable[str]) -> bool:
     return bare == "" or any(re.fullmatch(p, bare, re.IGNORECASE | re.DOTALL) for p in blocked)
 
 
+def enrich(enrichment: Enrichment, record: Record, at: int) -> Any:
+    """What an enrichment gives for a record of this time, in ms: it may be another for older ones, or nothing."""
+    if enrichment.since is None or at * MILLISECOND >= enrichment.since - EPOCH:
+        return enrichment.function(record)
+    return None if enrichment.before is None else enrichment.before(record)
+
+
 class Linking:
     """What the declarations of an app say of links."""
 
@@ -81,21 +91,21 @@ class Linking:
         self.blocked = [identity.rules.blocked for identity in plan.identities]
         self.twins = plan.subject_kinds
 
-    def labels(self, source: Source, record: Record, subject: str) -> list[str]:
-        """The identifiers of a record's subject, each once. Raises what a function of the user raises."""
+    def labels(self, source: Source, record: Record, subject: str, at: int) -> list[str]:
+        """The identifiers of a record's subject, each once; `at`: its time. Raises what a function of the user raises."""
         found: list[str] = []
         tenant = None if source.tenant is None else getattr(record, source.tenant)
         for link in self.fields.get(type(record), ()):
-            for value in self._values(source, record, link):
+            for value in self._values(source, record, link, at):
                 label = self._label(link.namespace, value, tenant)
                 if label is not None and label not in found and label != "=" + subject:
                     found.append(label)
         return found
 
-    def _values(self, source: Source, record: Record, link: LinkField) -> list[Any]:
+    def _values(self, source: Source, record: Record, link: LinkField, at: int) -> list[Any]:
         if link.enriched:
             value = next(
-                e.function(record) for e in source.enrichments if e.record is type(record) and e.name == link.name
+                enrich(e, record, at) for e in source.enrichments if e.record is type(record) and e.name == link.name
             )
         else:
             value = getattr(record, link.name)

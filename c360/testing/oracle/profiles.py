@@ -26,7 +26,7 @@ from uuid import UUID
 import msgspec
 
 from c360.codecs.record import fields_of
-from c360.declare import AttributeDeclaration, Input, ProjectionDeclaration, Source
+from c360.declare import AttributeDeclaration, Input, ProjectionDeclaration, Source, Where
 from c360.plan import Plan, class_of_field, class_of_input, classes_of
 from c360.profile.attribute import Attribute
 from c360.testing.oracle.plain import Written, canonical, decimal_text, parse, simple, time_text, written
@@ -122,15 +122,13 @@ def _small_decimal(value: Decimal) -> Decimal:
     return value
 
 
-def read_input(
-    attribute: Attribute, declaration: AttributeDeclaration, item: Input, said: Said, shut: Collection[str]
-) -> Any:
+def read_input(attribute: Attribute, where: Where | None, item: Input, said: Said, shut: Collection[str]) -> Any:
     """What a governed record says about an attribute, None for nothing. Raises Unfit, or what the condition raises.
 
     `shut`: fields that are sealed, so that no condition may look at them."""
-    if declaration.where is not None:
+    if where is not None:
         record = record_from_governed(item.record, said.json["record"], shut)
-        if not declaration.where(record):
+        if not where(record):
             return None
     if item.name is None:
         return True
@@ -141,6 +139,16 @@ def read_input(
     if attribute.kind == "flag":
         return True if _truth(attribute.type, value) else None
     return typed(attribute.type, value)
+
+
+def logic_of(declaration: AttributeDeclaration, at: int) -> tuple[Sequence[Input], Where | None]:
+    """What an attribute takes of a record with this event time, in ms: what is declared from a time on counts for records
+    of that time and later ones."""
+    begun = [era for era in declaration.eras if era.since is None or at * MILLISECOND >= era.since - EPOCH]
+    if not begun:
+        return (), None
+    newest = max(begun, key=lambda era: era.since or datetime.min.replace(tzinfo=UTC))
+    return newest.inputs, newest.where
 
 
 def _truth(kind: str, value: Any) -> bool:
@@ -312,11 +320,12 @@ class Profiles:
         used = False
         found = []
         for index, (a, d) in enumerate(zip(self.attributes, self.projection.declarations, strict=True)):
-            for rank, item in enumerate(d.inputs):
+            used |= any(item.record is record for era in d.eras for item in era.inputs)
+            inputs, where = logic_of(d, said.at)
+            for rank, item in enumerate(inputs):
                 if item.record is not record:
                     continue
-                used = True
-                value = read_input(a, d, item, said, self.shut[record])
+                value = read_input(a, where, item, said, self.shut[record])
                 if value is not None:
                     found.append((index, Found(said.source.kind == "rows", rank, said.at, value)))
         if used and not date.min <= _day(said.at) <= date.max:

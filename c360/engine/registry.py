@@ -1,0 +1,95 @@
+"""The schema registry, by Confluent's client: asked once for each id, in a process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from c360.codecs.avro import SchemaRef, WriterSchema
+from c360.errors import Misfit, Shut, UsageError
+
+TIMEOUT_S = 3.0
+MISSING_S = 30.0  # an id that was not there is asked for again: registries have followers, too
+GONE = (404, 40403)  # of http, and of the registry itself
+
+
+class SchemaRegistry:
+    """A registry at a URL. Safe to ask from several threads."""
+
+    def __init__(
+        self,
+        url: str,
+        user: str | None = None,
+        password: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises UsageError for a URL that is none."""
+        settings: dict[str, object] = {"url": url, "timeout": TIMEOUT_S, "max.retries": 0}
+        if user is not None:
+            settings["basic.auth.user.info"] = f"{user}:{password or ''}"
+        try:
+            self.client = SchemaRegistryClient(settings)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"C360_REGISTRY is no URL of a schema registry: {error}") from None
+        self.clock = clock
+        self.known: dict[SchemaRef, WriterSchema] = {}
+        self.missing: dict[SchemaRef, float] = {}
+        self.asked = 0
+        self.away = 0  # questions without an answer
+        self._lock = threading.Lock()
+
+    def schema(self, ref: SchemaRef) -> WriterSchema:
+        """Raises Misfit where there is none of this id, Shut while the registry does not answer."""
+        found = self.known.get(ref)
+        if found is not None:
+            return found
+        with self._lock:
+            if ref not in self.known:
+                self.known[ref] = self._ask(ref)
+            return self.known[ref]
+
+    def _ask(self, ref: SchemaRef) -> WriterSchema:
+        if self.clock() - self.missing.get(ref, -MISSING_S) < MISSING_S:
+            raise _unknown(ref)
+        self.asked += 1
+        try:
+            got = self.client.get_schema_by_guid(ref) if isinstance(ref, str) else self.client.get_schema(ref)
+            references = self._references(got, set())
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404 or error.error_code in GONE:
+                self.missing[ref] = self.clock()
+                raise _unknown(ref) from None
+            raise self._does_not_answer() from error
+        except Exception as error:  # whatever the client's HTTP library raises
+            raise self._does_not_answer() from error
+        kind = got.schema_type or "AVRO"
+        if kind not in ("AVRO", "JSON", "PROTOBUF"):
+            raise Misfit("schema", f"the schema is of a kind that is not read: {kind}")
+        return WriterSchema(kind, got.schema_str or "", references)  # type: ignore[arg-type]
+
+    def _references(self, schema: Schema, seen: set[tuple[str, int]]) -> tuple[str, ...]:
+        found: list[str] = []
+        for reference in schema.references or []:
+            name = str(reference.subject), int(reference.version or -1)
+            if name not in seen:
+                seen.add(name)
+                inner = self.client.get_version(*name).schema
+                found += [*self._references(inner, seen), inner.schema_str or ""]
+        return tuple(found)
+
+    def _does_not_answer(self) -> Shut:
+        self.away += 1
+        return Shut(
+            "registry", "the schema registry (C360_REGISTRY) does not answer; values with a schema that is known go on"
+        )
+
+
+def _unknown(ref: SchemaRef) -> Misfit:
+    return Misfit(
+        "unknown-schema", f"the registry has no schema {ref}; is C360_REGISTRY the one of the value's producer?"
+    )
