@@ -9,7 +9,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -67,6 +67,7 @@ class Shared:
     vault: Vault | None = None
     clock: Clock = system
     live: Callable[[str], int] | None = None
+    absent: Callable[[], Collection[str]] = frozenset  # agents of versions that hold nothing
     registry: Registry | None = None
     fence_max_age_ms: int = 1000
     inputs_s: float = INPUTS_S
@@ -107,7 +108,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     if plan.asks and (not only or "consent" in only):
         chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
     if known is not None and common.vault is not None and (not only or "erasure" in only):
-        chosen.append(ErasureAgent(plan, admin, known, common.vault.names))
+        chosen.append(ErasureAgent(plan, admin, known, common.vault.names, absent=common.absent))
     chosen += [
         DoorAgent(
             plan,
@@ -248,7 +249,7 @@ class Worker:
         if governance is not None:
             self.tables.append(governance)
         self.shared = Shared(
-            self.cluster, governance, vault, self.clock, self._live, self.registry, self.fence_max_age_ms
+            self.cluster, governance, vault, self.clock, self._live, self._absent, self.registry, self.fence_max_age_ms
         )
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
@@ -260,6 +261,9 @@ class Worker:
 
     def _gone(self) -> frozenset[str]:
         return self.watch.controls.gone(self.plan)
+
+    def _absent(self) -> frozenset[str]:
+        return self.watch.controls.absent(self.plan)
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
@@ -510,8 +514,8 @@ def stepping(
         vault,
         clock,
         lambda projection: watch.controls.live(plan, projection),
-        registry,
-        fence_max_age_ms,
+        registry=registry,
+        fence_max_age_ms=fence_max_age_ms,
         inputs_s=0.0,
     )
     loops = [

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -460,8 +460,10 @@ class ErasureAgent:
         suppression: Suppression,
         names: Names,
         random: Callable[[int], bytes] = os.urandom,
+        absent: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        self.plan, self.admin, self.suppression = plan, admin, suppression
+        """`absent`: agents of versions that were never built, or are retired: they hold nobody, and answer nothing."""
+        self.plan, self.admin, self.suppression, self.absent = plan, admin, suppression, absent
         self.ends, self.random = suppression.ends, random
         planned = plan.agent("erasure")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
@@ -494,13 +496,13 @@ class ErasureAgent:
 
     def deployed(self) -> Deployed:
         """Who there is, as it is now."""
-        topics = self.admin.topics()
+        topics, absent = self.admin.topics(), self.absent()
         planned = {topic.name: topic for topic in self.plan.topics if topic.name in topics}
         configs = self.admin.topic_configs(sorted(planned))
         return Deployed(
             tuple(govern_tasks(self.plan, topics)),
             tuple(self.views),
-            tuple(answering(self.plan, topics)),
+            tuple(name for name in answering(self.plan, topics) if name not in absent),
             {name: promise(topic, configs.get(name, {})) for name, topic in planned.items()},
         )
 

@@ -299,7 +299,7 @@ def promote(
     cluster = context.cluster(broker)
     with _running(context, cluster, who, reason, execute=execute) as run:
         switch = living.promote(context.plan, cluster, agent, waiting=living.Waiting(wait_s), run=run)
-    _say_switch(switch, executed=execute, as_json=as_json)
+    _say_switch(switch, _sinks(context, cluster, switch, wait_s, execute=execute), executed=execute, as_json=as_json)
 
 
 @click.command()
@@ -326,7 +326,7 @@ def rollback(
     cluster = context.cluster(broker)
     with _running(context, cluster, who, reason, execute=execute) as run:
         switch = living.rollback(context.plan, cluster, name, waiting=living.Waiting(wait_s), run=run)
-    _say_switch(switch, executed=execute, as_json=as_json)
+    _say_switch(switch, _sinks(context, cluster, switch, wait_s, execute=execute), executed=execute, as_json=as_json)
 
 
 @contextmanager
@@ -341,22 +341,29 @@ def _running(
         yield run
 
 
-def _say_switch(switch: living.Switch, *, executed: bool, as_json: bool) -> None:
+def _sinks(
+    context: Context, cluster: Cluster, switch: living.Switch, wait_s: float, *, execute: bool
+) -> dict[str, bool]:
+    if not execute:
+        return living.switched(context.plan, cluster, switch)
+    return living.wait_for_sinks(context.plan, cluster, switch, living.Waiting(wait_s))
+
+
+def _say_switch(switch: living.Switch, sinks: dict[str, bool], *, executed: bool, as_json: bool) -> None:
+    live = switch.agent if executed or switch.done else switch.away
     if as_json:
-        print_json(
-            {
-                "projection": switch.projection, "from": switch.away, "to": switch.agent,
-                "executed": executed and not switch.done, "live": switch.agent if executed or switch.done else switch.away,
-            }
-        )  # fmt: skip
-    elif switch.done:
-        click.echo(f"{switch.agent} is live; there was nothing to do")
+        changed = executed and not switch.done
+        said = {"projection": switch.projection, "from": switch.away, "to": switch.agent, "executed": changed}
+        print_json({**said, "live": live, "sinks": sinks})
+        return
+    if switch.done:
+        click.echo(f"{live} is live; there was nothing to do")
     elif executed:
-        click.echo(f"{switch.agent} is live. To go back to {switch.away}: c360 rollback {switch.projection}")
+        click.echo(f"{live} is live. To go back to {switch.away}: c360 rollback {switch.projection}")
     else:
-        click.echo(
-            f"{switch.agent} would be live instead of {switch.away}; nothing was changed; add --execute to do it"
-        )
+        click.echo(f"{switch.agent} would be live instead of {live}; nothing was changed; add --execute to do it")
+    for name, done in sinks.items() if executed else ():
+        click.echo(f"{name} {'delivers it' if done else 'is not through with it yet; it goes on by itself'}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- retiring
