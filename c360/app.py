@@ -416,6 +416,7 @@ class App:
         identity: IdentityDeclaration | None = None,
         purposes: Iterable[Purpose] = (),
         region: str | None = None,
+        replay: timedelta | None = None,
     ) -> Callable[[type[P]], type[P]]:
         """Declare a projection: one profile per customer in the topic `{app}.{name}.v{version}`.
 
@@ -423,6 +424,8 @@ class App:
         `identity`: the rule set that says who is one customer, default: the one named default. A change of its
         attributes, or of what it follows, needs a new version number. `purposes`: for each there is a view, the topic
         `{app}.{name}.v{version}.{purpose}`, with the profiles and values that it may have now. `region`: where its topics are.
+        `replay`: how far back a rebuild of it must be able to read events, so that what is older need not be kept; default:
+        all, for ever (docs/operations.md).
         """
         if not re.match(r"[a-z][a-z0-9_]{0,39}\Z", name) or name in (
             "govern",
@@ -446,7 +449,9 @@ class App:
         def declare(record: type[P]) -> type[P]:
             said = f"@app.projection({name!r}) {getattr(record, '__name__', record)}"
             looking = purposes_said(said, purposes, self._said.purposes)
-            declared = declare_projection(name, version, record, self._said.enrichments, identity, looking, region)
+            declared = declare_projection(
+                name, version, record, self._said.enrichments, identity, looking, region, replay
+            )
             for other in self._said.projections:
                 if (other.name, other.version) == (name, version):
                     raise DeclarationError(

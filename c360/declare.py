@@ -464,6 +464,7 @@ class ProjectionDeclaration:
     identity: IdentityDeclaration | None = None  # the rule set it was declared with
     purposes: tuple[str, ...] = ()  # who looks at it, by name: each has a view
     region: str | None = None  # where its topics are
+    replay: timedelta | None = None  # how far back a rebuild of it must be able to read events; None: all of them
 
     @property
     def agent(self) -> str:
@@ -556,6 +557,7 @@ def declare_projection(
     identity: IdentityDeclaration | None = None,
     purposes: Iterable[str] = (),
     region: str | None = None,
+    replay: timedelta | None = None,
 ) -> ProjectionDeclaration:
     """Read the class body of a projection. Raises DeclarationError naming class and attribute."""
     if not (isinstance(record, type) and issubclass(record, Projection)):
@@ -600,6 +602,7 @@ def declare_projection(
             )
     if not attributes:
         raise DeclarationError(f"{record.__name__} has no attributes: write for example `orders: int = count(Order)`")
+    _check_replay(record.__name__, replay, attributes)
     computed = tuple(n for n, v in vars(record).items() if isinstance(v, derived))
     return ProjectionDeclaration(
         name,
@@ -611,7 +614,24 @@ def declare_projection(
         identity,
         tuple(sorted(purposes)),
         region,
+        replay,
     )
+
+
+def _check_replay(said: str, replay: Any, attributes: Sequence[Attribute]) -> None:
+    if replay is None:
+        return
+    if not isinstance(replay, timedelta) or replay < timedelta(days=1):
+        raise DeclarationError(
+            f"{said}: replay= is how far back a rebuild must be able to read, a day or more, such as timedelta(days=400); not"
+            f" {replay!r}"
+        )
+    widest = max(attributes, key=lambda a: a.within_days)
+    if replay < timedelta(days=widest.within_days):
+        raise DeclarationError(
+            f"{said}: replay={replay.days} days is less than {widest.name} looks back: within={widest.within_days} days. A"
+            " rebuild could not fill its window; say a longer replay="
+        )
 
 
 def _annotations(record: type[Projection]) -> dict[str, Any]:

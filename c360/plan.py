@@ -11,9 +11,9 @@ import dis
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import CodeType
 from typing import Any, Literal
@@ -126,13 +126,14 @@ class PlannedTopic:
     partitions: int | None
     like: str | None = None
     bounded: bool = False  # of an app that erases: what is deleted of compacted topics is gone within a day
+    keeps_ms: int | None = None  # how long its records are needed; None: as its role says, of most for ever
 
     @property
     def config(self) -> Mapping[str, str]:
         config = CONFIGS[self.role]
         if self.bounded and config.get("cleanup.policy") == "compact":
             return {"max.compaction.lag.ms": str(DAY), **config}
-        return config
+        return config if self.keeps_ms is None else {**config, "retention.ms": str(self.keeps_ms)}
 
     @property
     def owned(self) -> bool:
@@ -251,6 +252,18 @@ class Plan:
         """The sources a projection reads, in order of declaration."""
         records = {i.record for d in projection.declarations for i in d.inputs}
         return tuple(s for s in self.sources if any(t.record in records for t in s.types))
+
+    def readers_of(self, source: Source) -> tuple[ProjectionDeclaration, ...]:
+        """The versions that fold records of a source."""
+        return tuple(p for p in self.projections if source in self.sources_of(p))
+
+    def keeps(self, source: Source) -> timedelta | None:
+        """How far back its governed records are needed, for a rebuild of any version that reads them; None: for ever.
+
+        Rows for ever, whatever is said: one that nobody has changed for years is still there, and when it is changed or
+        deleted at last, what is taken back must have been added.
+        """
+        return None if source.kind == "rows" else _longest(self.readers_of(source))
 
     @property
     def links(self) -> str:
@@ -388,6 +401,20 @@ class Plan:
         return f"{self.app}.days"
 
 
+def _longest(projections: Collection[ProjectionDeclaration]) -> timedelta | None:
+    """The longest replay= of them; None where one says none, or there are none."""
+    said = [p.replay for p in projections]
+    return None if not said or None in said else max(replay for replay in said if replay is not None)
+
+
+def _in_ms(kept: timedelta | None) -> int | None:
+    return None if kept is None else kept // timedelta(milliseconds=1)
+
+
+# Open fields in these name customers: of an app that forgets some, they are kept no longer than any version needs records.
+NAMING: frozenset[Role] = frozenset({"dlq", "changes", "replay"})
+
+
 def class_of_field(plan: Plan, record: type, name: str) -> FieldClass | None:
     """The class of a field as it is stored: what it says, and of an identifier what its namespace says."""
     return max((c.field_class for c in classified(record, plan.personal_kinds) if c.path[0] == name), default=None)
@@ -523,7 +550,10 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
     _check_blocked(bare)
     governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
-    topics = tuple(replace(topic, bounded=bare.erases) for topic in _topics(bare))
+    longest = _in_ms(_longest(bare.projections)) if bare.erases else None
+    topics = tuple(
+        replace(t, bounded=bare.erases, keeps_ms=longest if t.role in NAMING else t.keeps_ms) for t in _topics(bare)
+    )
     plan = replace(bare, user_agents=user_agents, topics=topics, agents=_agents(bare))
     names = [t.name for t in plan.topics]
     for name in names:
@@ -541,7 +571,7 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
         if source.kind == "rows":
             topics.append(PlannedTopic(plan.truncates(source), "truncates", None, like=source.topic))
         topics.append(PlannedTopic(plan.govern_changelog(source), "changelog", None, like=source.topic))
-        topics.append(PlannedTopic(plan.governed(source), "governed", n))
+        topics.append(PlannedTopic(plan.governed(source), "governed", n, keeps_ms=_in_ms(plan.keeps(source))))
     if plan.sources or plan.asks or plan.erases:
         topics.append(PlannedTopic(plan.dlq, "dlq", n))
         topics.append(PlannedTopic(plan.audit, "audit", 1))
@@ -710,7 +740,7 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
             reads=(*map(plan.projected, door.versions), *((plan.erase,) if plan.erases else ())),
             writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit, plan.dlq),
             changelogs=(f"{topic}.changelog",),
-            tables=("held", "holders", "timers"),
+            tables=("held", "beside", "holders", "timers"),
             # A sink that is given another projection begins anew: else nobody would take back whom only the old one has.
             # Versions of one projection are told apart row by row.
             fingerprint=f"door/2 {plan.app}.{door.of} {door.purpose.name}{' veiled' if plan.erases else ''}",

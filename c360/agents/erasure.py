@@ -71,7 +71,7 @@ from c360.governance.names import Names
 from c360.governance.suppressed import Suppressed, decode_suppressed, encode_suppressed
 from c360.identity.messages import Mark as Marking
 from c360.identity.messages import Probe, encode_message, encode_probe, probe_mark
-from c360.plan import Identity, Plan, PlannedTopic
+from c360.plan import DAY, Identity, Plan, PlannedTopic
 from c360.rights import Asked
 from c360.tables.table import Table
 
@@ -440,7 +440,9 @@ def promise(topic: PlannedTopic, config: Mapping[str, str]) -> Promise:
     said = {**topic.config, **config}
     if said.get("cleanup.policy") == "compact":
         return Promise("compact", _ms(said.get("max.compaction.lag.ms", "-1")))
-    return Promise("delete", _ms(said.get("retention.ms", "-1")))
+    kept = _ms(said.get("retention.ms", "-1"))
+    # A segment goes whole, when its newest record is that old; its oldest is then older by what a segment may span.
+    return Promise("delete", kept if kept < 0 else kept + _ms(said.get("segment.ms", str(7 * DAY))))
 
 
 def _ms(text: str) -> int:

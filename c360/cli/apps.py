@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -33,6 +34,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "projections": [
             {"name": p.name, "version": p.version, "topic": plan.projected(p),
              "attributes": [a.name for a in p.attributes], "derived": list(p.derived),
+             "replay_ms": None if p.replay is None else p.replay // topic_tools.MS,
              "purposes": list(p.purposes), "classified": {n: c.name.lower() for n, c in classes_of(plan, p).items()}}
             for p in plan.projections
         ],
@@ -55,6 +57,13 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _keeps(config: Mapping[str, str]) -> str:
+    """How long a topic is planned to keep records, for people."""
+    if config.get("cleanup.policy") == "compact":
+        return "the newest of each key"
+    return topic_tools.span(int(config["retention.ms"])) if "retention.ms" in config else ""
+
+
 @click.command()
 @json_option
 @pass_context
@@ -70,9 +79,10 @@ def plan(context: Context, as_json: bool) -> None:
     for a in planned.agents:
         agents.add_row(a.name, a.group, "\n".join(a.reads), "\n".join(a.writes), a.fingerprint)
     console.print(agents)
-    table = Table("topic", "role", "partitions", title="topics")
+    table = Table("topic", "role", "partitions", "keeps", title="topics")
     for t in planned.topics:
-        table.add_row(t.name, t.role, str(t.partitions) if t.like is None else f"as {t.like}" if t.owned else "yours")
+        partitions = str(t.partitions) if t.like is None else f"as {t.like}"
+        table.add_row(t.name, t.role, partitions if t.owned else "yours", _keeps(t.config))
     console.print(table)
 
 
@@ -90,12 +100,14 @@ def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
     """Report what is missing or differs; exit 1 if anything does."""
     cluster = context.cluster(broker)
     gone = control.read(context.plan, cluster).gone(context.plan)
-    findings = topic_tools.check(context.plan, cluster.admin(), gone=gone)
+    admin = cluster.admin()
+    findings, notes = topic_tools.check(context.plan, admin, gone=gone), topic_tools.raw_notes(context.plan, admin)
     if as_json:
         print_json(
             {
                 "ok": not findings,
                 "findings": [{"topic": f.topic, "problem": f.problem, "message": f.message} for f in findings],
+                "notes": notes,
             }
         )
     else:
@@ -103,6 +115,8 @@ def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
             click.echo(finding.message)
         if not findings:
             click.echo("all topics are as planned")
+        for note in notes:
+            click.echo(f"note: {note}")
     sys.exit(1 if findings else 0)
 
 

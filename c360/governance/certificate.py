@@ -12,7 +12,8 @@ Policy = Literal["compact", "delete", "user"]
 class Promise(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a topic's settings promise of a record that was tombstoned (compact) or is sealed and unreadable (delete).
 
-    ms: `max.compaction.lag.ms`, or `retention.ms`; -1: no bound. user: a raw topic, which belongs to the user.
+    ms: `max.compaction.lag.ms`, or `retention.ms` and what a segment may span; -1: no bound. user: a raw topic, which
+    belongs to the user.
     """
 
     policy: Policy

@@ -137,13 +137,13 @@ class Rules:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """The rules in lines that have all of them, for people to read."""
-        said = [f"blocked: {', '.join(map(repr, self.blocked))}", f"cap: {self.cap}"]
+        """The rules in lines that have all of them, for people to read: one for each setting, so that a change is one."""
+        said = [f"cap: {self.cap}", *(f"blocked: {pattern!r}" for pattern in self.blocked)]
         for name in sorted(self.namespaces):
             namespace = self.namespaces[name]
             said_of = [f.name for f in fields(namespace) if f.name not in ("normalize", "name")]
-            values = [f"{n}={getattr(namespace, n)}" for n in said_of if n != "personal" or namespace.personal]
-            said.append(f"{name}: {' '.join(values)} most={namespace.most} normalize={_named(namespace.normalize)}")
+            said += [f"{name}.{n}: {getattr(namespace, n)}" for n in said_of if n != "personal" or namespace.personal]
+            said += [f"{name}.most: {namespace.most}", f"{name}.normalize: {_named(namespace.normalize)}"]
         return tuple(said)
 
 

@@ -91,6 +91,12 @@ class Watch:
         self._admin = self._reader = None
 
 
+def is_retired(plan: Plan, watch: Watch, agent: str) -> bool:
+    """Whether a projection's version is, as far as it is followed."""
+    projection = next(p for p in plan.projections if p.agent == agent)
+    return watch.controls.stage(plan, projection.name, projection.version) == "retired"
+
+
 def begin(
     plan: Plan, cluster: Cluster, controls: Controls, agents: Sequence[PlannedAgent], *, accept_drift: bool = False
 ) -> list[str]:

@@ -18,7 +18,7 @@ from c360.engine.transport import TP, Cluster
 from c360.errors import BrokerAway, C360Error
 from c360.governance.keys import MasterKeys, open_secret
 from c360.ops import control, topics
-from c360.ops.keys import secret_of
+from c360.ops.keys import secret_of, was_made
 from c360.plan import Plan
 
 LOW_DISK_BYTES = 1 << 30
@@ -92,6 +92,7 @@ def _topics(ground: Ground) -> list[Check]:
         "missing": "c360 topics apply; raw topics are made by their producers or by c360 load",
         "partitions": "keyed state would be looked for in the wrong place: restore the old count under a new topic name",
         "config": "kafka-configs --alter, or accept it",
+        "retention": "kafka-configs --alter to what `c360 plan` says, before more is cut; or another replay= on the projection",
         "undeclared": "kafka-topics --delete and kafka-consumer-groups --delete, or declare it again",
     }
     return [Check("topics", False, f.message, remedies[f.problem]) for f in findings]
@@ -149,6 +150,16 @@ def _keys(ground: Ground) -> list[Check]:
     try:
         master = ground.master()
         if (value := secret_of(plan, ground.cluster)) is None:
+            if was_made(plan, ground.cluster):
+                lost = f"{plan.keys} has lost the secret of {plan.app}: what is sealed cannot be opened any more"
+                return [
+                    Check(
+                        "keys",
+                        False,
+                        lost,
+                        "bring the topic back from a copy of it; docs/sealing.md, when keys are lost",
+                    )
+                ]
             return [
                 Check("keys", False, f"{plan.app} has no secret yet; generation {master.current}", "c360 keys init")
             ]

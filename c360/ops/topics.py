@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from c360.engine.transport import Admin, TopicSpec
 from c360.ops.audit import Run, Told
-from c360.plan import Plan, PlannedTopic
+from c360.plan import DAY, Plan, PlannedTopic
+
+MS = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Finding:
     """One topic that is not as planned."""
 
     topic: str
-    problem: str  # "missing", "partitions", "config", "undeclared"
+    problem: str  # "missing", "partitions", "config", "retention", "undeclared"
     message: str
 
 
@@ -31,8 +34,7 @@ def check(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[Findi
     `gone`, here and below: topics of versions that are retired (`Controls.gone`). That they are not there is as it should be.
     """
     existing = admin.topics()
-    owned = [t.name for t in plan.topics if t.owned and t.name in existing]
-    configs = admin.topic_configs(owned)
+    configs = admin.topic_configs([t.name for t in plan.topics if t.owned and t.name in existing])
     findings = []
     for topic in plan.topics:
         wanted = partitions_of(topic, existing)
@@ -58,12 +60,7 @@ def check(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[Findi
                     f"{topic.name} has {existing[topic.name]} partitions, planned are {wanted}",
                 )
             )
-        actual = configs.get(topic.name, {})
-        for name, value in topic.config.items():
-            if name in actual and actual[name] != value:
-                findings.append(
-                    Finding(topic.name, "config", f"{topic.name}: {name} is {actual[name]}, planned is {value}")
-                )
+        findings += _settings(plan, topic, configs.get(topic.name, {}))
     return findings + undeclared(plan, existing)
 
 
@@ -99,6 +96,71 @@ def undeclared(plan: Plan, existing: Collection[str]) -> list[Finding]:
             )
         )
     return found
+
+
+def _settings(plan: Plan, topic: PlannedTopic, actual: Mapping[str, str]) -> Iterator[Finding]:
+    """What the broker has otherwise; of governed topics first what a rebuild would miss by it."""
+    cut = ""
+    if topic.role == "governed":
+        needed = int(topic.config["retention.ms"])
+        if less(kept := int(actual.get("retention.ms", needed)), needed):
+            cut = "retention.ms"
+            yield Finding(
+                topic.name,
+                "retention",
+                f"{topic.name} keeps {span(kept)} ({cut}), and {_who_needs(plan, topic)}: what is older is lost to a rebuild",
+            )
+        if actual.get("retention.bytes", "-1") != "-1":
+            yield Finding(
+                topic.name,
+                "retention",
+                f"{topic.name} keeps {actual['retention.bytes']} bytes of each partition (retention.bytes), however little time"
+                f" that is, and {_who_needs(plan, topic)}",
+            )
+    for name, value in topic.config.items():
+        if name in actual and actual[name] != value and name != cut:
+            yield Finding(topic.name, "config", f"{topic.name}: {name} is {actual[name]}, planned is {value}")
+
+
+def _who_needs(plan: Plan, topic: PlannedTopic) -> str:
+    """The versions that need the most of it, and how much that is."""
+    (source,) = (s for s in plan.sources if plan.governed(s) == topic.name)
+    kept = plan.keeps(source)
+    readers = plan.readers_of(source)
+    most = [p.agent for p in readers if p.replay == kept] if source.kind == "events" else [p.agent for p in readers]
+    needs = f"{', '.join(most)} {'need' if len(most) > 1 else 'needs'}" if most else "it is planned to keep"
+    return f"{needs} {'all of it' if kept is None else span(kept // MS)}"
+
+
+def raw_notes(plan: Plan, admin: Admin) -> list[str]:
+    """Raw topics that keep less than versions need: they are the user's, and it is no fault while governed topics are there.
+
+    What is not in governed topics any more, or was never as new logic of govern wants it, can only come from the raw ones.
+    """
+    configs = admin.topic_configs([s.topic for s in plan.sources if s.topic in admin.topics()])
+    notes = []
+    for source in plan.sources:
+        config = configs.get(source.topic, {})
+        kept = int(config.get("retention.ms", "-1"))
+        needed = plan.keeps(source)
+        if config.get("cleanup.policy", "delete") == "delete" and less(kept, -1 if needed is None else needed // MS):
+            notes.append(
+                f"{source.topic} keeps {span(kept)}: what versions need beyond that is in {plan.governed(source)} only, as"
+                " govern wrote it then"
+            )
+    return notes
+
+
+def less(kept_ms: int, needed_ms: int) -> bool:
+    """Whether a retention is shorter than another; -1 is for ever."""
+    return kept_ms >= 0 and (needed_ms < 0 or kept_ms < needed_ms)
+
+
+def span(ms: int) -> str:
+    """A retention for people."""
+    if ms < 0:
+        return "all"
+    return f"{ms / DAY:.4g} days" if ms >= DAY else f"{ms / 3_600_000:.3g} hours"
 
 
 def apply(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[str]:

@@ -96,7 +96,7 @@ def test_what_is_loaded_and_created_is_told_by_topic(shop: Shop) -> None:
 
 
 def test_the_reports_say_what_is_there(shop: Shop) -> None:
-    assert shop.c360("topics", "check", "--json").json == {"ok": True, "findings": []}
+    assert shop.c360("topics", "check", "--json").json == {"ok": True, "findings": [], "notes": []}
     misfits = shop.c360("dlq", "list", "--json").json
     assert misfits["misfits"] == len(misfits["letters"]) == sum(c["count"] for c in misfits["counts"]) > 0
     profile = shop.c360("profile", "crm:1", "--json").json

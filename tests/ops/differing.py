@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from c360 import Projection, average, collect, count, derived, distinct, maximum, newest, prefer, total
+from c360 import App, Projection, average, collect, count, derived, distinct, maximum, newest, prefer, total
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Producer, Reader
 from c360.plan import Plan
@@ -73,7 +73,15 @@ class Other(Projection):
         return 2 * self.spend
 
 
-def versions(second: type[Projection], *, rules: Mapping[Any, Any] | None = None) -> Any:
+def three() -> App:
+    """A story's app: customer@2 says what @1 says, and @3 does not."""
+    app = who("diffs")
+    for version, declared in enumerate((First, Same, Other), 1):
+        app.projection("customer", version=version)(declared)
+    return app
+
+
+def versions(second: type[Projection], *, rules: Mapping[Any, Any] | None = None) -> App:
     """The app with First as customer@1 and `second` as customer@2, with a rule set of its own if `rules` are given."""
     app = who("people")
     app.projection("customer", version=1)(First)
@@ -87,11 +95,10 @@ def versions(second: type[Projection], *, rules: Mapping[Any, Any] | None = None
 class Moving:
     """An app under traffic: each `step` sends a little or has one agent read a little."""
 
-    def __init__(self, app: Any, seed: int, *, people: int = 40) -> None:
+    def __init__(self, app: App, seed: int, *, people: int = 40) -> None:
         self.driver = TestDriver(app, partitions=2, now=NOW)
-        self.dice, self.people = random.Random(seed), people
-        self.rows: dict[int, dict[str, Any]] = {}
-        self.n = 0
+        self.dice = random.Random(seed)
+        self.traffic = Traffic(self.dice, people)
         self.on = True
         self.sending = 0.15
         # Each agent at a pace of its own, so that the two are never at one place.
@@ -127,62 +134,81 @@ class Moving:
             self.step()
 
     def send(self) -> None:
-        dice, at = self.dice, self.driver.now_ms
+        driver = self.driver
+        if self.dice.randrange(10) == 0:
+            driver.now_ms += self.dice.choice([1000, 60_000, 60_000, 600_000, 4 * 3_600_000])
+            return
+        for topic, key, value in self.traffic.some(driver.now_ms):
+            driver.send(topic, key, value)
+
+
+class Traffic:
+    """Raw records of few people: amounts go up and down again, orders change hands and vanish, cookies become known."""
+
+    def __init__(self, dice: random.Random, people: int) -> None:
+        self.dice, self.people = dice, people
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.n = 0
+
+    def some(self, now_ms: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """The next records (topic, key, value), one or none."""
+        dice = self.dice
         self.n += 1
         who, cookie = f"{dice.randrange(self.people)}", f"k{dice.randrange(2 * self.people)}"
-        match dice.randrange(10):
-            case 0:
-                self.driver.now_ms += dice.choice([1000, 60_000, 60_000, 600_000, 4 * 3_600_000])
-            case 1 | 2:
-                known = dice.random() < 0.4
-                visit = {
-                    "id": f"v{self.n}",
-                    "cookie": cookie,
-                    "customer": who if known else None,
-                    "emails": [f"{who}@example.org"] if dice.random() < 0.2 else [],
-                    "page": f"/{dice.randrange(4)}",
-                    "ts": text(at - dice.randrange(9 * 86_400_000)),
-                }
-                self.driver.send("visits", cookie, visit)
+        match dice.randrange(9):
+            case 0 | 1 | 2:
+                yield "visits", cookie, self.visit(who, cookie, now_ms)
             case 3:
-                row = {
-                    "id": int(who),
-                    "crm": who,
-                    "email": f"{dice.randrange(self.people)}@example.org",
-                    "born": None,
-                    "name": dice.choice(["Ann", "Bo"]),
-                }
-                self.change("accounts", int(who), row)
-            case _:  # amounts go up and down again, orders change hands and vanish
+                email, name = f"{dice.randrange(self.people)}@example.org", dice.choice(["Ann", "Bo"])
+                row = {"id": int(who), "crm": who, "email": email, "born": None, "name": name}
+                yield from self.change("accounts", int(who), row, now_ms)
+            case _:
                 id = dice.randrange(2 * self.people)
                 order = {
-                    "id": id,
+                    "id": 1000 + id,
                     "buyer": cookie if dice.random() < 0.2 else f"k{id % self.people}",
                     "amount": dice.choice(["10.00", "60.00", "60.00"]),
-                    "placed": text(at - dice.randrange(9 * 86_400_000)),
+                    "placed": text(now_ms - dice.randrange(9 * 86_400_000)),
                 }
-                self.change("orders", 1000 + id, None if dice.random() < 0.15 else order)
+                yield from self.change("orders", 1000 + id, None if dice.random() < 0.15 else order, now_ms)
 
-    def change(self, topic: str, id: int, row: dict[str, Any] | None) -> None:
-        before = self.rows.get(id)
-        if row is None and before is None:
-            return
-        said = {
-            "op": "d" if row is None else "u" if before else "c",
-            "before": before,
-            "after": row,
-            "source": {"connector": "postgresql", "lsn": 1000 + self.n, "ts_ms": self.driver.now_ms},
-            "ts_ms": self.driver.now_ms,
+    def visit(self, who: str, cookie: str, now_ms: int) -> dict[str, Any]:
+        return {
+            "id": f"v{self.n}",
+            "cookie": cookie,
+            "customer": who if self.dice.random() < 0.4 else None,
+            "emails": [f"{who}@example.org"] if self.dice.random() < 0.2 else [],
+            "page": f"/{self.dice.randrange(4)}",
+            "ts": text(now_ms - self.dice.randrange(9 * 86_400_000)),
         }
-        self.rows.pop(id, None)
+
+    def change(
+        self, topic: str, id: int, row: dict[str, Any] | None, now_ms: int
+    ) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """A row that is written anew or, None, deleted: nothing where there is none."""
+        before = self.rows.pop(id, None)
         if row is not None:
             self.rows[id] = row
-        key = json.dumps({"id": (row or before or {})["id"]})
-        self.driver.send(topic, key, said)
+        elif before is None:
+            return
+        yield (
+            topic,
+            json.dumps({"id": id}),
+            {
+                "op": "d" if row is None else "u" if before else "c",
+                "before": before,
+                "after": row,
+                "source": {"connector": "postgresql", "lsn": 1000 + self.n, "ts_ms": now_ms},
+                "ts_ms": now_ms,
+            },
+        )
 
 
 def text(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+app = three()
 
 
 # ------------------------------------------------------------------------------------------------------ a restless log

@@ -20,7 +20,7 @@ from c360.ops.records import records
 from c360.plan import Plan, PlannedAgent
 
 PAUSE_S = 0.2
-PATIENCE = 300  # pauses in which nothing moves
+PATIENCE = 150  # pauses in which nothing moves
 SILENT = 600  # looks of 0.1 s: a transaction that is left open is over by then
 HOPS = 12  # Put, Held, Drop are three; labels of identity may go on from node to node
 BUSY = ("catch_up", "sweep", "expiring")  # notes of what is still to be written without any input

@@ -53,6 +53,7 @@ class RawPartition:
     replays: Counter[int]  # by raw offset
     whole: bool  # from the beginning
     start: int
+    replays_whole: bool = True
 
 
 class GovernCheck:
@@ -76,6 +77,9 @@ class GovernCheck:
         self.rows = Rows(source, plan, sight, schemas)
         self.sight = sight
         self.shut = {declared.name: shut_of(plan, source, declared) for declared in source.types}
+        self.reset = log.was_reset(plan.govern_changelog(source))  # then topics begin later, and have all
+        self.horizons: dict[tuple[int, int], float] = {}
+        """By raw partition and output partition of which the beginning was cut: the raw offset of the first that is left."""
 
     def look(self, positions: Mapping[TP, Positions]) -> Findings:
         out = Findings()
@@ -85,6 +89,7 @@ class GovernCheck:
         out.positions = stops
         raws = [self._input(tp, stops, out) for tp in self.log.partitions(self.source.topic)]
         actual = self._output(out)
+        self.horizons = self._cut(raws, actual, out)
         if self.source.kind == "events":
             found = [self.events.expected(raw.arrivals, whole=raw.whole) for raw in raws]
             for raw, expected in zip(raws, found, strict=True):
@@ -132,7 +137,10 @@ class GovernCheck:
                 own = Delivery(entry.key, entry.value, entry.time, entry.headers())
                 arrivals.append(Arrival(entry.offset, (own, *replays.get(entry.offset, ()))))
         counts = Counter({n: len(each) for n, each in replays.items()})
-        return RawPartition(tp, arrivals, counts, archived is not None, start)
+        replays_whole = not self.log.start(replay)
+        if not replays_whole:
+            out.cannot_tell(f"{replay.topic}/{replay.partition}: retention has cut misfits that were brought back")
+        return RawPartition(tp, arrivals, counts, archived is not None, start, replays_whole)
 
     def _output(self, out: Findings) -> dict[int, dict[int, list[Actual]]]:
         """Actual governed records by raw partition and raw offset of their origin."""
@@ -161,6 +169,26 @@ class GovernCheck:
             found.setdefault(partition, {}).setdefault(offset, []).append(Actual(entry.tp, entry.offset, key, effect))
         return found
 
+    def _cut(
+        self, raws: Sequence[RawPartition], actual: Mapping[int, Mapping[int, list[Actual]]], out: Findings
+    ) -> dict[tuple[int, int], float]:
+        """Where governed records were deleted by retention: of a raw partition they lie in its order, but for replays."""
+        found: dict[tuple[int, int], float] = {}
+        for tp in self.log.partitions(self.output):
+            if not (start := self.log.start(tp)) or self.reset:
+                continue
+            out.cannot_tell(f"{tp.topic}/{tp.partition}: retention has cut offsets below {start}")
+            for raw in raws:
+                left = {
+                    one.offset: origin
+                    for origin, some in actual.get(raw.tp.partition, {}).items()
+                    if not raw.replays[origin]
+                    for one in some
+                    if one.tp == tp
+                }
+                found[raw.tp.partition, tp.partition] = left[min(left)] if left else float("inf")
+        return found
+
     # ------------------------------------------------------------------------------------------------------ comparing
     def _compare(
         self, raw: RawPartition, expected: Expected, actual: Mapping[int, list[Actual]], out: Findings
@@ -168,6 +196,8 @@ class GovernCheck:
         """Record by record, by origin."""
         cut = raw.start if not raw.whole else 0
         loose = {offset for group in expected.either for offset in group} | expected.maybe.keys()
+        if not raw.replays_whole:
+            loose |= expected.misfits
         for offset in sorted(expected.effects.keys() | actual.keys()):
             if offset < cut or offset in loose:
                 continue
@@ -206,7 +236,8 @@ class GovernCheck:
         for effect in missing:
             key = effect.content.subject.encode()
             tp = TP(self.output, partition_of(key, self.log.counts.get(self.output, 1)))
-            out.differ("lost", tp, None, key, origin=origin)
+            if offset >= self.horizons.get((raw.partition, tp.partition), 0):
+                out.differ("lost", tp, None, key, origin=origin)
 
     def _compare_facts(
         self,
@@ -237,8 +268,9 @@ class GovernCheck:
             origin = f"{raw.tp.topic}/{raw.tp.partition}@{offset}"
             n, most = dead[offset], 1 + raw.replays[offset]
             if offset in misfits and n == 0:
-                out.differ("lost", at, None, None, origin=origin)
-            elif n > most:
+                if not self.dead.cut or self.reset:
+                    out.differ("lost", at, None, None, origin=origin)
+            elif n > most and raw.replays_whole:
                 out.differ("doubled", at, None, None, origin=origin)
             elif offset not in allowed and n and most == 1 and (raw.whole or offset >= raw.start):
                 out.differ("unexpected", at, None, None, origin=origin)
@@ -254,7 +286,7 @@ class GovernCheck:
         expected = [self.rows.expected(raw.arrivals, truncates[raw.tp.partition]) for raw in raws]
         for raw, wanted in zip(raws, expected, strict=True):
             self._compare_misfits(raw, wanted, out)
-        if not all(raw.whole for raw in raws):
+        if not all(raw.whole and raw.replays_whole for raw in raws):
             return  # rows of which the beginning is not known may be anything
         dropped = [
             slot for each in expected for said in each.facts.values() for slot, _ in said if forgotten.get()(slot.key)

@@ -95,6 +95,7 @@ class DeadLetters:
 
     def __init__(self, log: Log, topic: str) -> None:
         self.log, self.topic = log, topic
+        self.cut = any(log.start(tp) for tp in log.partitions(topic))  # some were deleted
         self.ends: dict[TP, int] = {}
         self.counts: dict[str, dict[TP, Counter[int]]] = {}
         self.large: set[tuple[str, TP, int]] = set()  # stage, partition, offset of what could not be written
