@@ -14,10 +14,15 @@ import pytest
 
 from c360 import App, Projection, Record, count, newest, total
 from c360.agents.control import Live, VersionState, live_key, version_key
-from c360.assembly import Worker
+from c360.agents.erasure import KNOWN, ErasureAgent
+from c360.agents.suppression import Suppression
+from c360.assembly import Worker, governance_of
+from c360.clock import system
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
 from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
+from c360.governance.erasure import Known, encode_known
+from c360.governance.names import Names
 from c360.ops import control, rebuild, topics, versions
 from c360.ops.records import follow
 from c360.ops.versions import Waiting
@@ -27,14 +32,14 @@ from c360.tables.store import MemoryStores
 DEADLINE_S = 60.0
 
 
-def shop(*numbers: int, partitions: int = 2) -> Plan:
-    """The versions of `customer` with these numbers. Odd ones sum, even ones count; 11 is as 1."""
+def shop(*numbers: int, partitions: int = 2, card: str = "card") -> Plan:
+    """The versions of `customer` with these numbers, all of the same logic. `card`: the namespace of what makes two one."""
     app = App("shop", partitions=partitions)
 
     @app.identifier("crm", unique=True)
     class Crm(str): ...
 
-    @app.identifier("card", limit=50)
+    @app.identifier(card, limit=50)
     class Card(str): ...
 
     everyone = app.purpose("service", basis="contract")
@@ -364,6 +369,32 @@ def test_a_version_that_is_not_built_and_caught_up_is_not_promoted(state: Versio
     with pytest.raises(NotYet, match=says):
         promote(town, "customer@2", 0.2)
     assert decided(town) == before
+
+
+def test_a_version_is_not_promoted_while_somebody_is_forgotten() -> None:
+    town = Town(shop(1, 2, card="email"))
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("ready"))])
+    assert town.plan.erases
+    producer = town.cluster.producer()
+    producer.produce("shop.erasure.changelog", KNOWN, encode_known(Known(open={"shop.erasure-commands/0/7"})), 0)
+    producer.flush()
+    with pytest.raises(NotYet, match=r"1 erasures are under way.*the request is shop.erasure-commands/0/7"):
+        promote(town, "customer@2")
+
+
+def test_an_erasure_waits_for_nobody_who_holds_nothing() -> None:
+    town = Town(shop(1, 2, 3, 4, card="email"))
+    plan, names = town.plan, Names()
+    said = {2: VersionState("ready"), 4: VersionState("retired")}
+    control.write(plan, town.cluster, [(version_key(f"customer@{n}"), state) for n, state in said.items()])
+    now = control.read(plan, town.cluster)
+    table = governance_of(plan, town.cluster, MemoryStores(), system)
+    assert table is not None
+    known = Suppression(plan, table, names, town.cluster.reader().ends)
+    agent = ErasureAgent(plan, town.cluster.admin(), known, names, absent=lambda: now.absent(plan))
+    waited = {name for name in agent.deployed().agents if name.startswith("customer@")}
+    assert waited == {"customer@1", "customer@1:service", "customer@2", "customer@2:service"}
+    table.close()
 
 
 def test_a_version_with_another_count_of_partitions_is_not_promoted() -> None:
