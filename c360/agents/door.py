@@ -709,8 +709,8 @@ class DoorAgent:
         A record says of a purpose only how it sees other than the whole. So of a purpose that the projection did not have
         when it was written, it says nothing; and of one that a source has lost since, too much.
         """
-        live = self.live()
-        for version in self.topics:
+        live, read = self.live(), {tp.topic for tp in task.inputs}
+        for version in (v for v, topic in self.topics.items() if topic in read):
             try:
                 self.check(version, task.lead.partition)
             except NeedsOperator as foreign:
