@@ -47,7 +47,7 @@ RAMP_S = 15.0  # until `auto` has found its pace: it rests for the first 5 s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rebuild", description=__doc__.split("\n")[0])
-    parser.add_argument("--events", type=int, default=300_000, help="raw records (default: %(default)s)")
+    parser.add_argument("--events", type=int, default=500_000, help="raw records (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each latency figure (default: %(default)s)")
     parser.add_argument(

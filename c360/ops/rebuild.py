@@ -35,8 +35,8 @@ from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import BrokerAway, NeedsOperator, NotYet
 from c360.ops import control, topics
 from c360.ops.audit import Run, Told
+from c360.ops.beginning import first_records
 from c360.ops.pace import Governor, Rate
-from c360.ops.reset import first_records
 from c360.ops.supervisor import Supervisor
 from c360.ops.versions import Waiting, inputs_of, next_number, version_of
 from c360.plan import Plan, PlannedAgent
