@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -451,7 +451,8 @@ def _ms(text: str) -> int:
 
 
 class ErasureAgent:
-    """The agent. `admin`: to see which topics there are, and what they promise."""
+    """The agent. `admin`: to see which topics there are, and what they promise. `idle`: whether an agent is of a version that
+    was never built, or is retired."""
 
     loops: Sequence[str] = ()
 
@@ -461,11 +462,11 @@ class ErasureAgent:
         admin: Admin,
         suppression: Suppression,
         names: Names,
+        idle: Callable[[str], bool] | None = None,
         random: Callable[[int], bytes] = os.urandom,
-        absent: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        """`absent`: agents of versions that were never built, or are retired: they hold nobody, and answer nothing."""
-        self.plan, self.admin, self.suppression, self.absent = plan, admin, suppression, absent
+        self.plan, self.admin, self.suppression = plan, admin, suppression
+        self.idle = idle or (lambda agent: False)
         self.ends, self.random = suppression.ends, random
         planned = plan.agent("erasure")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
@@ -498,15 +499,22 @@ class ErasureAgent:
 
     def deployed(self) -> Deployed:
         """Who there is, as it is now."""
-        topics, absent = self.admin.topics(), self.absent()
+        topics = self.admin.topics()
         planned = {topic.name: topic for topic in self.plan.topics if topic.name in topics}
         configs = self.admin.topic_configs(sorted(planned))
         return Deployed(
             tuple(govern_tasks(self.plan, topics)),
             tuple(self.views),
-            tuple(name for name in answering(self.plan, topics) if name not in absent),
+            tuple(agent for agent in answering(self.plan, topics) if not self._is_empty(agent)),
             {name: promise(topic, configs.get(name, {})) for name, topic in planned.items()},
         )
+
+    def _is_empty(self, agent: str) -> bool:
+        """Whether nobody runs it and it holds nobody: its version was never built, or is retired and gone.
+
+        A retirement deletes the group last. One that was killed before, or a version that was run by hand, holds customers.
+        """
+        return self.idle(agent) and not self.admin.group_offsets(self.plan.agent(agent).group)
 
     def telling(self) -> Telling:
         """How far it has read what is asked, said on the fence: for doors, who must know who is suppressed."""

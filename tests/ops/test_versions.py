@@ -14,15 +14,12 @@ import pytest
 
 from c360 import App, Projection, Record, count, newest, total
 from c360.agents.control import Live, VersionState, live_key, version_key
-from c360.agents.erasure import KNOWN, ErasureAgent
-from c360.agents.suppression import Suppression
-from c360.assembly import Worker, governance_of
-from c360.clock import system
+from c360.agents.erasure import KNOWN
+from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
 from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
 from c360.governance.erasure import Known, encode_known
-from c360.governance.names import Names
 from c360.ops import control, rebuild, topics, versions
 from c360.ops.records import follow
 from c360.ops.versions import Waiting
@@ -382,21 +379,6 @@ def test_a_version_is_not_promoted_while_somebody_is_forgotten() -> None:
         promote(town, "customer@2")
 
 
-def test_an_erasure_waits_for_nobody_who_holds_nothing() -> None:
-    town = Town(shop(1, 2, 3, 4, card="email"))
-    plan, names = town.plan, Names()
-    said = {2: VersionState("ready"), 4: VersionState("retired")}
-    control.write(plan, town.cluster, [(version_key(f"customer@{n}"), state) for n, state in said.items()])
-    now = control.read(plan, town.cluster)
-    table = governance_of(plan, town.cluster, MemoryStores(), system)
-    assert table is not None
-    known = Suppression(plan, table, names, town.cluster.reader().ends)
-    agent = ErasureAgent(plan, town.cluster.admin(), known, names, absent=lambda: now.absent(plan))
-    waited = {name for name in agent.deployed().agents if name.startswith("customer@")}
-    assert waited == {"customer@1", "customer@1:service", "customer@2", "customer@2:service"}
-    table.close()
-
-
 def test_a_version_with_another_count_of_partitions_is_not_promoted() -> None:
     town = Town(shop(1, 2))
     town.cluster.admin().delete(["shop.customer.v2"])
@@ -468,6 +450,67 @@ def test_a_retirement_that_was_killed_is_finished_by_the_same_command(method: st
     assert (
         topics.apply(town.plan, town.cluster.admin(), gone=control.read(town.plan, town.cluster).gone(town.plan)) == []
     )
+
+
+def test_nothing_is_retired_while_nobody_knows_which_version_is_live() -> None:
+    town = Town(shop(1, 2))
+    town.cluster.admin().delete([town.plan.control])  # of an app whose first version was live
+    for agent in ("customer@1", "customer@2"):
+        with pytest.raises(NotYet, match=r"shop\.control does not say which version of customer is live"):
+            versions.plan_retire(town.plan, town.cluster, agent, force=True, state_dir=None)
+
+
+def test_a_version_that_was_decided_on_again_while_its_workers_stopped_keeps_its_topics() -> None:
+    town = Town(shop(1, 2))
+    control.write(town.plan, town.cluster, [(live_key("customer"), Live(2))])
+    gone = versions.plan_retire(town.plan, town.cluster, "customer@1", force=False, state_dir=None)
+
+    def decides(seconds: float) -> None:
+        control.write(town.plan, town.cluster, [(version_key("customer@1"), VersionState("ready"))])
+        town.cluster.expire(member)
+
+    member = town.cluster.consumer(town.plan.agent("customer@1").group)
+    member.subscribe([town.plan.tasks], rebuild.Hold.__new__(rebuild.Hold))
+    with pytest.raises(NotYet, match="somebody else has decided meanwhile what becomes of customer@1"):
+        versions.execute_retire(town.plan, town.cluster, gone, Waiting(10.0, decides))
+    assert "shop.customer.v1" in town.cluster.admin().topics()
+
+
+def test_a_version_that_is_being_retired_is_not_promoted() -> None:
+    town = Town(shop(1, 2))
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("ready"))])
+    switch = versions.plan_promote(town.plan, control.read(town.plan, town.cluster), "customer@2")
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("retired"))])
+    before = decided(town)
+    with pytest.raises(NotYet, match="customer@2 is being retired by somebody else; customer@1 is live as before"):
+        versions.switch_over(town.plan, town.cluster, switch)
+    assert decided(town) == before
+
+
+def test_a_worker_that_was_away_while_a_version_was_retired_deletes_what_it_has_of_it() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    stores = MemoryStores()
+
+    def run(until: Callable[[], bool]) -> None:
+        worker = Worker(town.plan, town.cluster, stores, "away")
+        thread = threading.Thread(target=_quietly(worker))
+        thread.start()
+        town.wait(until)
+        worker.stop()
+        thread.join()
+        assert worker.error is None
+
+    def kept() -> set[str]:
+        return {name.rpartition("/")[0] for name, store in stores.stores.items() if store.data}
+
+    run(lambda: len(town.profiles(1)) > 0)
+    assert {"shop.customer.v1", "shop.customer.v1.service"} <= kept()
+    control.write(town.plan, town.cluster, [(live_key("customer"), Live(2))])
+    gone = versions.plan_retire(town.plan, town.cluster, "customer@1", force=False, state_dir=None)
+    versions.execute_retire(town.plan, town.cluster, gone, soon())
+    run(lambda: len(town.profiles(2)) > 0)
+    assert not {name for name in kept() if name.startswith("shop.customer.v1")}
 
 
 def test_a_version_that_somebody_still_runs_keeps_its_topics() -> None:

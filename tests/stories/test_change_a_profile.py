@@ -209,17 +209,21 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             assert not list((tmp_path / ".c360" / "rebuild").iterdir())
             # 3
             assert states(desk("c360 versions")) == {"customer@1": "live", "customer@2": "ready"}
-            assert desk("c360 profile crm:7")["version"] == 1
-            assert desk("c360 profile crm:7 --projection customer@2")["version"] == 2
-            compared = desk("c360 diff customer@1 customer@2")
-            assert {name for name, one in compared["attributes"].items() if one["changed"]} - {"#views"} == {"spend"}
+            assert desk("c360 profile crm:1")["version"] == 1
+            assert desk("c360 profile crm:1 --projection customer@2")["version"] == 2
+            differ = desk("c360 diff customer@1 customer@2 --html diff.html")
+            assert {name for name, c in differ["attributes"].items() if c["changed"]} == {"spend"}
+            cancelled = len(range(0, CUSTOMERS, 7))
+            assert differ["changed"] <= cancelled <= differ["changed"] + differ["moving"]
+            assert differ["equal"] + differ["moving"] >= CUSTOMERS - cancelled > 10 * differ["moving"]
+            assert "spend" in (tmp_path / "diff.html").read_text()
             # 4
             assert desk("c360 promote customer@2")["live"] == "customer@1"
             with traffic.sending:
                 line = 'c360 promote customer@2 --execute --reason "cancelled orders are no spend"'
                 switched(desk, cluster, plan, line, 2)
             assert states(desk("c360 versions")) == {"customer@1": "previous", "customer@2": "live"}
-            assert desk("c360 profile crm:7")["version"] == 2
+            assert desk("c360 profile crm:1")["version"] == 2
             # 5
             with traffic.sending:
                 line = 'c360 rollback customer --execute --reason "the CRM wants them after all"'
