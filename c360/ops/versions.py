@@ -21,9 +21,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -108,7 +108,11 @@ def versions(plan: Plan, cluster: Cluster) -> list[Version]:
     try:
         existing = admin.topics()
         found = [_version(plan, controls, p, existing, admin, reader) for p in plan.projections]
-        return found + [_of_identity(plan, controls, i, existing, admin, reader) for i in plan.identities]
+        found += [_of_identity(plan, controls, i, existing, admin, reader) for i in plan.identities]
+        sizes = admin.topic_bytes([topic for version in found for topic in version.topics])
+        if sizes is None:
+            return found
+        return [replace(version, bytes=sum(sizes[topic] for topic in version.topics)) for version in found]
     finally:
         reader.close()
         admin.close()
@@ -379,6 +383,37 @@ def switch_over(plan: Plan, cluster: Cluster, switch: Switch) -> None:
         back = switch.before or Live(switch.of)
         control.write(plan, cluster, [(live_key(switch.projection), back)])
         raise NotYet(f"{switch.agent} is being retired by somebody else; {switch.away} is live as before")
+
+
+def switched(plan: Plan, cluster: Cluster, switch: Switch) -> dict[str, bool]:
+    """By sink of this version: whether all that it holds is of it, as its tasks have said last (`agents.readings`)."""
+    reader = cluster.reader()
+    try:
+        found = {}
+        for sink in sinks_of(plan, version_of(plan, switch.agent)):
+            said = [last_positions(reader, TP(sink.changelogs[0], p)) for p in range(plan.partitions)]
+            found[sink.name] = all(one is not None and _is_of(one.notes, switch.to) for one in said)
+        return found
+    finally:
+        reader.close()
+
+
+def _is_of(notes: Mapping[str, Any], version: int) -> bool:
+    rows = notes.get("rows")
+    return rows is not None and rows == notes.get("readings", {}).get(str(version)) and "sweep" not in notes
+
+
+def wait_for_sinks(plan: Plan, cluster: Cluster, switch: Switch, waiting: Waiting) -> dict[str, bool]:
+    """Until all have switched, or it has taken too long."""
+    found: dict[str, bool] = {}
+
+    def done() -> bool:
+        nonlocal found
+        found = switched(plan, cluster, switch)
+        return all(found.values())
+
+    waiting(done)
+    return found
 
 
 def _otherwise(plan: Plan, controls: Controls, switch: Switch) -> str:

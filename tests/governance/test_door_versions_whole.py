@@ -178,7 +178,7 @@ def test_promote_says_before_what_each_sink_would_send() -> None:
         ran = CliRunner().invoke(promote, ["customer@2", "--preview", "--json"], obj=here)
         assert ran.exit_code == 0, ran.output
         hold("c360 promote", json.loads(ran.stdout))
-        assert json.loads(ran.stdout)["sinks"] == {
+        assert json.loads(ran.stdout)["preview"] == {
             "sink:mail": {"added": 0, "changed": 0, "removed": 0, "unchanged": 1, "held_back": {"unknown": 1}},
             "sink:bills": {"added": 1, "changed": 0, "removed": 1, "unchanged": 1, "held_back": {}},
         }
