@@ -86,17 +86,24 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         raise NeedsOperator(
             f"{agent_name} is running: its group {agent.group} has {members} members. Stop its workers first"
         )
-    if agent_name == "govern":
+    if (view := plan.governing(agent_name)) is not None:
+        if len(plan.governs) > 1:
+            raise NeedsOperator(
+                f"{agent.name} runs beside another version of govern, and they share the dead letters. Declare one more beside,"
+                f" govern={(*plan.governs, max(plan.governs) + 1)} of the App, and take this one out"
+            )
+        plan = view
         _refuse_after_lift(plan, cluster)
         _refuse_with_readers(plan, admin)
     inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
+    links = {view.links for view in plan.views}
     reader = cluster.reader()
     try:
         if agent_name == "consent":
             _refuse_unwritten(plan, admin, reader)
         starts = reader.starts(inputs)
         # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
-        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes and tp.topic != plan.links])
+        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes and tp.topic not in links])
         starts |= said
         now = admin.group_offsets(agent.group)
         if agent_name == "consent":  # whom to forget was said once, and may have come back since
@@ -107,7 +114,7 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
     moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
     cut = sorted({tp.topic for tp in inputs if starts[tp] > 0 and tp not in said})
     notes = [f"{topic}: retention has cut its beginning; data is complete only from there" for topic in cut]
-    derived = list(agent.writes) if agent_name == "govern" else []
+    derived = list(agent.writes) if view is not None else []
     clears = [*agent.changelogs, *derived]
     return ResetPlan(
         agent_name,
@@ -134,7 +141,7 @@ def _refuse_unwritten(plan: Plan, admin: Admin, reader: Reader) -> None:
 
 def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
     for agent in plan.agents:
-        if agent.name != "govern" and any(n > 0 for n in admin.group_offsets(agent.group).values()):
+        if plan.governing(agent.name) is None and any(n > 0 for n in admin.group_offsets(agent.group).values()):
             raise NeedsOperator(
                 f"{agent.name} has read what govern wrote and would see every record twice. Build beside instead: a new"
                 f" App name over the same raw topics; or give {agent.name} up and delete its group {agent.group} first"
@@ -294,8 +301,9 @@ def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
         return True
     if tp.partition != log.partition:
         return False
-    if agent.name != "govern":
+    if (view := plan.governing(agent.name)) is None:
         return True
+    plan = view
     source = next(s for s in plan.sources if plan.govern_changelog(s) == log.topic)
     return tp.topic in (source.topic, plan.replay(source), plan.truncates(source))
 
