@@ -9,7 +9,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -26,6 +26,7 @@ from c360.clock import Clock, system
 from c360.codecs.avro import Registry
 from c360.engine.agent import Agent
 from c360.engine.global_table import GlobalTable
+from c360.engine.lag import ends_of_records
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.restore import last_positions
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
@@ -58,9 +59,9 @@ class Shared:
     """What the agents of one process have in common.
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
-    needs keys. `live`: the version of a projection that sinks deliver. `registry`: of schemas that values name.
-    `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
-    partitions these come in.
+    needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
+    agent. `registry`: of schemas that values name. `fence_max_age_ms`: how old may be what a door knows of people's decisions;
+    `inputs_s`: between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -71,6 +72,7 @@ class Shared:
     registry: Registry | None = None
     fence_max_age_ms: int = 1000
     inputs_s: float = INPUTS_S
+    retired: Callable[[str], bool] | None = None
 
 
 def governance_of(
@@ -118,7 +120,9 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
             clock=common.clock,
             partitions=admin.topics,
             folded_by=partial(_folded_by, common.cluster),
+            ends=None if common.cluster is None else partial(_ends_of_records, common.cluster),
             live=common.live,
+            retired=common.retired,
             fence_max_age_ms=common.fence_max_age_ms,
             inputs_s=common.inputs_s,
         )
@@ -140,6 +144,14 @@ def _ends(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
     reader = cluster.reader()
     try:
         return reader.ends(partitions)
+    finally:
+        reader.close()
+
+
+def _ends_of_records(cluster: Cluster, starts: Mapping[TP, int]) -> Mapping[TP, int]:
+    reader = cluster.reader()
+    try:
+        return ends_of_records(reader, starts)
     finally:
         reader.close()
 
@@ -227,8 +239,11 @@ class Worker:
         while not self.stopping.is_set():
             try:
                 self.admin = self.cluster.admin()
-                topics.apply(self.plan, self.admin)
+                self.watch.turn()
+                topics.apply(self.plan, self.admin, gone=self._gone())
                 vault = self._vault()
+                self.watch.turn()
+                self._begin(())  # where nobody has said which versions are live, it is said here
                 self.watch.turn()
                 names = self._chosen()
                 self._begin(names)
@@ -248,7 +263,14 @@ class Worker:
         if governance is not None:
             self.tables.append(governance)
         self.shared = Shared(
-            self.cluster, governance, vault, self.clock, self._live, self.registry, self.fence_max_age_ms
+            self.cluster,
+            governance,
+            vault,
+            self.clock,
+            self._live,
+            self.registry,
+            self.fence_max_age_ms,
+            retired=partial(control.is_retired, self.plan, self.watch),
         )
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
@@ -257,6 +279,9 @@ class Worker:
         """The agents that run here as it was decided last."""
         controls = self.watch.controls
         return [agent.name for agent in self.plan.agents if controls.runs(self.plan, agent.name, self.only)]
+
+    def _gone(self) -> frozenset[str]:
+        return self.watch.controls.gone(self.plan)
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
@@ -354,11 +379,17 @@ class Worker:
         try:
             loop.run(lambda: self.stopping.is_set() or name in self.ended)
             if name in self.ended:
+                self._forget(loop.agent)
                 self.loops.remove(loop)
                 self.ended.discard(name)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
+
+    def _forget(self, agent: Agent) -> None:
+        """What a retired agent has on this disk. Its changelog goes, so nobody will read it."""
+        for lead in (TP(topic, p) for topic in agent.lead_topics() for p in range(self.plan.partitions)):
+            self.stores.open(agent.store_name(lead)).destroy()
 
     def _serve(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:
@@ -373,7 +404,7 @@ class Worker:
         while not self.stopping.wait(LOOK_S):
             looks += 1
             try:
-                created = topics.apply(self.plan, self.admin)
+                created = topics.apply(self.plan, self.admin, gone=self._gone())
                 if looks % TRIM_LOOKS == 0:
                     self._trim(trimmed)
             except BrokerAway:
@@ -401,7 +432,7 @@ class Worker:
             log.info("%s is retired: it commits and stops", name)
             self.ended.add(name)
         if new := [name for name in chosen if name not in running]:
-            topics.apply(self.plan, self.admin)
+            topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
             for loop in self._loops(new):
                 log.info("%s is built: it runs from now on", loop.agent.name)
@@ -455,7 +486,9 @@ class Stepping:
         return moved or decided or any(done) or any(map(_at_work, self.loops))
 
     def _said(self) -> list[int]:
-        return [*(table.version for table in self.tables), *(teller.said.statements for teller in self.tellers)]
+        commits = sum(loop.metrics.commits for loop in self.loops)
+        tables = (table.version for table in self.tables)
+        return [commits, *tables, *(teller.said.statements for teller in self.tellers)]
 
     def leave(self) -> None:
         """Commit what is done, and go."""
@@ -506,6 +539,7 @@ def stepping(
         registry,
         fence_max_age_ms,
         inputs_s=0.0,
+        retired=partial(control.is_retired, plan, watch),
     )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())

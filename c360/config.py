@@ -98,6 +98,11 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
     )
 
 
+def environment(**settings: str) -> dict[str, str]:
+    """What a process of ours is given: the environment of this one, with these settings ("state_dir", "kafka_client_id")."""
+    return {**os.environ, **{PREFIX + name.upper(): value for name, value in settings.items()}}
+
+
 def _megabytes(said: str) -> int:
     if not said.isdecimal() or int(said) < MEMORY_MIN_MB:
         raise UsageError(f"memory_mb is {said!r}; it must be a whole number of MiB, {MEMORY_MIN_MB} or more")

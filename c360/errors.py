@@ -93,5 +93,12 @@ class NeedsOperator(C360Error):
     exit_code = 4
 
 
+class NotYet(NeedsOperator):
+    """Nothing was changed: what was asked for may not be done as things stand. Bring about what the message names, and ask
+    again."""
+
+    exit_code = 1
+
+
 class EngineFatal(C360Error):
     """Stop: the client reported a fatal error that no retry in this process can mend."""

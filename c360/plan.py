@@ -246,6 +246,16 @@ class Plan:
         """The declared versions of a projection, the lowest first."""
         return tuple(sorted((p for p in self.projections if p.name == projection), key=lambda p: p.version))
 
+    def agents_of(self, projection: ProjectionDeclaration) -> tuple[PlannedAgent, ...]:
+        """Those of one version: its own, and those of its views."""
+        name = projection.agent
+        return tuple(a for a in self.agents if a.name == name or a.name.startswith(f"{name}:"))
+
+    def topics_of(self, projection: ProjectionDeclaration) -> tuple[str, ...]:
+        """Topics that are there for one version only: what it makes, its changelog and messages, and its views."""
+        own = self.projected(projection)
+        return tuple(t.name for t in self.topics if t.name == own or t.name.startswith(f"{own}."))
+
     def source_of(self, record: type) -> Source:
         for source in self.sources:
             if any(t.record is record for t in source.types):
@@ -788,7 +798,7 @@ def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
             reads=(*map(plan.projected, door.versions), *((plan.erase,) if plan.erases else ())),
             writes=(topic, *((plan.receipts,) if plan.erases else ()), plan.audit, plan.dlq),
             changelogs=(f"{topic}.changelog",),
-            tables=("held", "holders", "timers"),
+            tables=("held", "beside", "holders", "timers"),
             # A sink that is given another projection begins anew: else nobody would take back whom only the old one has.
             # Versions of one projection are told apart row by row.
             fingerprint=f"door/2 {plan.app}.{door.of} {door.purpose.name}{' veiled' if plan.erases else ''}",

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from c360.declare import ProjectionDeclaration
 from c360.plan import Plan
 
 T = TypeVar("T")
@@ -98,6 +99,14 @@ class Controls:
         if said is not None and version == said.previous:
             return "previous"
         return "new" if known is None else known.state
+
+    def retired(self, plan: Plan) -> tuple[ProjectionDeclaration, ...]:
+        """Declared versions that are no more: nobody makes their topics again, and nobody waits for them."""
+        return tuple(p for p in plan.projections if self.stage(plan, p.name, p.version) == "retired")
+
+    def gone(self, plan: Plan) -> frozenset[str]:
+        """The topics of those."""
+        return frozenset(topic for p in self.retired(plan) for topic in plan.topics_of(p))
 
     def runs(self, plan: Plan, agent: str, only: Collection[str] = ()) -> bool:
         """Whether a worker runs an agent: those of versions that are not built yet only if it was told to by name.

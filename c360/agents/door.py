@@ -1,6 +1,6 @@
 """door: profiles leave, as a purpose may see them or as a sink's function gives them, while people let them.
 
-    projection's topic ──► held ──┐
+    projection's topic ──► held ──┐          of versions that are not live: beside
     consent, suppressed ──news────┼──► due ──► judge ──► delivered? ──► record, tombstone, nothing
     ends of decisions ────────────┘                        the fence: in `finish`, and at the gate
 
@@ -18,15 +18,25 @@ meanwhile removes nothing, as what is here may be of the life that began then. P
 list it are not delivered any more, by the suppression, which every task knows; their rows go when the projection has written
 them without it. So a receipt is of what this task held; the erasure agent asks for each subject, and ids of profiles are such.
 Nothing of the identifier leaves by this task after its receipt, as long as the suppression stands.
+
+Versions: a sink reads all versions of its projection, and delivers of the live one. Its rows are of that one's reading
+(`readings`), with what was delivered; the newest records of the others are `beside`, and decide nothing. When another version
+is live, a task goes over once it has read that as far as it went when this was noticed: from then on whatever profile is due
+changes places, the live version's record with the row's, and is decided on against what was delivered; a sweep over rows and
+records beside makes all of them due. So what leaves are net changes, whichever versions have been live in between. A sweep
+under way begins anew when the live version changes again, and both tables say by reading what is whose.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from heapq import merge
+from itertools import groupby, islice
 from typing import Any
 
 import msgspec
@@ -34,6 +44,7 @@ import msgspec
 from c360.agents.audit import Chain, DoorLog
 from c360.agents.fencing import INPUTS_S, Fence, shut_by, staters_of
 from c360.agents.judging import Judge, labels_of
+from c360.agents.readings import Readings
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in, read_of
 from c360.clock import Clock
 from c360.engine.agent import Outbox, Processor, Task
@@ -52,7 +63,9 @@ from c360.tables.inverse import Inverse
 from c360.tables.table import Table
 from c360.tables.timers import Timers
 
-HELD, HOLDERS, ENDS, BEGINS = b"h", b"i", b"e", b"b"  # tables
+log = logging.getLogger("c360.doors")
+
+HELD, BESIDE, HOLDERS, ENDS, BEGINS = b"h", b"v", b"i", b"e", b"b"  # tables
 PROFILES_PER_COMMIT = (
     5_000  # at most: fewer where somebody in so many decides again and again before they are committed
 )
@@ -67,7 +80,8 @@ class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What is kept of a profile: its internal record, as it came, and what became of it.
 
     record: b"" after a reset, until it is read again. digest: of what was delivered; b"" nothing. why: it does not leave.
-    at: when it is to be looked at again, since what lets it leave ends then (`leaves`), or what does not.
+    at: when it is to be looked at again, since what lets it leave ends then (`leaves`), or what does not. reading: of which
+    version the record is; 0 none.
     """
 
     record: bytes
@@ -75,6 +89,12 @@ class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
     why: str = ""
     at: int | None = None
     leaves: bool = False
+    reading: int = 0
+
+
+def place(reading: int, key: bytes = b"") -> bytes:
+    """Where a profile's record of a reading is kept beside the rows."""
+    return reading.to_bytes(4, "big") + key
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -101,6 +121,8 @@ class DoorCounters:
     misfits: int = 0
     timers: int = 0  # that have come
     swept: int = 0
+    beside: int = 0  # records of versions that are not live
+    swapped: int = 0  # profiles whose record is of another version since
     receipts: int = 0
     newest_cause: int = 0
     held_back: Counter[str] = field(default_factory=Counter)  # profiles that do not leave, by reason, when looked at
@@ -135,27 +157,39 @@ class DoorTask:
         self.door, self.judge, self.counters = door, door.judge, door.counters
         self.partition = task.lead.partition
         self.held: Table[Held] = Table(HELD, _pack, _unpack)
+        self.beside: Table[bytes] = Table(BESIDE, bytes, bytes)  # records of other readings than the rows are of
         self.holders = Inverse(HOLDERS)  # of an identifier, as suppressed has it
         self.ends, self.begins = Timers(ENDS), Timers(BEGINS)
-        self.tables = (self.held, self.holders, self.ends, self.begins)
+        self.tables = (self.held, self.beside, self.holders, self.ends, self.begins)
+        self.versions = {tp.topic: v for v, topic in door.topics.items() for tp in task.inputs if tp.topic == topic}
         self.log = door.log_of(self.partition)
         self.resume({})
 
     # --------------------------------------------------------------------------------------------------- processor
     def resume(self, notes: Mapping[str, Any]) -> None:
-        self.noted: dict[bytes, tuple[bytes | None, int]] = {}  # profile → newest record, append time of its cause
+        # reading → profile → newest record, append time of its cause
+        self.noted: dict[int, dict[bytes, tuple[bytes | None, int]]] = {}
         self.erasing: list[Erase] = []
         self.seen: dict[str, Any] | None = notes.get("seen")
         self.rest: list[tuple[str, str]] = [(name, start) for name, start in notes.get("rest", ())]
         self.sweep: str | None = notes.get("sweep")
         self.catch_up: dict[str, int] = dict(notes.get("catch_up", {}))
         self.back: TakingBack | None = None
-        if notes.get("function", self.judge.fingerprint) != self.judge.fingerprint:
-            self.sweep = ""
+        self.readings = Readings.resume(notes, self.versions.values())
+        self.awaited: tuple[int, Mapping[TP, int]] | None = None  # a version that is live, and how far it is to be read
+        self.function: str | None = notes.get("function")  # what makes of rows that which leaves
+        if self.readings.rows is None:
+            self.readings.rows = self.readings.of.get(self.door.live())
+        if (version := self.readings.version) is not None:
+            if self.function not in (None, self.judge.fingerprint(version)):
+                self.sweep = ""
+            self.function = self.judge.fingerprint(version)
         self.log.resume(notes)
 
     def notes(self) -> dict[str, Any]:
-        notes: dict[str, Any] = {"function": self.judge.fingerprint}
+        notes: dict[str, Any] = self.readings.notes()
+        if self.function is not None:
+            notes["function"] = self.function
         if self.seen is not None:
             notes["seen"] = self.seen
         if self.rest:
@@ -172,17 +206,19 @@ class DoorTask:
                 if key is not None and value is not None:
                     self.erasing.append(decode_erase(key, value))
             return
-        if batch.tp.topic != self.door.input:
-            return
+        noted = self._noted(batch.tp.topic)
         for at, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             assert key is not None, "a record of a projection is about a profile"
-            self.noted[key] = value, _cause_of(batch.headers(at))
+            noted[key] = value, _cause_of(batch.headers(at))
+
+    def _noted(self, topic: str) -> dict[bytes, tuple[bytes | None, int]]:
+        return self.noted.setdefault(self.readings.of[self.versions[topic]], {})
 
     def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
         """What cannot be held is not delivered, nor is what was delivered of it before."""
         out.send(self.door.dlq, batch.keys[0], misfit_in(self.door.name, batch, 0, error))
         if batch.tp.topic != self.door.erase and batch.keys[0] is not None:
-            self.noted[batch.keys[0]] = None, -1
+            self._noted(batch.tp.topic)[batch.keys[0]] = None, -1
 
     def settle(self, out: Outbox) -> None:
         self.door.begin()
@@ -195,6 +231,8 @@ class DoorTask:
         return (
             self.sweep is not None
             or bool(self.rest)
+            or bool(self.readings.gone)
+            or self.readings.of.get(self.door.live(), self.readings.rows) != self.readings.rows
             or self.begins.wants(now_ms)
             or self.door.has_news(self.seen)
             or (not self.door.is_shut and self.log.wants(now_ms))
@@ -212,6 +250,7 @@ class DoorTask:
 
     def _finish(self, positions: Mapping[TP, int], now: int, out: Outbox) -> None:
         came = bool(self.noted)
+        self._follow_live(positions)
         due = self._take_in(out)
         if self.catch_up and all(positions[_tp(name)] >= end for name, end in self.catch_up.items()):
             self.catch_up, self.sweep = {}, ""
@@ -220,7 +259,7 @@ class DoorTask:
             if due or not (came or self.door.is_shut):
                 raise self.door.stays_shut(shut_by(answer))
             self._take_back(now, out)
-        elif self.catch_up:
+        elif self.catch_up or self.readings.version is None:
             self._take_back(now, out)
             self._learn()  # what is to be delivered, the sweep will find
             self.back = None
@@ -228,41 +267,146 @@ class DoorTask:
             self.back = None
             self._due_by_news(due)
             self._due_by_time(now, due)
-            self.sweep = self._due_by_sweep(self.sweep, due, self.door.most)
+            rest = self._due_by_sweep(self.sweep, due, self.door.most, beside=True)
             self._decide(due, now, out)
+            self.sweep = rest
+            self._drop_gone()
         self._erase(positions, out)
         if answer.deliver:
             self.log.finish(now, out)
 
     # ------------------------------------------------------------------------------------------------- what is held
+    @property
+    def mixed(self) -> bool:
+        """Whether rows may be of other readings, and records beside of that which they are to be of."""
+        return self.sweep is not None or bool(self.catch_up)
+
+    def _follow_live(self, positions: Mapping[TP, int]) -> None:
+        """Go over to the live version, when it has been read as far as it went when this was noticed.
+
+        What was not read yet would be missing, and taken back. Raises NeedsOperator where its records mean something else.
+        """
+        version, readings = self.door.live(), self.readings
+        reading = readings.of.get(version)
+        if reading is None or reading == readings.rows:
+            self.awaited = None
+            return
+        if readings.rows is not None:
+            if self.awaited is None or self.awaited[0] != version:
+                self.door.check(version, self.partition)
+                tp = TP(self.door.topics[version], self.partition)
+                self.awaited = version, self.door.ends({tp: positions[tp]})
+            if any(positions[tp] < end for tp, end in self.awaited[1].items()):
+                return
+            self.sweep = ""
+        self.awaited, readings.rows, self.function = None, reading, self.judge.fingerprint(version)
+
     def _take_in(self, out: Outbox) -> dict[bytes, int | None]:
         """Hold the newest records; those profiles that are due for it, with what caused that."""
         due: dict[bytes, int | None] = {}
-        rows = self.held.load(self.noted)
-        for key, (record, cause) in self.noted.items():
-            row = rows[key]
-            before = labels_of(row.record) if row is not None and row.record else frozenset[str]()
-            after = labels_of(record) if record is not None else frozenset[str]()
-            self._index(key, before, after)
-            if record is not None:
-                self.held.put(key, msgspec.structs.replace(row, record=record) if row else Held(record))
-                due[key] = cause
-            elif row is not None and self.catch_up and row.digest:
-                self._schedule(key, row, None, leaves=False)
-                self.held.put(key, Held(b"", row.digest))  # an old end may be followed by a new beginning
-            elif row is not None:
-                self._remove(key, row, out, cause)
+        for reading, noted in self.noted.items():
+            if self.mixed and self.readings.rows is not None:
+                self._swap(noted, due)
+            if reading == self.readings.rows:
+                self._take_live(noted, due, out)
+            else:
+                self._take_beside(reading, noted)
         self.noted = {}
         return due
 
-    def _index(self, key: bytes, before: Collection[str], after: Collection[str]) -> None:
+    def _take_live(
+        self, noted: Mapping[bytes, tuple[bytes | None, int]], due: dict[bytes, int | None], out: Outbox
+    ) -> None:
+        rows, reading = self.held.load(noted), self.readings.rows
+        assert reading is not None
+        for key, (record, cause) in noted.items():
+            row = rows[key]
+            before = labels_of(row.record) if row is not None and row.record else frozenset[str]()
+            after = labels_of(record) if record is not None else frozenset[str]()
+            self._index(key, before, after, reading)
+            if record is not None:
+                row = Held(record, reading=reading) if row is None else msgspec.structs.replace(row, record=record)
+                self.held.put(key, row)
+                due[key] = cause
+            elif row is not None and self.catch_up and row.digest:
+                self._schedule(key, row, None, leaves=False)
+                # an old end may be followed by a new beginning
+                self.held.put(key, Held(b"", row.digest, reading=reading))
+            elif row is not None:
+                self._remove(key, row, out, cause)
+
+    def _take_beside(self, reading: int, noted: Mapping[bytes, tuple[bytes | None, int]]) -> None:
+        """Of a version that is not live: nothing is due for it."""
+        records = self.beside.load([place(reading, key) for key in noted])
+        for key, (record, _) in noted.items():
+            before = labels_of(records[place(reading, key)] or b"")
+            after = labels_of(record) if record is not None else frozenset[str]()
+            self._index(key, before, after, reading)
+            if record is None:
+                self.beside.delete(place(reading, key))
+            else:
+                self.beside.put(place(reading, key), record)
+        self.counters.beside += len(noted)
+
+    def _swap(self, keys: Collection[bytes], due: dict[bytes, int | None]) -> None:
+        """Rows of these profiles become those of the reading that rows are of; what changes is due."""
+        reading, known = self.readings.rows, self.readings.of.values()
+        assert reading is not None
+        rows = self.held.load(keys)
+        records = self.beside.load([place(reading, key) for key in keys])
+        for key in keys:
+            row, record = rows[key], records[place(reading, key)] or b""
+            if row is None:
+                if not record:
+                    continue
+                self.held.put(key, Held(record, reading=reading))
+            elif row.reading == reading:
+                continue
+            else:
+                if row.record and row.reading in known:
+                    self.beside.put(place(row.reading, key), row.record)
+                elif row.record:
+                    self._index(key, labels_of(row.record), (), row.reading)
+                self.held.put(key, msgspec.structs.replace(row, record=record, reading=reading))
+            if record:
+                self.beside.delete(place(reading, key))
+            self.counters.swapped += 1
+            due.setdefault(key, None)
+
+    def _drop_gone(self) -> None:
+        """What is kept of a reading of a version that is read no more, a portion."""
+        gone = self.readings.gone
+        if not gone:
+            return
+        found = list(islice(self.beside.scan(place(gone[0]), place(gone[0] + 1)), self.door.most))
+        for row, record in found:
+            self._index(row[len(place(0)) :], labels_of(record), (), gone[0])
+            self.beside.delete(row)
+        if len(found) < self.door.most:
+            self.readings.gone = gone[1:]
+
+    def _index(self, key: bytes, before: Collection[str], after: Collection[str], reading: int) -> None:
+        """Of a profile's record of one reading, whose identifiers it was and is."""
         named = self.judge.named
-        for label in before:
-            if label not in after:
-                self.holders.remove(named(label).encode(), key)
+        gone = [label for label in before if label not in after]
+        if gone and len(self.readings.all) > 1:
+            others = self._labels_but(key, reading)
+            gone = [label for label in gone if label not in others]
+        for label in gone:
+            self.holders.remove(named(label).encode(), key)
         for label in after:
             if label not in before:
                 self.holders.add(named(label).encode(), key)
+
+    def _labels_but(self, key: bytes, reading: int) -> set[str]:
+        """Of a profile's records of all readings but one."""
+        places = [place(other, key) for other in self.readings.all if other != reading]
+        records = self.beside.load(places)
+        found = [records[at] or b"" for at in places]
+        row = self.held.get(key)
+        if row is not None and row.reading != reading:
+            found.append(row.record)
+        return set[str]().union(*map(labels_of, found))
 
     def _schedule(self, key: bytes, row: Held, at: int | None, *, leaves: bool) -> None:
         """Have it looked at when a decision ends; what was planned before is no more."""
@@ -316,34 +460,45 @@ class DoorTask:
                     self.counters.timers += 1
                     due.setdefault(key, None)
 
-    def _due_by_sweep(self, sweep: str | None, due: dict[bytes, int | None], most: int) -> str | None:
-        """The next so many profiles; from which on it goes on."""
+    def _due_by_sweep(
+        self, sweep: str | None, due: dict[bytes, int | None], most: int, *, beside: bool = False
+    ) -> str | None:
+        """The next so many profiles; from which on it goes on. `beside`: also those that have no row yet."""
         if sweep is None:
             return None
-        found = [key for (key, _), _ in zip(self.held.scan(sweep.encode()), range(most), strict=False)]
+        keys: Iterable[bytes] = (key for key, _ in self.held.scan(sweep.encode()))
+        if beside and len(self.readings.all) > 1:
+            reading = self.readings.rows
+            assert reading is not None
+            there = self.beside.scan(place(reading, sweep.encode()), place(reading + 1))
+            keys = (key for key, _ in groupby(merge(keys, (at[len(place(0)) :] for at, _ in there))))
+        found = list(islice(keys, most))
         for key in found:
             due.setdefault(key, None)
         self.counters.swept += len(found)
         return found[-1].decode() + "\0" if len(found) == most else None
 
     # --------------------------------------------------------------------------------------------------- decisions
-    def _decide(self, due: Mapping[bytes, int | None], now: int, out: Outbox) -> None:
+    def _decide(self, due: dict[bytes, int | None], now: int, out: Outbox) -> None:
         if not due:
             return
         self.door.about_to_decide()
-        rows = self.held.load(due)
-        judged = self.judge.judge({key: row.record for key in due if (row := rows[key]) and row.record}, now)
+        if self.mixed:
+            self._swap(list(due), due)
+        rows, version = self.held.load(due), self.readings.version
+        assert version is not None
+        judged = self.judge.judge({key: row.record for key in due if (row := rows[key]) and row.record}, version, now)
         for key, cause in due.items():
             row = rows[key]
             if row is None:
                 continue
-            if (said := judged.get(key)) is None:  # it was delivered before a reset, and was not read again since
+            if (said := judged.get(key)) is None:  # of before a reset, and not read since; or another version has it
                 self._remove(key, row, out)
                 continue
             ruling, value, why, failed = said
             digest = b"" if value is None else digest_of(value)
             if failed is not None and (cause is not None or row.why != why):
-                out.send(self.door.dlq, key, self._misfit(why, failed))
+                out.send(self.door.dlq, key, self._misfit(version, why, failed))
                 self.counters.misfits += 1
             if value is None:
                 self.counters.held_back[why] += 1
@@ -356,7 +511,7 @@ class DoorTask:
 
     def _keep(self, key: bytes, row: Held, digest: bytes, why: str, at: int | None, leaves: bool) -> None:
         self._schedule(key, row, at, leaves=leaves)
-        after = Held(row.record, digest, why, at, leaves)
+        after = Held(row.record, digest, why, at, leaves, row.reading)
         if after != row:
             self.held.put(key, after)
 
@@ -397,12 +552,12 @@ class DoorTask:
             elif row.at is not None and row.at <= now:  # it was taken; what holds now ends later
                 self._keep(key, row, row.digest, row.why, ruling.changes_at, leaves=True)
 
-    def _misfit(self, reason: str, failed: tuple[str, str | None]) -> bytes:
+    def _misfit(self, version: int, reason: str, failed: tuple[str, str | None]) -> bytes:
         said, places = failed
         return encode(
             MisfitRecord(
                 stage=self.door.name,
-                topic=self.door.input,
+                topic=self.door.topics[version],
                 partition=self.partition,
                 offset=-1,
                 timestamp=-1,
@@ -420,17 +575,36 @@ class DoorTask:
             count = 0
             while stands:
                 members = {erase.identifier.encode(), *self.holders.members(name, PROFILES_PER_COMMIT)}
-                rows = {key: row for key in members if (row := self.held.get(key)) is not None}
-                for key, row in rows.items():
-                    self._index(key, labels_of(row.record), ())
-                    count += self._remove(key, row, out)
-                if not rows:
+                found = False
+                for key in members:
+                    found = self._forget_beside(key, erase.identifier) or found
+                    row = self.held.get(key)
+                    if row is not None and _is_of(row.record, key, erase.identifier):
+                        self._index(key, labels_of(row.record), (), row.reading)
+                        count, found = count + self._remove(key, row, out), True
+                if not found:
                     break
             read = read_of(positions, self.door.erase)
             out.send(self.door.receipts, *_receipt(erase, self.door, count, read))
             self.door.sends(removal=True)
             self.counters.receipts += 1
         self.erasing = []
+
+    def _forget_beside(self, key: bytes, label: str) -> bool:
+        """The records of a profile that list somebody, of versions that are not live. Whether there was one."""
+        places = {place(reading, key): reading for reading in self.readings.all}
+        records, found = self.beside.load(places), False
+        for at, reading in places.items():
+            record = records[at]
+            if record is not None and _is_of(record, key, label):
+                self._index(key, labels_of(record), (), reading)
+                self.beside.delete(at)
+                found = True
+        return found
+
+
+def _is_of(record: bytes, key: bytes, label: str) -> bool:
+    return key == label.encode() or label in labels_of(record)
 
 
 def _receipt(erase: Erase, door: DoorAgent, count: int, read: dict[str, int]) -> tuple[bytes, bytes]:
@@ -443,6 +617,10 @@ def _cause_of(headers: Headers) -> int:
         if name == CAUSE:
             return int(value)
     return -1
+
+
+def _no_ends(starts: Mapping[TP, int]) -> Mapping[TP, int]:
+    raise AssertionError("only doors that run ask how far a version goes")
 
 
 def _tp(said: str) -> TP:
@@ -466,20 +644,30 @@ class DoorAgent:
         clock: Clock,
         partitions: Callable[[], Mapping[str, int]],
         folded_by: Callable[[TP], str | None],
+        ends: Callable[[Mapping[TP, int]], Mapping[TP, int]] | None = None,
         live: Callable[[str], int] | None = None,
+        retired: Callable[[str], bool] | None = None,
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
         at the broker. `folded_by`: the fingerprint in a changelog partition, None in one that has none yet. `vault`: of an
-        app that needs keys. `random`: of which its chains in the audit log have their names.
+        app that needs keys. `ends`: behind the last records that there are, from these offsets on. `live`: the version of a
+        projection that sinks deliver; `retired`: whether a projection's agent is. `random`: of which its chains in the audit
+        log have their names.
         """
         planned = plan.agent(door.agent)
         self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
-        self.input, self.output = plan.projected(door.projection), plan.leaves(door)
-        self.folded, self.folded_by = plan.agent(door.projection.agent), folded_by
+        self.projections = {projection.version: projection for projection in door.versions}
+        self.topics = {version: plan.projected(projection) for version, projection in self.projections.items()}
+        self.output, self.folded_by, self.ends = plan.leaves(door), folded_by, ends or _no_ends
+        newest = max(self.topics)
+        self.live: Callable[[], int] = lambda: newest
+        if door.sink is not None and live is not None:
+            self.live = partial(live, door.projection.name)
+        self.retired = retired or (lambda agent: False)
         self.erase, self.receipts, self.dlq, self.random = plan.erase, plan.receipts, plan.dlq, random
         self.judge = Judge(plan, door, governance, vault)
         self.fence: Fence | None = None
@@ -499,7 +687,15 @@ class DoorAgent:
         return (self.plan.tasks,)
 
     def task(self, lead: TP) -> Task:
-        return Task(lead, tuple(TP(t, lead.partition) for t in self.planned.reads))
+        """Topics of versions that were retired are deleted."""
+        retired = {
+            self.topics[v] for v, p in self.projections.items() if len(self.topics) > 1 and self.retired(p.agent)
+        }
+        return Task(lead, tuple(TP(t, lead.partition) for t in self.planned.reads if t not in retired))
+
+    def rereads(self, tp: TP) -> bool:
+        """What is kept of a version is dropped where it is not read any more."""
+        return tp.topic in self.topics.values()
 
     def changelog(self, lead: TP) -> TP:
         return TP(f"{self.output}.changelog", lead.partition)
@@ -513,14 +709,26 @@ class DoorAgent:
         A record says of a purpose only how it sees other than the whole. So of a purpose that the projection did not have
         when it was written, it says nothing; and of one that a source has lost since, too much.
         """
-        by = self.folded_by(TP(f"{self.input}.changelog", task.lead.partition))
-        if by not in (None, self.folded.fingerprint):
-            raise NeedsOperator(
-                f"{self.name} would read what another declaration of {self.folded.name} has made: its attributes, or purposes="
-                f" of it or of its sources, were others. Give it a new version, or fold again from the start:"
-                f" c360 reset {self.folded.name} --to-earliest --execute"
-            )
+        live = self.live()
+        for version in self.topics:
+            try:
+                self.check(version, task.lead.partition)
+            except NeedsOperator as foreign:
+                if version == live:
+                    raise
+                log.warning("%s; while it is not live, nothing leaves of it", foreign)
         return DoorTask(self, task)
+
+    def check(self, version: int, partition: int) -> None:
+        """Raises NeedsOperator where the records of a version do not mean what they would mean by this plan."""
+        folded = self.plan.agent(self.projections[version].agent)
+        by = self.folded_by(TP(f"{self.topics[version]}.changelog", partition))
+        if by not in (None, folded.fingerprint):
+            raise NeedsOperator(
+                f"{self.name} would read what another declaration of {folded.name} has made: its attributes, or purposes="
+                f" of it or of its sources, were others. Give it a new version, or fold again from the start:"
+                f" c360 reset {folded.name} --to-earliest --execute"
+            )
 
     def log_of(self, partition: int) -> DoorLog:
         """What a task tells the audit log."""
@@ -586,6 +794,8 @@ class DoorAgent:
         raise self.stays_shut(shut_by(answer))
 
     def ask(self, now: int) -> Answer:
+        if self.live() not in self.topics:
+            return Answer(False, "version")
         return OPEN if self.fence is None else self.fence.held(now)
 
     def stays_shut(self, why: Shut) -> Shut:

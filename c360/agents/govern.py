@@ -316,7 +316,7 @@ class GovernTask:
             token = vault.names.token
             self.hidden = lambda row_id: token(f"{ROW}:{row_id}").encode()
         self.misfits: Table[bool] = Table(MISFITS, lambda _: b"", lambda _: True)
-        self.links = LinkWriter(plan, source.name)
+        self.links = LinkWriter(plan, source.name, None if vault is None else vault.names)
         self.suppression = suppression
         self.judge: Judge | None = None  # of this batch; None while nobody was ever erased
         self.log = plan.govern_changelog(source)

@@ -110,9 +110,8 @@ class Judge:
     ) -> None:
         """`governance` None: of an app that asks nobody and seals nothing. `vault`: of one that needs keys."""
         self.plan, self.door, self.governance = plan, door, governance
-        self.shape = Shape(
-            plan, door.projection, door.purpose.name, sensitive=() if door.sink is None else door.sink.sensitive
-        )
+        sensitive = () if door.sink is None else door.sink.sensitive
+        self.shapes = {p.version: Shape(plan, p, door.purpose.name, sensitive=sensitive) for p in door.versions}
         self.asks = door.purpose.asks
         self.suppresses = plan.erases
         assert vault is not None or not plan.needs_keys, "sealed values and names of those who were erased take keys"
@@ -121,7 +120,11 @@ class Judge:
         self.opener = None if vault is None else Opener(plan.app, vault.master, self._key_records)
         self._unknown: dict[tuple[str, str], Mapping[TP, int]] = {}
         self.awaits: Callable[[], bool] | None = None  # whether what was missing is there; then it is worth another try
-        self.fingerprint = fingerprint_of(self.shape, door)
+        self._fingerprints = {version: fingerprint_of(shape, door) for version, shape in self.shapes.items()}
+
+    def fingerprint(self, version: int) -> str:
+        """Of what makes of this version's records that which leaves; another one: all profiles are looked at again."""
+        return self._fingerprints[version]
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -174,9 +177,9 @@ class Judge:
         }
 
     # ------------------------------------------------------------------------------------------------- what leaves
-    def judge(self, records: Mapping[bytes, bytes], now: int) -> dict[bytes, Judged]:
-        """By profile. Raises Shut while a key is not known that may still come."""
-        rulings = self.rule(records, now)
+    def judge(self, records: Mapping[bytes, bytes], version: int, now: int) -> dict[bytes, Judged]:
+        """By profile, of records of one version. Raises Shut while a key is not known that may still come."""
+        rulings, shape = self.rule(records, now), self.shapes[version]
         judged: dict[bytes, Judged] = {}
         seen: dict[bytes, Seen] = {}
         wanted: dict[tuple[str, str], None] = {}
@@ -185,11 +188,11 @@ class Judge:
                 judged[key] = Judged(ruling, None, ruling.reason)
                 continue
             try:
-                look = self.shape.look(_decode(records[key]))
+                look = shape.look(_decode(records[key]))
                 if look is None:
                     judged[key] = Judged(ruling, None, "unseen")
                     continue
-                wanted.update(dict.fromkeys(self.shape.wanted(look)))
+                wanted.update(dict.fromkeys(shape.wanted(look)))
                 seen[key] = look
             except Misfit as misfit:
                 judged[key] = Judged(ruling, None, misfit.reason, (str(misfit), None))
@@ -197,19 +200,19 @@ class Judge:
                 judged[key] = Judged(ruling, None, "not-a-profile", (NOT_LEAVING["not-a-profile"], None))
         self._have_keys(wanted)
         for key, look in seen.items():
-            judged[key] = self._leaving(rulings[key], look)
+            judged[key] = self._leaving(shape, rulings[key], look)
         return judged
 
-    def _leaving(self, ruling: Ruling, seen: Seen) -> Judged:
+    def _leaving(self, shape: Shape, ruling: Ruling, seen: Seen) -> Judged:
         door, failed = self.door, None
         try:
             if door.sink is None:
-                record, error = self.shape.record(seen, self._open)
+                record, error = shape.record(seen, self._open)
                 if error is not None:
                     failed = _told(f"a @derived value of {door.agent} raised {type(error).__name__}; it is null", error)
                 value = _canonical(record)
             else:
-                made, reason, failed = self._given(self.shape.instance(seen, self._open))
+                made, reason, failed = self._given(shape.instance(seen, self._open))
                 if made is None:
                     return Judged(ruling, None, reason, failed)
                 value = made
@@ -288,9 +291,10 @@ class Judge:
 
 
 def fingerprint_of(shape: Shape, door: Door) -> str:
-    """16 hex digits over what makes of a record that which leaves; another one: all profiles are looked at again."""
+    """16 hex digits over what makes of a record that which leaves."""
+    projection = shape.projection
     parts = ["shape/1", door.purpose.name, door.purpose.basis, *sorted(shape.hidden), *sorted(shape.sealed)]
-    parts += [f"{name} {text_of(vars(door.projection.record)[name].fget)}" for name in door.projection.derived]
+    parts += [f"{name} {text_of(vars(projection.record)[name].fget)}" for name in projection.derived]
     if door.sink is not None:
         parts.append(text_of(door.sink.function))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

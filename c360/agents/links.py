@@ -26,6 +26,7 @@ from c360.plan import Plan
 from c360.tables.table import Table
 
 LINKS = b"l"
+KEY_OF_HASHES = "~links:"  # its token: no namespace begins so
 OWN = Claim(0)  # of a subject's link to its own twin
 OWN_SOURCE = "="
 LABELS_KEPT = 1 << 14  # of a namespace; a label takes 1 to 5 µs
@@ -155,9 +156,11 @@ def facts_of(subject: str, label: str, source: str, claim: Claim) -> list[Fact]:
 
 
 class LinkWriter:
-    """Writes link facts of one task of govern."""
+    """Writes link facts of one task of govern. What it has written it keeps by hashes, of an app that needs keys keyed ones:
+    they outlive who is forgotten, and somebody could guess whose they are."""
 
-    def __init__(self, plan: Plan, source: str) -> None:
+    def __init__(self, plan: Plan, source: str, names: Names | None = None) -> None:
+        self.secret = b"" if names is None else names.token(KEY_OF_HASHES).encode()
         self.topic, self.partitions, self.source = plan.links, plan.partitions, source
         self.table: Table[int] = Table(LINKS, _TIME.pack, lambda data: int(_TIME.unpack(data)[0]))
         self.lives: Callable[[str], int] | None = None  # of labels: what was said of a life before is to be said again
@@ -218,7 +221,7 @@ class LinkWriter:
         said = f"{subject}\0{label}"
         if self.lives is not None and (lives := (self.lives(subject), self.lives(label))) != (0, 0):
             said += f"\0{lives[0]}\0{lives[1]}"
-        return blake2b(said.encode(), digest_size=16).digest()
+        return blake2b(said.encode(), digest_size=16, key=self.secret).digest()
 
     def _write(self, subject: str, label: str, source: str, claim: Claim, out: Outbox) -> None:
         for fact in facts_of(subject, label, source, claim):

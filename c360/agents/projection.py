@@ -180,6 +180,8 @@ class ProjectionTask:
             notes["catch_up"] = self.catch_up
         if self.sweep is not None:
             notes["sweep"] = self.sweep
+        if self.windowed and self.due.wants(self.today):
+            notes["expiring"] = True  # for who compares: profiles are still to be written though no input is left
         if self.erasing:
             notes["erasing"] = msgspec.to_builtins(self.erasing)
         return notes

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
+from c360.ops import control
 from c360.ops import doctor as doctoring
 from c360.ops import topics as topic_tools
 from c360.plan import Plan, classes_of, sealed_of
@@ -97,8 +98,10 @@ def topics() -> None:
 @handled
 def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
     """Report what is missing or differs; exit 1 if anything does."""
-    admin = context.cluster(broker).admin()
-    findings, notes = topic_tools.check(context.plan, admin), topic_tools.raw_notes(context.plan, admin)
+    cluster = context.cluster(broker)
+    gone = control.read(context.plan, cluster).gone(context.plan)
+    admin = cluster.admin()
+    findings, notes = topic_tools.check(context.plan, admin, gone=gone), topic_tools.raw_notes(context.plan, admin)
     if as_json:
         print_json(
             {
@@ -126,7 +129,8 @@ def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
 def topics_apply(context: Context, who: str | None, as_json: bool, broker: str | None) -> None:
     """Create what is missing. Never changes or deletes what exists."""
     cluster = context.cluster(broker)
-    created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who))
+    gone = control.read(context.plan, cluster).gone(context.plan)
+    created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who), gone=gone)
     if as_json:
         print_json({"created": created})
     else:

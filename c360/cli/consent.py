@@ -33,7 +33,7 @@ def consent() -> None:
 
 @consent.command()
 @click.argument("identifier", metavar="NAMESPACE:VALUE")
-@click.option("--projection", help="Whose profile, if there are several.")
+@click.option("--projection", help="Whose profile, or of which version: customer@2. Default: of the live one.")
 @json_option
 @broker_option
 @pass_context

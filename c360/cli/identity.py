@@ -25,7 +25,7 @@ from c360.cli.common import (
 from c360.declare import Source
 from c360.errors import UsageError
 from c360.governance.names import Names
-from c360.ops import profiles
+from c360.ops import control, profiles
 from c360.ops import why as explaining
 from c360.ops.identity import ask, compare, say
 from c360.ops.identity.graph import Facts, Graph, chosen_rules, read_facts
@@ -222,7 +222,7 @@ def stats(context: Context, limit: int, rules: str, as_json: bool, broker: str |
 @click.command("why")
 @click.argument("identifier", metavar="NAMESPACE:VALUE")
 @click.argument("attribute", required=False)
-@click.option("--projection", help="Which projection, if there are several.")
+@click.option("--projection", help="Which projection, or version: customer@2. Default: the live one.")
 @json_option
 @broker_option
 @pass_context
@@ -232,10 +232,10 @@ def why_profile(
 ) -> None:
     """Why a profile is as it is: what joins its subjects, and which records its values come from. Exit 1 if there is none."""
     plan = context.plan
-    chosen = profiles.chosen_projection(plan, projection)
+    cluster = context.cluster(broker)
+    chosen = profiles.chosen_projection(plan, projection, control.live_in(plan, cluster))
     if not as_json:
         stderr.print("reading profiles, assignments, links and governed records once", style="dim")
-    cluster = context.cluster(broker)
     found = explaining.explain(plan, cluster, chosen, identifier, attribute, context.names(cluster, identifier))
     if as_json:
         print_json(found)

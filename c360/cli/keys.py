@@ -13,8 +13,8 @@ from c360.cli.common import Context, Group, broker_option, handled, json_option,
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
 from c360.governance.keys import MasterKeys
+from c360.ops import control, topics
 from c360.ops import keys as keeping
-from c360.ops import topics
 from c360.ops.audit import Told
 from c360.ops.vault import VaultMasterKeys, is_service
 
@@ -41,7 +41,8 @@ def _sealing_plan(context: Context, cluster: Cluster, who: str | None) -> None:
             f"{context.plan.app!r} seals nothing and has no personal identifiers, so it needs no keys: type a field with"
             " Personal[…], or say personal=True on an identifier"
         )
-    topics.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who))
+    gone = control.read(context.plan, cluster).gone(context.plan)
+    topics.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who), gone=gone)
 
 
 @keys.command("init")

@@ -5,7 +5,22 @@ from __future__ import annotations
 import click
 
 from c360 import __version__
-from c360.cli import apps, audit, collect, consent, demo, dlq, erase, identity, keys, run, simulate, state
+from c360.cli import (
+    apps,
+    audit,
+    collect,
+    consent,
+    demo,
+    diff,
+    dlq,
+    erase,
+    identity,
+    keys,
+    run,
+    simulate,
+    state,
+    versions,
+)
 from c360.cli.common import Context, Group
 
 
@@ -31,7 +46,13 @@ for command in (
     state.profile,
     identity.why_profile,
     state.reset,
+    versions.versions,
+    versions.rebuild,
+    versions.promote,
+    versions.rollback,
+    versions.retire,
     state.verify,
+    diff.diff,
     erase.erase,
     dlq.dlq,
     audit.audit,

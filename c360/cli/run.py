@@ -75,6 +75,7 @@ log = logging.getLogger("c360.worker")
 )
 @click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
+@click.option("--niceness", type=int, default=0, hidden=True, help="How far it stands back for others of the machine.")
 @broker_option
 @pass_context
 @handled
@@ -91,12 +92,15 @@ def worker(
     broker: str | None,
     processes: int,
     number: int | None,
+    niceness: int,
 ) -> None:
     """Run the agents until SIGTERM or Ctrl-C; then commit everything and leave."""
     from c360.tables.budget import Budget
     from c360.tables.rocks import RocksStores
 
     set_up_logging()
+    if niceness:
+        os.nice(niceness)
     plan, cluster, settings = context.plan, context.cluster(broker), context.settings
     state_dir, slot = settings.state_dir, slot or settings.slot
     if processes > 1 and number is None:

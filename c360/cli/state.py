@@ -14,14 +14,14 @@ from c360.cli.common import Context, broker_option, handled, json_option, pass_c
 from c360.clock import system
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
-from c360.ops import doors, profiles
+from c360.ops import control, doors, profiles
 from c360.ops import reset as resetting
 from c360.rights import Door
 
 
 @click.command()
 @click.argument("identifier", metavar="NAMESPACE:VALUE")
-@click.option("--projection", help="Which projection, if there are several.")
+@click.option("--projection", help="Which projection, or version: customer@2. Default: the live one.")
 @click.option("--purpose", help="As its view for this purpose would have it now, opened; or why it would not.")
 @json_option
 @broker_option
@@ -32,10 +32,10 @@ def profile(
 ) -> None:
     """One profile, by any of its identifiers; reads the projection's topic once. Exit 1 if there is none."""
     plan = context.plan
-    chosen = profiles.chosen_projection(plan, projection)
+    cluster = context.cluster(broker)
+    chosen = profiles.chosen_projection(plan, projection, control.live_in(plan, cluster))
     if not as_json:
         stderr.print(f"reading {plan.projected(chosen)} once", style="dim")
-    cluster = context.cluster(broker)
     if purpose is not None:
         _profile_for(context, cluster, doors.view_door(plan, chosen, purpose), identifier, as_json=as_json)
         return

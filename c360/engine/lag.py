@@ -10,9 +10,10 @@ NEAR = 64  # offsets before the end that are looked at; further away a few marks
 LOOKS = 10  # of about 0.1 s, for a transaction that is still open
 
 
-def records_left(reader: Reader, positions: Mapping[TP, int]) -> dict[TP, int]:
-    """Records from each position to the end: counted near the end, else the distance of offsets, which is a little more."""
-    ends = reader.ends(list(positions))
+def records_left(reader: Reader, positions: Mapping[TP, int], ends: Mapping[TP, int] | None = None) -> dict[TP, int]:
+    """Records from each position to `ends`, or what is the end now: counted near it, else the distance of offsets, which is a
+    little more."""
+    ends = reader.ends(list(positions)) if ends is None else ends
     distance = {tp: max(0, ends[tp] - offset) for tp, offset in positions.items()}
     near = {tp: positions[tp] for tp, n in distance.items() if 0 < n <= NEAR}
     left = distance | dict.fromkeys(near, 0)

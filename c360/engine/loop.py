@@ -117,6 +117,15 @@ class Paced(Protocol):
         ...
 
 
+@runtime_checkable
+class Rereads(Protocol):
+    """An agent that may be given an input's records again."""
+
+    def rereads(self, tp: TP) -> bool:
+        """Whether it is to read an input from the start that its state has no position in, though the group has one."""
+        ...
+
+
 @dataclass(eq=False)
 class RunningTask:
     """A task and where it stands. `base` is committed, `next` is processed."""
@@ -961,6 +970,8 @@ class Loop:
         positions = partitions_of(found.positions)
         for tp in task.task.inputs:
             group, own = committed[tp], positions.get(tp)
+            if own is None and positions and isinstance(self.agent, Rereads) and self.agent.rereads(tp):
+                group = None  # it was no input for a while; what was kept of it is gone
             if group != own and not (self.settings.adopt and own is not None):
                 task.processor.resume(found.notes)  # raises where it knows better what is wrong: a topic was made anew
                 raise NeedsOperator(

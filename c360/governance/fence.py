@@ -85,7 +85,7 @@ def _by_time(statement: Statement) -> int:
 
 
 # -------------------------------------------------------------------------------------------------------------- answer
-Why = Literal["open", "silent", "anew", "behind", "stale", "clock", "expired", "news"]
+Why = Literal["open", "silent", "anew", "behind", "stale", "clock", "expired", "news", "version"]
 WHYS: dict[Why, str] = {
     "open": "the fence is held",
     "silent": "its agent has never said how far it is; look whether the agent runs (c360 worker --only consent,erasure)",
@@ -96,6 +96,7 @@ WHYS: dict[Why, str] = {
     "clock": "the agent's statement is from this door's future; set the clocks of broker and workers right",
     "expired": "a decision has expired since this was decided; decide again",
     "news": "a decision on one of the identifiers has come since this was decided; decide again",
+    "version": "another version of its projection is live than this worker knows of; start a worker of the app that has it",
 }
 """Why a door waits, in a sentence about one input that says what to do."""
 

@@ -407,9 +407,11 @@ class _Turn:
 
     def on_mark(self, mark: Mark) -> None:
         me = self.me
+        marks = set(me.marks)
+        if not mark.on and mark.request not in marks:
+            return  # it has vanished meanwhile, and what is left of it only points: it is not to have a standing again
         self.cause = mark.request
         self.stale = True
-        marks = set(me.marks)
         if mark.on and mark.request not in marks and me.neighbours and me.neighbours.degree:
             self.events.append(Holders(mark.request, me.key, tuple(sorted(me.neighbours.of))))
         me.marks = tuple(sorted(marks | {mark.request} if mark.on else marks - {mark.request}))

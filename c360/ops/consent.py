@@ -14,7 +14,7 @@ from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
 from c360.governance.consent import REASONS, STATUSES, State, Word, decode_state, verdict
 from c360.governance.names import Names
-from c360.ops import profiles
+from c360.ops import control, profiles
 from c360.ops.audit import Told
 from c360.ops.records import Message, records
 from c360.plan import Plan
@@ -53,7 +53,7 @@ def show(
     label = profiles.normalized(plan, typed, names)
     record = chosen = None
     if plan.projections:
-        chosen = profiles.chosen_projection(plan, projection)
+        chosen = profiles.chosen_projection(plan, projection, control.live_in(plan, cluster))
         record = profiles.find_profile(plan, cluster, chosen, label, names)
     of_profile = [] if record is None else sorted({*record["identifiers"], *record["subjects"]})
     states = read_states(plan, cluster, {label, *of_profile})

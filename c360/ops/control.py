@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -21,6 +21,11 @@ def read(plan: Plan, cluster: Cluster) -> Controls:
     finally:
         watch.close()
     return watch.controls
+
+
+def live_in(plan: Plan, cluster: Cluster) -> Callable[[str], int]:
+    """Asked for a projection by name: the version that doors deliver now."""
+    return lambda projection: read(plan, cluster).live(plan, projection)
 
 
 def write(plan: Plan, cluster: Cluster, records: Iterable[tuple[bytes, msgspec.Struct | None]]) -> None:
@@ -84,6 +89,12 @@ class Watch:
             if client is not None:
                 client.close()
         self._admin = self._reader = None
+
+
+def is_retired(plan: Plan, watch: Watch, agent: str) -> bool:
+    """Whether a projection's version is, as far as it is followed."""
+    projection = next(p for p in plan.projections if p.agent == agent)
+    return watch.controls.stage(plan, projection.name, projection.version) == "retired"
 
 
 def begin(

@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from c360.agents.control import Controls
 from c360.clock import Clock, system
 from c360.engine.lag import records_left
 from c360.engine.transport import TP, Cluster
 from c360.errors import BrokerAway, C360Error
 from c360.governance.keys import MasterKeys, open_secret
-from c360.ops import topics
-from c360.ops.keys import secret_of
+from c360.ops import control, topics
+from c360.ops.keys import secret_of, was_made
 from c360.plan import Plan
 
 LOW_DISK_BYTES = 1 << 30
@@ -39,7 +40,7 @@ class Check:
 class Ground:
     """What checks look at. existing: topics of the broker and their partition counts. clock: this machine's.
 
-    master: opens the master keys of the settings; None: they are not looked at.
+    master: opens the master keys of the settings; None: they are not looked at. controls: what was decided of versions.
     """
 
     plan: Plan
@@ -47,6 +48,7 @@ class Ground:
     existing: dict[str, int]
     clock: Clock = system
     master: Callable[[], MasterKeys] | None = None
+    controls: Controls = field(default_factory=Controls)
 
 
 def examine(
@@ -64,7 +66,7 @@ def examine(
     except C360Error as error:
         return [*checks, Check("broker", False, str(error), "check C360_BROKER, the network and the broker's log")]
     checks.append(Check("broker", True, f"{cluster.name} answers, {len(existing)} topics"))
-    ground = Ground(plan, cluster, existing, clock, master)
+    ground = Ground(plan, cluster, existing, clock, master, control.read(plan, cluster))
     return [*checks, *(found for check in CHECKS for found in check(ground))]
 
 
@@ -83,7 +85,7 @@ def _state_dir(path: Path) -> Check:
 
 
 def _topics(ground: Ground) -> list[Check]:
-    findings = topics.check(ground.plan, ground.cluster.admin())
+    findings = topics.check(ground.plan, ground.cluster.admin(), gone=ground.controls.gone(ground.plan))
     if not findings:
         return [Check("topics", True, f"all {len(ground.plan.topics)} as planned")]
     remedies = {
@@ -148,6 +150,16 @@ def _keys(ground: Ground) -> list[Check]:
     try:
         master = ground.master()
         if (value := secret_of(plan, ground.cluster)) is None:
+            if was_made(plan, ground.cluster):
+                lost = f"{plan.keys} has lost the secret of {plan.app}: what is sealed cannot be opened any more"
+                return [
+                    Check(
+                        "keys",
+                        False,
+                        lost,
+                        "bring the topic back from a copy of it; docs/sealing.md, when keys are lost",
+                    )
+                ]
             return [
                 Check("keys", False, f"{plan.app} has no secret yet; generation {master.current}", "c360 keys init")
             ]
@@ -177,7 +189,7 @@ def _groups(ground: Ground) -> list[Check]:
     checks = []
     existing, admin, reader = ground.existing, ground.cluster.admin(), ground.cluster.reader()
     try:
-        for agent in ground.plan.agents:
+        for agent in (a for a in ground.plan.agents if ground.controls.runs(ground.plan, a.name)):
             inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
             offsets = admin.group_offsets(agent.group)
             starts = reader.starts(inputs)

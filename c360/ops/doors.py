@@ -79,7 +79,7 @@ def ask_door(
                 moved = governance is not None and _turned(governance)
                 answer = None if fence is None else fence.held(clock())
                 if answer is None or answer.deliver:
-                    judged = judge.judge({key: record}, clock())[key]
+                    judged = judge.judge({key: record}, door.projection.version, clock())[key]
                     answer = None if fence is None else fence.held(clock())
                     if answer is None or answer.deliver:
                         if judged.value is None:

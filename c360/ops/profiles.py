@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -17,9 +17,16 @@ from c360.ops.records import records
 from c360.plan import Plan
 
 
-def chosen_projection(plan: Plan, name: str | None) -> ProjectionDeclaration:
-    """The projection "customer" or "customer@1"; without a name, the only one. Raises UsageError."""
+def chosen_projection(plan: Plan, name: str | None, live: Callable[[str], int]) -> ProjectionDeclaration:
+    """The projection "customer", which is its live version, or "customer@1"; without a name, the only one.
+
+    `live`: which version that is, asked only where there are several. Raises UsageError.
+    """
     found = [p for p in plan.projections if name is None or name in (p.name, p.agent)]
+    names = {p.name for p in found}
+    if len(found) > 1 and len(names) == 1:
+        version = live(names.pop())
+        found = [p for p in found if p.version == version]
     if len(found) == 1:
         return found[0]
     known = ", ".join(p.agent for p in plan.projections) or "none"

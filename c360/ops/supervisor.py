@@ -9,8 +9,9 @@ import logging
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from c360.errors import Fenced, NeedsOperator, UsageError
@@ -60,9 +61,19 @@ class _Child:
 class Supervisor:
     """Runs `command(k)` for each k below `processes`. `run` blocks until `stopped`; returns the exit code."""
 
-    def __init__(self, command: Callable[[int], Sequence[str]], processes: int, *, stop_s: float) -> None:
-        """`stop_s`: how long processes may take to stop before they are killed."""
+    def __init__(
+        self,
+        command: Callable[[int], Sequence[str]],
+        processes: int,
+        *,
+        stop_s: float,
+        environ: Mapping[str, str] | None = None,
+        log: Callable[[int], Path] | None = None,
+    ) -> None:
+        """`stop_s`: how long processes may take to stop before they are killed. `environ`, `log`: of processes that have an
+        environment of their own, and say what they do in a file each."""
         self.command, self.stop_s = command, stop_s
+        self.environ, self.log = environ, log
         self.children = [_Child(k) for k in range(processes)]
 
     def run(self, stopped: Callable[[], bool]) -> int:
@@ -85,7 +96,7 @@ class Supervisor:
         now = time.monotonic()
         if child.process is None:
             if now >= child.due:
-                child.process, child.started = subprocess.Popen(list(self.command(child.number))), now
+                child.process, child.started = self._begin(child.number), now
             return None
         code = child.process.poll()
         if code is None:
@@ -99,6 +110,15 @@ class Supervisor:
                 log.warning("process %d ended with %d; starting it again in %.1f s", child.number, code, pause_s)
                 child.failures, child.due = failures, now + pause_s
         return None
+
+    def _begin(self, number: int) -> subprocess.Popen[bytes]:
+        command = list(self.command(number))
+        if self.log is None:
+            return subprocess.Popen(command, env=self.environ)
+        with self.log(number).open("ab") as out:
+            return subprocess.Popen(
+                command, env=self.environ, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
 
     def _stop(self) -> int:
         """Tell all to stop and wait for them. The first code that is not 0."""

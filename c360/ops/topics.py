@@ -28,14 +28,19 @@ def partitions_of(topic: PlannedTopic, existing: Mapping[str, int]) -> int | Non
     return topic.partitions if topic.like is None else existing.get(topic.like)
 
 
-def check(plan: Plan, admin: Admin) -> list[Finding]:
-    """Everything that differs, raw topics included (they are the user's: only their absence is a finding)."""
+def check(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[Finding]:
+    """Everything that differs, raw topics included (they are the user's: only their absence is a finding).
+
+    `gone`, here and below: topics of versions that are retired (`Controls.gone`). That they are not there is as it should be.
+    """
     existing = admin.topics()
     configs = admin.topic_configs([t.name for t in plan.topics if t.owned and t.name in existing])
     findings = []
     for topic in plan.topics:
         wanted = partitions_of(topic, existing)
         if topic.name not in existing:
+            if topic.name in gone:
+                continue
             of = (
                 f" ({wanted} partitions)"
                 if wanted
@@ -159,27 +164,27 @@ def span(ms: int) -> str:
     return f"{ms / DAY:.4g} days" if ms >= DAY else f"{ms / 3_600_000:.3g} hours"
 
 
-def apply(plan: Plan, admin: Admin) -> list[str]:
+def apply(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[str]:
     """Create the topics of ours that are missing and can be; returns their names."""
-    specs = missing(plan, admin)
+    specs = missing(plan, admin, gone=gone)
     admin.create(specs)
     return [s.name for s in specs]
 
 
-def missing(plan: Plan, admin: Admin) -> list[TopicSpec]:
+def missing(plan: Plan, admin: Admin, *, gone: Collection[str] = ()) -> list[TopicSpec]:
     """Topics of ours that are not there and can be made."""
     existing = admin.topics()
     specs = []
     for topic in plan.topics:
         count = partitions_of(topic, existing)
-        if topic.owned and topic.name not in existing and count is not None:
+        if topic.owned and topic.name not in existing and topic.name not in gone and count is not None:
             specs.append(TopicSpec(topic.name, count, topic.config))
     return specs
 
 
-def apply_told(plan: Plan, admin: Admin, run: Callable[[], Run]) -> list[str]:
+def apply_told(plan: Plan, admin: Admin, run: Callable[[], Run], *, gone: Collection[str] = ()) -> list[str]:
     """As `apply`, by a person: told in the audit log, which is made first if it is missing. `run`: begins the telling."""
-    specs = missing(plan, admin)
+    specs = missing(plan, admin, gone=gone)
     if not specs:
         return []
     names = [s.name for s in specs]

@@ -26,7 +26,7 @@ from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
 from c360.governance.certificate import Certificate
 from c360.governance.names import Names
-from c360.ops import doors, erase, keys, profiles, reset
+from c360.ops import control, doors, erase, keys, profiles, reset
 from c360.ops.records import records
 from c360.rights import Door
 from c360.tables.store import MemoryStores
@@ -277,7 +277,7 @@ class TestDriver:
         return self.now_ms
 
     def _projection(self, name: str | None) -> ProjectionDeclaration:
-        return profiles.chosen_projection(self.plan, name)
+        return profiles.chosen_projection(self.plan, name, control.live_in(self.plan, self.cluster))
 
 
 def _plain(value: Any) -> str:

@@ -30,6 +30,8 @@ ON_THE_SHOP = {
     "c360 identity diff": (["identity", "diff", "--rules", "default@1"], 0),
     "c360 reset": (["reset", "customer@1", "--to-earliest"], 0),
     "c360 verify": (["verify"], 0),
+    "c360 versions": (["versions"], 0),
+    "c360 promote": (["promote", "customer@1"], 0),
     "c360 dlq list": (["dlq", "list"], 0),
     "c360 dlq show": (["dlq", "show", "LETTER"], 0),
     "c360 dlq replay": (["dlq", "replay", "--reason", "none of them"], 0),
@@ -49,6 +51,10 @@ ELSEWHERE = {
     "c360 consent show",  # tests/cli/test_consent.py
     "c360 consent set",
     "c360 erase",
+    "c360 diff",  # tests/cli/test_diff.py
+    "c360 rebuild",  # tests/stories/test_change_a_profile.py
+    "c360 rollback",
+    "c360 retire",
 }  # have tests of their own below
 
 

@@ -122,14 +122,15 @@ class Log(MemoryCluster):
 class DoorStage:
     """Two doors of one purpose that asks, one of a purpose that does not; their inputs, and both agents, played by the test."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, app: App | None = None) -> None:
         self.dice = random.Random(seed)
         self.now_ms = BEGAN_MS
-        self.plan: Plan = _app().plan()
+        self.plan: Plan = (app or _app()).plan()
+        self.doors = [door for door in self.plan.doors if app is None or door.sink is not None]
         self.cluster = Log(now_ms=lambda: self.now_ms, quiet_s=0.0)
         self.cluster.stage = self
-        self.held: dict[str, dict[bytes, bytes]] = {self.plan.leaves(door): {} for door in self.plan.doors}
-        self.purpose = {self.plan.leaves(door): door.purpose for door in self.plan.doors}
+        self.held: dict[str, dict[bytes, bytes]] = {self.plan.leaves(door): {} for door in self.doors}
+        self.purpose = {self.plan.leaves(door): door.purpose for door in self.doors}
         admin = self.cluster.admin()
         admin.create([TopicSpec(topic.name, 2) for topic in self.plan.topics if not topic.owned])
         topics.apply(self.plan, admin)
@@ -150,16 +151,20 @@ class DoorStage:
 
     # -------------------------------------------------------------------------------------------------------- a worker
     def loops(self, cluster: Cluster, stores: Stores, slot: str, settings: LoopSettings) -> Sequence[Loop]:
-        table = governance_of(self.plan, self.cluster, MemoryStores(), self._clock, monotonic=self._clock_s, look_s=0.0)
-        assert table is not None
-        table.kept = self.dice.choice((3, 100_000))  # then it cannot say what has changed, and all is to be looked at
-        self.tables.append(table)
-        shared = Shared(self.cluster, table, self.vault, self._clock, fence_max_age_ms=AGE_MS, inputs_s=0.0)
-        agents = agents_of(self.plan, cluster.admin(), [door.agent for door in self.plan.doors], shared=shared)
+        shared = self.shared()
+        agents = agents_of(self.plan, cluster.admin(), [door.agent for door in self.doors], shared=shared)
         return [
             Loop(agent, cluster, stores, slot=slot, clock=self._clock, settings=settings, executor=Later())
             for agent in agents
         ]
+
+    def shared(self) -> Shared:
+        """What a process has."""
+        table = governance_of(self.plan, self.cluster, MemoryStores(), self._clock, monotonic=self._clock_s, look_s=0.0)
+        assert table is not None
+        table.kept = self.dice.choice((3, 100_000))  # then it cannot say what has changed, and all is to be looked at
+        self.tables.append(table)
+        return Shared(self.cluster, table, self.vault, self._clock, fence_max_age_ms=AGE_MS, inputs_s=0.0)
 
     def _clock(self) -> int:
         return self.now_ms
@@ -251,9 +256,13 @@ class DoorStage:
             else:
                 self.suppressed[word.label] = said = _suppressed_by(self.suppressed.get(word.label), word)
                 self._write(self.plan.suppressed, self.veil(word.label), encode_suppressed(said))
+                self.has_suppressed(word.label, said)
         self.worked = self.done
         if dice.random() < 0.8:
             self._state()
+
+    def has_suppressed(self, label: str, said: Suppressed) -> None:
+        """For an erasure that follows, where there is one."""
 
     def _state(self) -> None:
         at = self.raw[self.done].ms if self.done < len(self.raw) else self.now_ms
@@ -331,7 +340,7 @@ class DoorStage:
         found: dict[str, dict[str, str]] = {}
         for topic, purpose in self.purpose.items():
             found[topic] = {}
-            for who, record in self.records.items():
+            for who, record in self.of_live().items():
                 ways = [self.stands([w for w in self.raw if w.label == label]) for label in record["identifiers"]]
                 statuses = {status for status, _ in ways}
                 agreed = "granted" in statuses and not statuses & {"denied", "withdrawn"}
@@ -339,6 +348,10 @@ class DoorStage:
                 if not any(gone for _, gone in ways) and (agreed or not purpose.asks) and not hidden:
                     found[topic][who] = record["attributes"]["about"]
         return found
+
+    def of_live(self) -> dict[str, dict[str, Any]]:
+        """The records that doors deliver of."""
+        return self.records
 
     # ---------------------------------------------------------------------------------------------------------- the end
     def idle(self) -> bool:

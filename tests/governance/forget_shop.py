@@ -103,6 +103,8 @@ def open_shop(name: str = "open") -> App:
 
     @app.sink("mailer", projection=Buyer, purpose=marketing)
     def mailer(profile: Any) -> dict[str, Any]:
+        if profile.note == "boom":
+            raise ValueError("the mailer cannot take it")
         return {"orders": profile.orders, "note": profile.note}
 
     return app

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from c360.agents import door, fencing, judging
+from tests.governance import test_door_versions as versions
 from tests.governance import test_doors as stories
 from tests.governance import test_doors_attacked as attacks
 from tests.governance.door_runs import run
@@ -17,7 +18,7 @@ Agent, Task, Judge, Fence = door.DoorAgent, door.DoorTask, judging.Judge, fencin
 MUTANTS: list[tuple[Mutant, Callable[..., object]]] = [
     (Mutant("the gate does not ask the fence", Agent, "gate", "answer = self.ask(now)", "answer = OPEN"),
      stories.test_a_fence_that_falls_between_the_decision_and_the_commit_stops_the_delivery),
-    (Mutant("the fence is always held", Agent, "ask", "self.fence.held(now)", "OPEN"), partial(run, 0)),
+    (Mutant("the fence is always held", Agent, "ask", "self.fence.held(now)", "OPEN"), partial(run, 3)),
     (Mutant("nothing is asked again at the gate", Agent, "gate", "if answer.deliver and made.delivered:", "if False:"),
      stories.test_news_between_the_decision_and_the_commit_stops_the_delivery),
     (Mutant("ends are not asked again at the gate", Agent, "takes", "if changes_at is not None:", "if False:"),
@@ -45,8 +46,8 @@ MUTANTS: list[tuple[Mutant, Callable[..., object]]] = [
      stories.test_the_truth_table_of_identifiers_decisions_merges_purposes_and_expiry),
     (Mutant("who is new in a profile is not found", Task, "_index", "if label not in before:", "if False:"),
      stories.test_a_withdrawal_by_any_identifier_empties_view_and_sink),
-    (Mutant("who left a profile is still found there", Task, "_index", "if label not in after:", "if False:"),
-     stories.test_an_erasure_leaves_those_alone_who_have_the_identifier_no_more),
+    (Mutant("who left a profile is still found there", Task, "_index", "if label not in after", "if False"),
+     versions.test_whose_identifiers_the_records_of_all_versions_list_is_known_exactly),
     (Mutant("nothing is taken back while it is shut", Task, "_take_back", "if not ruling.allowed:", "if False:"),
      stories.test_a_stopped_agent_stops_delivery_and_what_ends_is_taken_back_all_the_same),
     (Mutant("of who shares an identifier the first are enough", Task, "_due_by_name",

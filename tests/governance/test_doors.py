@@ -152,7 +152,7 @@ def test_who_is_gone_leaves_a_tombstone_and_who_was_never_there_none() -> None:
             if isinstance(loop.agent, DoorAgent):
                 for task in loop.tasks.values():
                     assert task.processor is not None
-                    assert [list(table.scan()) for table in task.processor.tables] == [[], [], [], []]  # type: ignore[attr-defined]
+                    assert not any(list(table.scan()) for table in task.processor.tables)  # type: ignore[attr-defined]
 
 
 def test_only_net_changes_leave() -> None:

@@ -133,7 +133,9 @@ def test_a_door_that_somebody_in_each_of_its_large_transactions_decides_on_gets_
 
 
 # ------------------------------------------------------------------------------------------ what was declared is another
-def stall(*, version: int = 1, purposes: tuple[str, ...] = ("service",), orders: tuple[str, ...] = ("service",)) -> App:
+def stall(
+    *, of: str = "customer", purposes: tuple[str, ...] = ("service",), orders: tuple[str, ...] = ("service",)
+) -> App:
     """Nobody is asked. `orders`: what orders may be used for."""
     app = App("stall", partitions=2)
 
@@ -152,7 +154,7 @@ def stall(*, version: int = 1, purposes: tuple[str, ...] = ("service",), orders:
         customer: CrmId
         page: str
 
-    @app.projection("customer", version=version, purposes=[said[name] for name in purposes])
+    @app.projection(of, purposes=[said[name] for name in purposes])
     class Profile(Projection):
         page: str | None = newest(Visit.page, Order.page)
 
@@ -171,7 +173,7 @@ class Doors(TestDriver):
     def __init__(self, before: TestDriver, app: App) -> None:
         self.plan, self.now_ms = app.plan(), before.now_ms
         self.cluster, self.stores, self.producer = before.cluster, before.stores, before.producer
-        self.slots, self.random, self.vault = 7, before.random, before.vault
+        self.slots, self.random, self.vault, self.registry = 7, before.random, before.vault, before.registry
         self.start()
 
     def _process(self) -> Stepping:
@@ -202,7 +204,7 @@ def test_a_sink_that_is_given_another_projection_begins_anew_and_takes_back_whom
         t.send("visits", value={"customer": "1", "page": "/"})
         assert t.sink("mail") == {"crm:1": {"page": "/"}}
         t.producer.produce("stall.activation.mail", b"crm:7", b'{"page":"/"}', 0)
-    t.plan = stall(version=2).plan()
+    t.plan = stall(of="visitor").plan()
     t.start()
     with pytest.raises(NeedsOperator, match="c360 reset sink:mail --to-earliest"):
         t.settle()

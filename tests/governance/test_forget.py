@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from c360 import App
 from c360.agents import govern
 from c360.agents.erasure import Ordered, answering
 from c360.agents.govern import Govern
+from c360.agents.links import LINKS, LinkWriter
 from c360.engine.transport import TP
 from c360.errors import NeedsOperator
 from c360.governance.audit import decode_record
@@ -384,3 +386,32 @@ def test_who_shares_a_mailbox_that_could_not_join_him_is_not_forgotten_with_anot
         assert (len(certificate.subjects), len(certificate.beside)) == (1, 1)
         assert [driver.profile(f"crm:{crm}") is None for crm in ("1", others)].count(True) == 1
         driver.verify()
+
+
+def test_what_govern_keeps_of_links_cannot_be_guessed_without_the_secret() -> None:
+    """Its hashes outlive who is forgotten: of a label in clear anybody could make an unkeyed one, and look."""
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        driver.settle()
+        (mail,) = tokens(driver, "email:ada@mail.se")
+        guessed = blake2b(f"cookie:c-ada-0\0{mail}".encode(), digest_size=16).digest()
+        kept = {key[1:] for key, _ in driver.read("forget.govern.v1.clicks.changelog") if key and key[:1] == LINKS}
+        assert len(kept) == 3
+        assert guessed not in kept
+        assert driver.vault is not None
+        assert LinkWriter(driver.plan, "clicks", driver.vault.names)._key("cookie:c-ada-0", mail) in kept
+
+
+def test_dead_letters_of_doors_name_the_customer_and_the_certificate_and_the_check_say_for_how_long() -> None:
+    with TestDriver(open_shop(), now=NOW) as driver:
+        driver.send("choices", "7", {"customer": "7", "purpose": "marketing", "granted": True, "at": NOW.isoformat()})
+        driver.send("orders", "7", {"id": "o1", "customer": "7", "note": "boom"})
+        driver.settle()
+        assert [key for key, _ in driver.read(driver.plan.dlq)] == [b"crm:7"]
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        (promised,) = [topic for topic in certificate.topics if topic.topic == driver.plan.dlq]
+        places = erase.check(driver.plan, driver.cluster, ["crm:7"], ["boom"], None, driver.now_ms)
+        (place,) = [place for place in places if place.place == driver.plan.dlq]
+        assert (place.ids, place.values, place.policy) == (1, 0, "delete")
+        assert promised.gone_by is place.gone_by is None, "no retention by default, and nothing else is promised"

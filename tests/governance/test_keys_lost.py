@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from c360.errors import EngineFatal, NeedsOperator, Stale
 from c360.governance.keys import LocalMasterKeys, read_record_key
 from c360.governance.sealing import KEY_BYTES
 from c360.ops import audit, keys, topics
+from c360.ops.doctor import examine
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
 from tests.governance.door_shop import NOW, shop
@@ -117,7 +119,7 @@ class App:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_worker_does_not_start_and_a_new_secret_is_not_made(*, again: bool) -> None:
+def test_a_worker_does_not_start_and_a_new_secret_is_not_made(tmp_path: Path, *, again: bool) -> None:
     app = App()
     assert app.init()
     app.worker().prepare()
@@ -132,6 +134,8 @@ def test_a_worker_does_not_start_and_a_new_secret_is_not_made(*, again: bool) ->
     with pytest.raises(NeedsOperator, match="has lost the secret of doors"):
         app.init()
     assert keys.read_records(app.plan, app.cluster) == {}
+    (found,) = [c for c in examine(app.plan, app.cluster, tmp_path, master=lambda: app.master) if c.name == "keys"]
+    assert (found.ok, "has lost the secret" in found.message, "keys init" in found.do) == (False, True, False)
 
 
 def test_a_copy_of_the_topic_that_is_brought_back_is_enough() -> None:

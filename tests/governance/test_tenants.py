@@ -23,6 +23,11 @@ def test_who_vanishes_and_hears_of_others_in_one_moment_keeps_no_assignment() ->
     assert differences(1009, 250) == []
 
 
+def test_who_vanished_and_only_points_is_not_made_a_profile_when_the_mark_is_taken_off() -> None:
+    """A late word tied the leader of a block that had vanished to another one; unmarked, it was assigned, by its clear id."""
+    assert differences(3003, 250, accidents=True) == []
+
+
 def test_there_is_something_to_compare() -> None:
     found = run(town(0), records(0, 250))
     assert all(len(found[what]) > 5 for what in ("service", "marketing", "mailer", "assignments", "links", "consent"))

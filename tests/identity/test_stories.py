@@ -11,7 +11,7 @@ import pytest
 
 from c360.identity import node
 from c360.identity.facts import Claim, Fact, cannot, link
-from c360.identity.messages import Assigned, Forget, Holders, Mark, Members
+from c360.identity.messages import Assigned, Forget, Holders, Mark, Meet, Members
 from c360.identity.namespace import Namespace
 from c360.identity.resolve import Standing
 from c360.identity.rules import DEFAULTS, Rules
@@ -236,6 +236,13 @@ def test_who_is_named_again_after_an_erasure_has_a_life_and_does_not_vanish_with
     assert world.node("customer:1").marks == ()
     told(world, *((key, Forget("two")) for key in ("cookie:aaaaa1", "email:a")))
     assert profiles(world)["customer:1"] == profiles(world)["cookie:aaaaa2"] == "customer:1"
+
+
+def test_who_vanished_and_only_points_says_nothing_when_a_mark_is_taken_off_that_it_does_not_have() -> None:
+    me = node.Node("customer:2")
+    node.step(me, [Meet("customer:1", "late")], RULES)
+    done = node.step(me, [Mark("one", on=False)], RULES)
+    assert (me.home, me.evidence, done.sends, done.events) == ("customer:1", None, [], [])
 
 
 def test_ghost_kinds_are_kept_and_link_nobody_until_they_are_declared() -> None:

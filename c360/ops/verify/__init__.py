@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from c360.agents.control import Controls
 from c360.clock import Clock, system
 from c360.codecs.avro import Registry
 from c360.engine.state import Positions
@@ -18,6 +19,7 @@ from c360.governance.names import Vault
 from c360.governance.sealing import Destroyed
 from c360.governance.suppressed import decode_suppressed
 from c360.identity.namespace import shown
+from c360.ops import control
 from c360.ops.dlq import open_letter
 from c360.ops.keys import opener_of
 from c360.ops.verify.consent import ConsentCheck
@@ -67,6 +69,7 @@ def verify(
         archived = Archive(log, archive, [s.topic for s in plan.sources])
         links = {view.govern: Links(log, view.links) for view in plan.views if view.deciding}
         erased = _erased(plan, log, vault)
+        controls = control.read(plan, cluster)
         found = {}
         for name in agents or [a.name for a in plan.agents]:
             findings = Findings()
@@ -75,7 +78,7 @@ def verify(
                 found[name] = findings
                 continue
             checks = _checks(plan, name, log, dead, archived, links, sight, erased, schemas)
-            for changelogs, look in (*checks, *_doors(plan, name, log, sight, vault, clock)):
+            for changelogs, look in (*checks, *_doors(plan, name, log, controls, sight, vault, clock)):
                 findings.add(steady(log, changelogs, look))
             if plan.governing(name) is not None and sight is not None and sight.lost:
                 findings.notes.append(f"sealed values of {len(sight.lost)} subjects were erased, and are not compared")
@@ -170,14 +173,15 @@ def _checks(
 
 
 def _doors(
-    plan: Plan, agent: str, log: Log, sight: Sight | None, vault: Vault | None, clock: Clock
+    plan: Plan, agent: str, log: Log, controls: Controls, sight: Sight | None, vault: Vault | None, clock: Clock
 ) -> Iterator[tuple[list[TP], Look]]:
     """The same of a door."""
     for door in plan.doors:
         if door.agent == agent:
+            live = door.projection.version if door.sink is None else controls.live(plan, door.projection.name)
             opened, veil = None if sight is None else sight.open, None if vault is None else vault.names.veil
             for tp in log.partitions(f"{plan.leaves(door)}.changelog"):
-                yield [tp], DoorCheck(plan, door, log, tp.partition, clock, opened=opened, veil=veil).look
+                yield [tp], DoorCheck(plan, door, log, tp.partition, live, clock, opened=opened, veil=veil).look
 
 
 def steady(log: Log, changelogs: list[TP], look: Look) -> Findings:

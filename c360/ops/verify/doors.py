@@ -1,4 +1,4 @@
-"""What the far side of a door holds, against what the oracle says that it should, now."""
+"""What the far side of a door holds, against what the oracle says that it should, now: of a sink, by the live version."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ class DoorCheck:
         door: Door,
         log: Log,
         partition: int,
+        version: int,
         now: Callable[[], int],
         *,
         opened: Opened | None,
         veil: Callable[[str], str] | None,
     ) -> None:
-        """`opened`, `veil`: of an app that needs keys, where they are here."""
+        """`version`: which is live. `opened`, `veil`: of an app that needs keys, where they are here."""
         self.plan, self.door, self.log, self.now, self.veil = plan, door, log, now, veil
-        self.input, self.output = TP(plan.projected(door.projection), partition), TP(plan.leaves(door), partition)
-        self.leaving = Leaving(plan, door, opened)
+        self.version, self.output = version, TP(plan.leaves(door), partition)
+        live = next((projection for projection in door.versions if projection.version == version), None)
+        self.input = None if live is None else TP(plan.projected(live), partition)
+        self.leaving = None if live is None else Leaving(plan, door, live, opened)
 
     def look(self, positions: Mapping[TP, Positions]) -> Findings:
         out = Findings()
@@ -43,6 +46,11 @@ class DoorCheck:
                 out.cannot_tell(
                     f"{self.door.agent} is looking at all profiles again: what it has delivered is of before"
                 )
+            if task.notes.get("readings", {}).get(str(self.version)) != task.notes.get("rows"):
+                out.cannot_tell(f"{self.door.agent} has not gone over to version {self.version} yet, which is live")
+        if self.input is None or self.leaving is None:
+            out.cannot_tell(f"version {self.version} is live, which this app does not declare")
+            return out
         if self.plan.needs_keys and self.veil is None:
             out.cannot_tell("nobody can tell without the master key what may leave: set C360_KEYS")
         records: dict[bytes, bytes] = {}

@@ -1,4 +1,7 @@
-"""What the far side of a door should hold: of each profile, by the words of the design, one after the other."""
+"""What the far side of a door should hold: of each profile, by the words of the design, one after the other.
+
+Of which version the records are is for who asks to say: of a sink, that of the version which is live.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from c360.classes import FieldClass
+from c360.declare import ProjectionDeclaration
 from c360.governance.consent import State
 from c360.plan import Plan, class_of_attribute
 from c360.profile.attribute import Attribute
@@ -44,17 +48,18 @@ def may_leave(
 class Leaving:
     """What leaves of the profiles that may."""
 
-    def __init__(self, plan: Plan, door: Door, opened: Opened | None) -> None:
-        self.plan, self.door, self.opened = plan, door, opened
+    def __init__(self, plan: Plan, door: Door, projection: ProjectionDeclaration, opened: Opened | None) -> None:
+        """`projection`: the version whose records these are."""
+        self.plan, self.door, self.projection, self.opened = plan, door, projection, opened
         self.shown: list[Attribute] = []
-        for attribute, declaration in zip(door.projection.attributes, door.projection.declarations, strict=True):
+        for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
             known = any(door.purpose.name in plan.source_of(item.record).purposes for item in declaration.inputs)
             sensitive = class_of_attribute(plan, declaration) is FieldClass.SENSITIVE
             taken = door.sink is not None and attribute.name in door.sink.sensitive
             if known and (taken or not sensitive):
                 self.shown.append(attribute)
         names = {a.name for a in self.shown}
-        self.hidden = [a.name for a in door.projection.attributes if a.name not in names]
+        self.hidden = [a.name for a in projection.attributes if a.name not in names]
 
     def of(self, record: Mapping[str, Any]) -> Any:
         """The JSON value; NOTHING where nothing leaves."""
@@ -64,7 +69,7 @@ class Leaving:
         values = {a.name: self._clear(a, part["attributes"][a.name]) for a in self.shown}
         if self.door.sink is not None:
             return self._given(self.door.sink.function, values)
-        projection = self.door.projection
+        projection = self.projection
         return {
             "profile_id": record["profile_id"],
             "projection": projection.name,
@@ -81,7 +86,7 @@ class Leaving:
         def refuse(_: Any) -> Any:
             raise AttributeError
 
-        made = type("Seen", (self.door.projection.record,), {name: property(refuse) for name in self.hidden})
+        made = type("Seen", (self.projection.record,), {name: property(refuse) for name in self.hidden})
         try:
             given = as_json(function(made(**{a.name: as_python(a, values[a.name]) for a in self.shown})))
         except Exception:  # the user's code: nothing leaves
