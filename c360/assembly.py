@@ -35,8 +35,7 @@ from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
-from c360.ops import control, keys, topics
-from c360.ops.identity.carry import carry
+from c360.ops import beside, control, keys, topics
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -228,8 +227,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
-        for name in self.only:
-            self.plan.agent(name)
+        self.only = tuple(self.plan.agent(name).name for name in self.only)
         self.turnstile = Turnstile()
         self.watch = control.Watch(self.plan, self.cluster)
 
@@ -288,7 +286,7 @@ class Worker:
 
     def _begin(self, names: Sequence[str]) -> None:
         """Compare with what these agents were. Raises NeedsOperator where something has drifted."""
-        carry(self.plan, self.cluster)
+        beside.begin(self.plan, self.cluster, names)
         agents = [agent for agent in self.plan.agents if agent.name in names]
         for line in control.begin(self.plan, self.cluster, self.watch.controls, agents, accept_drift=self.accept_drift):
             log.warning("accepted: %s", line)
@@ -523,7 +521,7 @@ def stepping(
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
     topics.apply(plan, admin)
-    carry(plan, cluster)
+    beside.begin(plan, cluster, [agent.name for agent in plan.agents])
 
     def seconds() -> float:
         return clock() / 1000

@@ -229,8 +229,8 @@ class Plan:
 
     @property
     def deciding(self) -> tuple[Identity, ...]:
-        """The rule sets that decide over the links of this version of govern."""
-        return tuple(identity for identity in self.identities if identity.govern == self.govern)
+        """The rule sets that decide over the links of this version of govern; where none does yet, all say what is a link."""
+        return tuple(i for i in self.identities if i.govern == self.govern) or self.identities
 
     def agent(self, name: str) -> PlannedAgent:
         """The agent of that name. Raises UsageError, naming those there are."""
@@ -241,6 +241,19 @@ class Plan:
                 return agent
         known = ", ".join(agent.name for agent in self.agents)
         raise UsageError(f"there is no agent {name!r} in {self.app!r}; it has {known}")
+
+    def upstream(self, agent: str) -> tuple[str, ...]:
+        """The versions of govern and identity that an agent reads from, also through others: it is behind where they are."""
+        found = set[str]()
+        waiting = [self.agent(agent)]
+        while waiting:
+            read = set(waiting.pop().reads)
+            for other in self.agents:
+                of = self.governing(other.name) is not None or any(i.agent == other.name for i in self.identities)
+                if of and other.name not in found and not read.isdisjoint(other.writes):
+                    found.add(other.name)
+                    waiting.append(other)
+        return tuple(sorted(found - {agent}))
 
     def versions_of(self, projection: str) -> tuple[ProjectionDeclaration, ...]:
         """The declared versions of a projection, the lowest first."""

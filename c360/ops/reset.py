@@ -93,7 +93,7 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
                 f" govern={(*plan.governs, max(plan.governs) + 1)} of the App, and take this one out"
             )
         plan = view
-        _refuse_after_lift(plan, cluster)
+        refuse_after_lift(plan, cluster)
         _refuse_with_readers(plan, admin)
     inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
     links = {view.links for view in plan.views}
@@ -143,12 +143,13 @@ def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
     for agent in plan.agents:
         if plan.governing(agent.name) is None and any(n > 0 for n in admin.group_offsets(agent.group).values()):
             raise NeedsOperator(
-                f"{agent.name} has read what govern wrote and would see every record twice. Build beside instead: a new"
-                f" App name over the same raw topics; or give {agent.name} up and delete its group {agent.group} first"
+                f"{agent.name} has read what govern wrote and would see every record twice. Run another version beside instead,"
+                f" App({plan.app!r}, govern={(*plan.governs, max(plan.governs) + 1)}) (docs/operations.md), or give"
+                f" {agent.name} up and delete its group {agent.group} first"
             )
 
 
-def _refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
+def refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
     """What was sent before an erasure is void for ever, and a raw record does not say of which life it is."""
     if not plan.erases:
         return
@@ -169,7 +170,7 @@ def _refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
         raise NeedsOperator(
             f"{len(lifted)} identifiers were erased and lifted, and {', '.join(older)} still have records from before: govern"
             " would take them in again, as of the new life. Erase those customers again, or delete what was before the lift"
-            " (kafka-delete-records), then reset"
+            " (kafka-delete-records); then again"
         )
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from c360 import App, Personal, Projection, Record, count, newest, top, total
-from c360.errors import DeclarationError, NeedsOperator
+from c360.agents.control import Controls, Live, VersionState, encode, live_key, version_key
+from c360.errors import DeclarationError, NeedsOperator, NotYet
 from c360.identity.facts import OPERATORS, Claim, Fact
 from c360.ops import dlq
 from c360.ops.identity.say import write
 from c360.ops.reset import plan_reset
+from c360.ops.versions import Waiting, check, plan_promote
 from c360.testing import TestDriver
 from tests.testing.shop import change
 from tests.testing.world import NOW
@@ -50,8 +52,11 @@ class PlainOrder(Record):
     amount: Decimal
 
 
-def shop(*governs: int, sealed: bool = False) -> App:
-    """Version 2 of govern takes the last part of a path for its section, and links a cookie to the customer in the path."""
+def shop(*governs: int, sealed: bool = False, own: bool = True) -> App:
+    """Version 2 of govern takes the last part of a path for its section, and links a cookie to the customer in the path.
+
+    `own`: it has rules of identity of its own; otherwise its projections follow those over the links of version 1.
+    """
     app = App("shop", partitions=2, govern=governs)
     app.identifier("crm", priority=1, unique=True)(CrmId)
     app.identifier("cookie", priority=20)(Cookie)
@@ -87,7 +92,7 @@ def shop(*governs: int, sealed: bool = False) -> App:
             spend: Decimal = total(Bought.amount)
             sections: list[str] = top(again)
 
-        two = app.identity(version=2, govern=2)
+        two = app.identity(version=2, govern=2) if own else app._said.identities[0]
         app.projection("customer", version=2, identity=two, govern=2)(Second)
         if 1 in governs:
 
@@ -212,8 +217,9 @@ def test_names_stay_as_they_were_for_the_first() -> None:
     assert alone.agent("govern").name == alone.agent("govern@2").name == "govern@2"
 
 
-def test_a_forgotten_customer_is_forgotten_by_both() -> None:
-    with TestDriver(shop(1, 2, sealed=True), now=NOW) as t:
+@pytest.mark.parametrize("own", [True, False])
+def test_a_forgotten_customer_is_forgotten_by_both(own: bool) -> None:
+    with TestDriver(shop(1, 2, sealed=True, own=own), now=NOW) as t:
         send(t, [*SENT[:12], row(1, 1, "7", "10", note="secret"), row(2, 2, "8", "5", note="mine")])
         assert t.profile("crm:7", "customer@2") is not None
         certificate = t.erase("crm:7")
@@ -222,6 +228,17 @@ def test_a_forgotten_customer_is_forgotten_by_both() -> None:
         for version in (1, 2):
             assert t.profile("crm:7", f"customer@{version}") is None
             assert t.profile("crm:8", f"customer@{version}").spend == Decimal(5)
+        send(t, [("web.clicks", "k", click("e1", "c-9", "a/b", customer="7"))])
+        for version in (1, 2):
+            assert t.profile("cookie:c-9", f"customer@{version}") is None, "it names who was forgotten"
+        t.verify()
+
+
+def test_projections_may_follow_the_old_rules_over_new_records() -> None:
+    with TestDriver(shop(1, 2, own=False), now=NOW) as t:
+        send(t)
+        assert t.profile("crm:7", "customer@2").sections == ["red0", "b", "red1"]
+        assert t.plan.upstream("customer@2") == ("govern", "govern@2", "identity@1")
         t.verify()
 
 
@@ -271,3 +288,33 @@ def test_a_version_that_stands_beside_another_is_not_reset() -> None:
         t.stop()
         with pytest.raises(NeedsOperator, match=r"Declare one more beside, govern=\(1, 2, 3\)"):
             plan_reset(t.plan, t.cluster, "govern@2")
+
+
+def test_a_new_version_is_not_begun_where_raw_records_are_of_a_life_that_is_over() -> None:
+    with TestDriver(shop(1, sealed=True), now=NOW) as t:
+        send(t, [row(1, 1, "7", "10", note="secret")])
+        t.advance(timedelta(seconds=1))
+        certificate = t.erase("crm:7")
+        assert certificate is not None
+        t.lift(certificate)
+        t.settle()
+        t.stop()
+        t.plan = shop(1, 2, sealed=True).plan()
+        with pytest.raises(
+            NeedsOperator, match=r"crm.orders still have records from before: govern would take them in"
+        ):
+            t.start()
+        t.plan = shop(1, sealed=True).plan()
+        t.start()
+
+
+def test_a_version_is_not_promoted_while_its_version_of_govern_still_reads_raw_topics() -> None:
+    with TestDriver(shop(1, 2), now=NOW) as t:
+        send(t)
+        decided = {live_key("customer"): encode(Live(1)), version_key("customer@2"): encode(VersionState("ready"))}
+        switch = plan_promote(t.plan, Controls(decided), "customer@2")
+        check(t.plan, t.cluster, switch, Waiting(0), erasing=False)
+        t.stop()
+        t.send("web.clicks", "k", click("f1", "c-1", "a/b"))
+        with pytest.raises(NotYet, match="govern@2"):
+            check(t.plan, t.cluster, switch, Waiting(0), erasing=False)

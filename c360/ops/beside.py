@@ -1,20 +1,34 @@
-"""What operators have said of who is who comes of no raw record: a new version of govern does not read it anywhere.
-
-So before identity first reads the links of a version, what stands in those of the version before is written there, too.
-"""
+"""Before a version of govern runs beside another for the first time: what it could not know from raw topics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 from c360.engine.transport import TP, Batch, Cluster, Reader
 from c360.identity.facts import OPERATORS, decode_fact
+from c360.ops.reset import refuse_after_lift
 from c360.plan import Plan
 
 
+def begin(plan: Plan, cluster: Cluster, names: Collection[str]) -> None:
+    """Before agents of these names are started. Raises NeedsOperator where a new version of govern must not begin."""
+    if len(plan.governs) < 2:
+        return
+    admin = cluster.admin()
+    try:
+        groups = {view.govern_agent: admin.group_offsets(plan.agent(view.govern_agent).group) for view in plan.views}
+    finally:
+        admin.close()
+    if any(groups.values()) and any(name in names and not offsets for name, offsets in groups.items()):
+        refuse_after_lift(plan, cluster)
+    carry(plan, cluster)
+
+
 def carry(plan: Plan, cluster: Cluster) -> int:
-    """Bring it from each version of govern to the next that has none of it. How many facts; may be repeated."""
+    """What operators have said of who is who comes of no raw record: before identity first reads the links of a version of
+    govern, it is written there from those of the version before. How many facts; may be repeated.
+    """
     views = [view for view in plan.views if view.deciding]
     if len(views) < 2:
         return 0
@@ -22,8 +36,9 @@ def carry(plan: Plan, cluster: Cluster) -> int:
     carried = 0
     try:
         for before, after in pairwise(views):
-            if any(admin.group_offsets(plan.loop(identity)) for identity in after.deciding):
-                continue  # it has begun to read, and has had all since
+            own = [identity for identity in plan.identities if identity.govern == after.govern]
+            if not own or any(admin.group_offsets(plan.loop(identity)) for identity in own):
+                continue  # nobody reads it; or somebody has begun to, and it has had all since
             counts = admin.topics()
             producer = cluster.producer()
             for batch, i in _said(reader, before.links, counts.get(before.links, 0)):
