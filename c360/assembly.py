@@ -36,6 +36,7 @@ from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
 from c360.ops import beside, control, keys, topics
+from c360.ops.beginning import begin_lives
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -285,7 +286,10 @@ class Worker:
         return self.watch.controls.live(self.plan, projection)
 
     def _begin(self, names: Sequence[str]) -> None:
-        """Compare with what these agents were. Raises NeedsOperator where something has drifted."""
+        """Begin those anew that were reset, and compare the others with what they were. Raises NeedsOperator where something
+        is half reset, or has drifted."""
+        if begin_lives(self.plan, self.cluster, self.watch.controls, names, self.stopping.is_set):
+            self.watch.turn()
         beside.begin(self.plan, self.cluster, names)
         agents = [agent for agent in self.plan.agents if agent.name in names]
         for line in control.begin(self.plan, self.cluster, self.watch.controls, agents, accept_drift=self.accept_drift):
@@ -527,6 +531,8 @@ def stepping(
         return clock() / 1000
 
     watch = control.Watch(plan, cluster)
+    watch.turn()
+    begin_lives(plan, cluster, watch.controls, [agent.name for agent in plan.agents])
     table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     shared = Shared(
         cluster,

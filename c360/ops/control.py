@@ -159,7 +159,7 @@ def _drifted(plan: Plan, agent: PlannedAgent, changed: Sequence[str]) -> str:
         instead = (
             f"Declare it beside, as version={int(version) + 1} of {name!r}, and build that: c360 rebuild"
             f" {name}@{int(version) + 1}; or fold again from the start, in place: c360 reset {agent.name} --to-earliest"
-            " --execute, and start with c360 worker --accept-drift"
+            " --execute"
         )
     elif version:
         instead = f"Give it a new version, version={int(version) + 1}"

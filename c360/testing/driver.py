@@ -247,7 +247,7 @@ class TestDriver:
         """`c360 reset AGENT --to-earliest --execute`: stop, rewind, start again."""
         self.settle()
         self.stop()
-        reset.execute_reset(self.plan, self.cluster, reset.plan_reset(self.plan, self.cluster, agent))
+        reset.order_reset(self.plan, self.cluster, reset.plan_reset(self.plan, self.cluster, agent))
         self.start()
 
     # ---------------------------------------------------------------------------------------------------------- parts
