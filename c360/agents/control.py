@@ -151,11 +151,13 @@ class Controls:
         """
         if only and agent not in only:
             return False
-        of = next((p for p in plan.projections if agent == p.agent or agent.startswith(f"{p.agent}:")), None)
-        if of is None:
-            return True
-        stage = self.stage(plan, of.name, of.version)
+        stage = self.stage_of(plan, agent)
         return stage != "retired" and (stage not in ("new", "building") or agent in only)
+
+    def stage_of(self, plan: Plan, agent: str) -> Stage | None:
+        """That of the version whose agent, or whose view, this is; None of an agent that belongs to none."""
+        of = next((p for p in plan.projections if agent == p.agent or agent.startswith(f"{p.agent}:")), None)
+        return None if of is None else self.stage(plan, of.name, of.version)
 
     def _read(self, key: bytes, kind: type[T]) -> T | None:
         value = self.values.get(key)

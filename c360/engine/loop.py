@@ -788,9 +788,11 @@ class Loop:
     def _renew(self) -> None:
         """Tasks that have other inputs by now begin anew with them, where they stand: topics and partitions are added.
 
-        A new input has no position, in the group nor in the changelog, so it is read from its first record.
+        A new input has no position, in the group nor in the changelog, so it is read from its first record. Also those that
+        are being restored: it may not come to an end, as the topic of an input has been deleted meanwhile.
         """
-        grown = [(task, fresh) for task in self._running() if (fresh := self.agent.task(task.task.lead)) != task.task]
+        tasks = list(self.tasks.values())
+        grown = [(task, fresh) for task in tasks if (fresh := self.agent.task(task.task.lead)) != task.task]
         if not grown:
             return
         if self.uncommitted or self.in_transaction:

@@ -97,6 +97,11 @@ def is_retired(plan: Plan, watch: Watch, agent: str) -> bool:
     return watch.controls.stage(plan, projection.name, projection.version) == "retired"
 
 
+def is_idle(plan: Plan, watch: Watch, agent: str) -> bool:
+    """Whether it belongs to a version that nobody runs by itself as it was never built, or is retired."""
+    return watch.controls.stage_of(plan, agent) in ("new", "retired")
+
+
 def begin(
     plan: Plan, cluster: Cluster, controls: Controls, agents: Sequence[PlannedAgent], *, accept_drift: bool = False
 ) -> list[str]:

@@ -259,6 +259,10 @@ class RocksStores:
         self.buffers.set_buffer_size(max(self.budget.writes, TASK_BYTES * len(self._opened)))
         return store
 
+    def forget(self, name: str) -> None:
+        if (self.directory / name).exists():
+            self.open(name).destroy()
+
     def close(self) -> None:
         self._stop.set()
 

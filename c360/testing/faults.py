@@ -225,6 +225,10 @@ class FaultyStores:
         if error is not None:
             raise error
 
+    def forget(self, name: str) -> None:
+        assert name not in self.held, f"{name} is open"
+        self.inner.forget(name)
+
     def close(self) -> None:
         self.inner.close()
 

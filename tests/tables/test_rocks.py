@@ -86,3 +86,14 @@ def test_stores_are_swept_by_themselves_and_closed_meanwhile(tmp_path: Path) -> 
         time.sleep(0.02)
     stores.close()
     kept.close()
+
+
+def test_what_is_kept_under_a_name_is_forgotten_and_what_is_not_there_is_not_made(tmp_path: Path) -> None:
+    stores = RocksStores(tmp_path)
+    store = stores.open("shop.customer.v1/0")
+    store.write([(b"key", b"value")])
+    store.close()
+    stores.forget("shop.customer.v1/0")
+    stores.forget("shop.customer.v1/1")
+    assert not list((tmp_path / "shop.customer.v1").iterdir())
+    stores.close()
