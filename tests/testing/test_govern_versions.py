@@ -52,16 +52,16 @@ class PlainOrder(Record):
     amount: Decimal
 
 
-def shop(*governs: int, sealed: bool = False, own: bool = True) -> App:
+def shop(*governs: int, sealed: bool = False, own: bool = True, name: str = "shop", raw: str = "") -> App:
     """Version 2 of govern takes the last part of a path for its section, and links a cookie to the customer in the path.
 
     `own`: it has rules of identity of its own; otherwise its projections follow those over the links of version 1.
     """
-    app = App("shop", partitions=2, govern=governs)
+    app = App(name, partitions=2, govern=governs)
     app.identifier("crm", priority=1, unique=True)(CrmId)
     app.identifier("cookie", priority=20)(Cookie)
-    app.source("web.clicks", event_id="id", at="ts", subject="cookie", name="clicks")(Click)
-    app.cdc("crm.orders", key="id", subject="customer", name="orders")(Order if sealed else PlainOrder)
+    app.source(f"{raw}web.clicks", event_id="id", at="ts", subject="cookie", name="clicks")(Click)
+    app.cdc(f"{raw}crm.orders", key="id", subject="customer", name="orders")(Order if sealed else PlainOrder)
     Bought: Any = Order if sealed else PlainOrder
     if 1 in governs:
 
@@ -91,6 +91,17 @@ def shop(*governs: int, sealed: bool = False, own: bool = True) -> App:
             clicks: int = count(Click)
             spend: Decimal = total(Bought.amount)
             sections: list[str] = top(again)
+
+        if sealed:
+
+            @app.enrich(Order, govern=2)
+            def loud(order: Order) -> Personal[str] | None:
+                return order.note.upper() if order.note else None
+
+            class Heard(Projection):
+                note: str | None = newest(loud)
+
+            app.projection("heard", govern=2)(Heard)
 
         two = app.identity(version=2, govern=2) if own else app._said.identities[0]
         app.projection("customer", version=2, identity=two, govern=2)(Second)
@@ -222,6 +233,7 @@ def test_a_forgotten_customer_is_forgotten_by_both(own: bool) -> None:
     with TestDriver(shop(1, 2, sealed=True, own=own), now=NOW) as t:
         send(t, [*SENT[:12], row(1, 1, "7", "10", note="secret"), row(2, 2, "8", "5", note="mine")])
         assert t.profile("crm:7", "customer@2") is not None
+        assert t.profile("crm:7", "heard").note == "SECRET", "only version 2 has it, and seals it"
         certificate = t.erase("crm:7")
         assert certificate is not None
         assert {task.partition("@")[2] for task in certificate.govern} == {"", "2"}
@@ -231,6 +243,7 @@ def test_a_forgotten_customer_is_forgotten_by_both(own: bool) -> None:
         send(t, [("web.clicks", "k", click("e1", "c-9", "a/b", customer="7"))])
         for version in (1, 2):
             assert t.profile("cookie:c-9", f"customer@{version}") is None, "it names who was forgotten"
+        assert (t.profile("crm:7", "heard"), t.profile("crm:8", "heard").note) == (None, "MINE")
         t.verify()
 
 
