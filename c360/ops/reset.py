@@ -46,7 +46,7 @@ from dataclasses import dataclass, field
 
 from c360.agents.control import ResetJournal
 from c360.clock import system
-from c360.engine.lag import ends_of_records
+from c360.engine.lag import NEAR, ends_of_records
 from c360.engine.state import partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import Evicted, NeedsOperator, TransactionAborted, UsageError
@@ -127,7 +127,7 @@ def plan_reset(
         starts = reader.starts(inputs)
         # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
         said = reader.ends([tp for tp in inputs if tp.topic in loops_of(plan, agent)])
-        begins = {tp: _first(reader, {tp: starts[tp]}) for tp in inputs if tp not in said}
+        begins = _firsts(reader, {tp: starts[tp] for tp in inputs if tp not in said})
         to = starts | said
         if agent_name == "consent":  # whom to forget was said once, and may have come back since
             to |= {tp: now[tp] for tp in inputs if tp.topic == plan.erase and now.get(tp, -1) > starts[tp]}
@@ -231,7 +231,7 @@ def _planned_before(
     reader = cluster.reader()
     try:
         starts = reader.starts(list(to))
-        begins = {tp: _first(reader, {tp: n}) for tp, n in starts.items()}
+        begins = _firsts(reader, starts)
         since = _since(reader, starts, begins, partitions_of(journal.cut), target)
     finally:
         reader.close()
@@ -356,7 +356,7 @@ def _since(
             said[topic] = time_text(target.at_ms)
             continue
         places = [tp for tp in cut if tp.topic == topic]
-        at = min(_first(reader, {tp: cut[tp]}) for tp in places)
+        at = min(_firsts(reader, {tp: cut[tp] for tp in places}).values())
         said[topic] = "now" if at == NEVER else time_text(at)
         if all(cut[tp] == starts[tp] for tp in places):
             del said[topic]
@@ -387,7 +387,7 @@ def refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
             return
         last = max(hold.lifted for read in lifted for hold in read.holds.values())
         raw = [TP(s.topic, p) for s in plan.sources for p in range(cluster.admin().topics().get(s.topic, 0))]
-        older = sorted({tp.topic for tp in raw if _first(reader, reader.starts([tp])) < last})
+        older = sorted({tp.topic for tp, at in _firsts(reader, reader.starts(raw)).items() if at < last})
     finally:
         reader.close()
     if older:
@@ -398,12 +398,18 @@ def refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
         )
 
 
-def _first(reader: Reader, positions: Mapping[TP, int]) -> float:
-    """When the first record from there on was appended, ms; NEVER where there is none."""
-    for batches in reader.read(positions):
-        for batch in batches:
-            return batch.times[0]
-    return NEVER
+def _firsts(reader: Reader, positions: Mapping[TP, int]) -> dict[TP, float]:
+    """Of each partition when the first record from there on was appended, ms; NEVER where there is none."""
+    found: dict[TP, float] = {}
+    look, left, all_ends = NEAR, dict(positions), reader.ends(list(positions))
+    while left:
+        ends = {tp: min(all_ends[tp], offset + look) for tp, offset in left.items()}
+        for batches in reader.read(left, ends):  # of many partitions at once: one by one each costs 30 ms
+            for batch in batches:
+                found.setdefault(batch.tp, batch.times[0])
+        left = {tp: offset for tp, offset in left.items() if tp not in found and ends[tp] < all_ends[tp]}
+        look *= 64
+    return {tp: found.get(tp, NEVER) for tp in positions}
 
 
 # ---------------------------------------------------------------------------------------------------- asked for, undone

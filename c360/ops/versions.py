@@ -29,6 +29,7 @@ import msgspec
 from c360.agents.control import Controls, Live, Stage, VersionState, live_key, version_key
 from c360.declare import ProjectionDeclaration
 from c360.engine.lag import ends_of_records, records_left
+from c360.engine.restore import last_positions
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NotYet, UsageError
 from c360.ops import control, erase
@@ -278,6 +279,7 @@ def check(plan: Plan, cluster: Cluster, switch: Switch, waiting: Waiting, *, era
         if erasing:
             _check_erasures(plan, cluster)
         agent = plan.agent(switch.agent)
+        _check_reset(plan, cluster, reader, agent, existing)
         # A version of govern that was built for it may still read raw topics, which its own inputs do not show.
         above = set(plan.upstream(switch.agent)) - set(plan.upstream(switch.away))
         for behind in [*map(plan.agent, sorted(above)), agent]:  # govern comes before identity
@@ -324,6 +326,22 @@ def _check_erasures(plan: Plan, cluster: Cluster) -> None:
             f"{len(known.open)} erasures are under way: wait until they are proven (c360 erase … --wait; the request is"
             f" {', '.join(sorted(known.open)[:3])})"
         )
+
+
+def _check_reset(
+    plan: Plan, cluster: Cluster, reader: Reader, agent: PlannedAgent, existing: Mapping[str, int]
+) -> None:
+    """Its topic is of before until it has read all again and compared all profiles."""
+    if control.read(plan, cluster).reset(agent.name) is not None:
+        raise NotYet(
+            f"{agent.name} is being reset: its topic is of before. Run its worker, and wait until it has caught up"
+        )
+    for log in (TP(topic, p) for topic in agent.changelogs for p in range(existing.get(topic, 0))):
+        said = last_positions(reader, log)
+        if said is not None and {"catch_up", "sweep"} & said.notes.keys():
+            raise NotYet(
+                f"{agent.name} has not compared all its profiles yet after it was reset or built: wait a moment"
+            )
 
 
 def _check_reached(admin: Admin, reader: Reader, agent: PlannedAgent, inputs: Sequence[TP], waiting: Waiting) -> None:

@@ -77,6 +77,12 @@ def verify(
                 findings.cannot_tell(f"nobody can tell without the master key what {name} must write: set C360_KEYS")
                 found[name] = findings
                 continue
+            if controls.reset(name) is not None:
+                findings.cannot_tell(
+                    f"{name} is being reset, and no worker has begun it: what it has made is of before"
+                )
+                found[name] = findings
+                continue
             checks = _checks(plan, name, log, dead, archived, links, sight, erased, schemas)
             for changelogs, look in (*checks, *_doors(plan, name, log, controls, sight, vault, clock)):
                 findings.add(steady(log, changelogs, look))
