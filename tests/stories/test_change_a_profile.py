@@ -139,6 +139,12 @@ def killed_in_the_middle(desk: Desk, cluster: KafkaCluster) -> None:
     process.wait()
 
 
+def sink_goes_on(cluster: KafkaCluster, worker: subprocess.Popen[bytes], desk: Desk) -> None:
+    """There is traffic, so it has always something to say."""
+    before = count_of(cluster, "shop.activation.crm-sync")
+    wait_until(lambda: count_of(cluster, "shop.activation.crm-sync") > before + CUSTOMERS, worker, desk.log)
+
+
 @pytest.mark.timeout(600)
 def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
     cluster, desk = KafkaCluster(broker), Desk(broker, tmp_path)
@@ -188,10 +194,14 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             time.sleep(6)  # workers look each 5 s which topics there are: it does not come back
             assert not [name for name in cluster.admin().topics() if name.startswith("shop.customer.v1")]
             assert states(desk("c360 versions")) == {"customer@1": "retired", "customer@2": "live"}
+            sink_goes_on(cluster, worker, desk)
             told = [line["record"]["entry"] for line in desk("c360 audit tail")["records"]]
             assert [entry["what"] for entry in told if entry["after"]["stage"] == "done"] == [
                 "rebuild", "promote", "rollback", "rollback", "retire",
             ]  # fmt: skip
             assert worker.poll() is None, desk.log.read_text()
+        with desk.worker() as worker:  # the class is declared still, and its topics are gone
+            sink_goes_on(cluster, worker, desk)
+            assert not [name for name in cluster.admin().topics() if name.startswith("shop.customer.v1")]
     said = [line for block in fences(PAGE.read_text(encoding="utf-8"), "sh") for line in block.splitlines()]
     assert desk.typed == set(said)
