@@ -52,7 +52,7 @@ def begin_lives(
     for name, journal in resets.items():
         reading = [n for n in names if n == name or set(plan.agent(n).reads) & set(journal.clears)]
         if reading and journal.step not in ("reset", "beginning"):
-            undo = "" if name == "govern" else f"; or go back: {command(name, '--undo')}"
+            undo = "" if plan.governing(name) is not None else f"; or go back: {command(name, '--undo')}"
             raise NeedsOperator(
                 f"{name} is half reset ({journal.step}), so {reading[0]} does not start. Finish it:"
                 f" {command(name, '--undo' if journal.step == 'undoing' else journal.target)}"
@@ -284,7 +284,7 @@ def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
         return True
     if tp.partition != log.partition:
         return False
-    if agent.name != "govern":
+    if plan.governing(agent.name) is None:
         return True
     source = next(s for s in plan.sources if plan.govern_changelog(s) == log.topic)
     return tp.topic in (source.topic, plan.replay(source), plan.truncates(source))

@@ -14,10 +14,12 @@ import pytest
 
 from c360 import App, Projection, Record, count, newest, total
 from c360.agents.control import Live, VersionState, live_key, version_key
+from c360.agents.erasure import KNOWN
 from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
 from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
+from c360.governance.erasure import Known, encode_known
 from c360.ops import control, rebuild, topics, versions
 from c360.ops.audit import Run
 from c360.ops.records import follow
@@ -28,14 +30,15 @@ from c360.tables.store import MemoryStores
 DEADLINE_S = 60.0
 
 
-def shop(*numbers: int, partitions: int = 2, other: bool = False) -> Plan:
-    """The versions of `customer` with these numbers. `other`: the second follows rules of its own."""
+def shop(*numbers: int, partitions: int = 2, other: bool = False, card: str = "card") -> Plan:
+    """The versions of `customer` with these numbers, all of the same logic. `other`: the second follows rules of its own;
+    `card`: the namespace of what makes two one."""
     app = App("shop", partitions=partitions)
 
     @app.identifier("crm", unique=True)
     class Crm(str): ...
 
-    @app.identifier("card", limit=50)
+    @app.identifier(card, limit=50)
     class Card(str): ...
 
     everyone = app.purpose("service", basis="contract")
@@ -424,6 +427,17 @@ def test_a_version_by_other_rules_is_not_promoted_before_these_have_read_all_lin
     with town.worker():
         promote(town, "customer@2", DEADLINE_S)
     assert town.stage(2) == "live"
+
+
+def test_a_version_is_not_promoted_while_somebody_is_forgotten() -> None:
+    town = Town(shop(1, 2, card="email"))
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("ready"))])
+    assert town.plan.erases
+    producer = town.cluster.producer()
+    producer.produce("shop.erasure.changelog", KNOWN, encode_known(Known(open={"shop.erasure-commands/0/7"})), 0)
+    producer.flush()
+    with pytest.raises(NotYet, match=r"1 erasures are under way.*the request is shop.erasure-commands/0/7"):
+        promote(town, "customer@2")
 
 
 def test_a_version_with_another_count_of_partitions_is_not_promoted() -> None:
