@@ -516,9 +516,13 @@ class ErasureAgent:
     def _is_empty(self, agent: str) -> bool:
         """Whether nobody runs it and it holds nobody: its version was never built, or is retired and gone.
 
-        A retirement deletes the group last. One that was killed before, or a version that was run by hand, holds customers.
+        What a retirement has left that was killed, or somebody who ran a version by hand, holds customers.
         """
-        return self.idle(agent) and not self.admin.group_offsets(self.plan.agent(agent).group)
+        if not self.idle(agent):
+            return False
+        topics = self.admin.topics()
+        logs = [TP(log, p) for log in self.plan.agent(agent).changelogs for p in range(topics.get(log, 0))]
+        return not any(self.ends(logs).values())
 
     def telling(self) -> Telling:
         """How far it has read what is asked, said on the fence: for doors, who must know who is suppressed."""

@@ -31,6 +31,9 @@ class Limit(NamedTuple):
     profiles: int = 0
 
     def over(self, report: Report) -> bool:
+        """Also where nothing could be compared as all were moving: whoever asks wants to know that few differ."""
+        if report.tally.moving and not report.tally.compared:
+            return True
         return report.share > self.part if self.part is not None else report.tally.differing > self.profiles
 
 
@@ -103,6 +106,8 @@ def diff(
         click.echo("\n".join(lines(report)))
     if max_changed is not None and max_changed.over(report):
         said = f"{report.tally.differing} profiles differ ({percent(report.share)}), which is more than --max-changed allows"
+        if not report.tally.compared:
+            said = "all profiles were moving, so nobody knows how many differ: run it again at a quieter hour"
         stderr.print(said, soft_wrap=True, highlight=False)
         sys.exit(1)
 

@@ -7,6 +7,7 @@ promote, rollback
     1 refuse        unless the version is built, and it, its views and the sinks' copies of it have read all there was
     2 write         one record: live, and the one before
     3 look again    whether somebody else has decided otherwise meanwhile
+    4 wait          until sinks deliver it
 
 retire
     1 refuse        the live version; the one to go back to, unless forced
