@@ -358,9 +358,10 @@ class ErasureTask:
                     f"{request}#{probe}.{self.agent.random(4).hex()}"  # asked again, it is another: answers do not mix
                 )
                 asked = Probe(name, request, view, probe)
-                loop = plan.loop(self.agent.views[view])
+                identity = self.agent.views[view]
+                loop, links = plan.loop(identity), plan.at(identity.govern).links
                 for partition in range(n):
-                    out.send(plan.links, probe_mark(asked), None, partition)
+                    out.send(links, probe_mark(asked), None, partition)
                     out.send(loop, b"", encode_probe(asked), partition)
             case Shred(_, subject, _, _):
                 place = TP(plan.keys, partition_of(subject.encode(), n))
@@ -421,7 +422,10 @@ def _passed(batch: Batch, i: int, key: bytes, value: bytes) -> Event:
 
 # ------------------------------------------------------------------------------------------------------------- agent
 def govern_tasks(plan: Plan, topics: Mapping[str, int]) -> list[str]:
-    return [f"{s.topic}/{p}" for s in plan.sources for p in range(topics.get(s.topic, 0))]
+    """Of all versions of govern that are declared."""
+    return [
+        view.govern_task(s.topic, p) for view in plan.views for s in plan.sources for p in range(topics.get(s.topic, 0))
+    ]
 
 
 def answering(plan: Plan, topics: Mapping[str, int]) -> list[str]:
