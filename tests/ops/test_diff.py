@@ -20,7 +20,7 @@ from c360.agents.control import Live, VersionState, live_key, version_key
 from c360.errors import NeedsOperator, UsageError
 from c360.ops import control
 from c360.ops.diff import ROUNDS, Report, cut, diff, terms_of, types_of
-from c360.ops.diff.compare import NOBODY, Tally, Terms, Touched, judge, merged, same, spread
+from c360.ops.diff.compare import NOBODY, Tally, Terms, Touched, judge, merged, same
 from c360.ops.diff.page import page, percent, text
 from c360.ops.diff.tables import Sample, hash_of
 from c360.tables.store import MemoryStores
@@ -155,37 +155,19 @@ def test_versions_on_rule_sets_of_their_own_have_the_identities_looked_at_first(
     ]
 
 
-def test_a_link_that_one_identity_has_read_touches_both_that_it_is_about() -> None:
+def test_whom_one_identity_has_moved_is_touched() -> None:
     world = rested(versions(Same, rules={}), 1)
     plan, driver = world.plan, world.driver
     stages = cut.stages_of(plan, plan.agent("customer@1"), plan.agent("customer@2"))
     partitions = driver.cluster.admin().topics()
     cuts = cut.Cuts(plan, driver.cluster.reader(), partitions, stages, pause=print, waiting=print)
     low = cuts.low()
-    driver.send("visits", "k", visit_of("cookie:new") | {"emails": ["new@mail.org"]})
-    for _ in range(6):
+    driver.send("visits", "k", visit_of("cookie:new") | {"customer": "1"})
+    for _ in range(9):
         for loop in driver.loops:
-            if loop.agent.name in ("govern", "identity@1"):
+            if loop.agent.name in ("govern", "identity@1", "customer@1"):
                 loop.turn(0.0)
-    touched = cuts.touched(low, cuts.high())
-    assert {"cookie:new", "email:new@mail.org"} <= touched.labels
-
-
-def test_by_other_rules_whoever_is_with_somebody_touched_is_touched() -> None:
-    """The first has joined crm:1 and crm:2 already; the second has not, and of crm:2 alone nobody was told."""
-
-    def of(version: int, profile: str, *subjects: str) -> bytes:
-        said = json.loads(record(version, profile, spend=len(subjects)))
-        return json.dumps({**said, "subjects": subjects, "subjects_total": len(subjects)}).encode()
-
-    rows = [
-        (b"crm:1", of(1, "crm:1", "crm:1", "crm:2"), of(2, "crm:1", "crm:1")),
-        (b"crm:2", None, of(2, "crm:2", "crm:2")),
-        (b"crm:3", of(1, "crm:3", "crm:3"), None),
-    ]
-    told, terms = Touched(frozenset(["crm:1"])), Terms(("spend",))
-    assert judge(rows, told, Tally(terms)) == [b"crm:1"]
-    assert judge(rows, spread(rows, told, terms), Tally(terms)) == [b"crm:1", b"crm:2"]
+    assert {"cookie:new", "crm:1"} <= cuts.touched(low, cuts.high()).labels
 
 
 def test_a_profile_with_records_all_the_time_is_moving_and_not_changed() -> None:

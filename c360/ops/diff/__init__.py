@@ -23,8 +23,9 @@ profile is compared when it can be told that both versions have made their recor
 That a profile has not been written for a while would not do instead of 7 and 8: a value may go up and down again between two
 commits of one version, which then writes nothing, and the other may stand in the middle.
 
-Where the two follow different rule sets, steps 1, 4 and 5 are done for the identities first, then for the projections on what
-these have said; a new link touches what it is about, and whoever is in a differing profile with them.
+Where the two rest on agents of their own, such as different rule sets, steps 1, 4 and 5 are done for these first, then for the
+projections on what these have said; and all that they say from the beginning of the round on touches: what they have made
+of an input that not both have read is among that.
 
 What this cannot tell: an erasure that has begun is known to processes at slightly different times before it is an
 input. For a second, a record that comes just then may count in one version only.
@@ -41,7 +42,7 @@ from c360.declare import ProjectionDeclaration, value_type
 from c360.engine.transport import TP, Admin, Cluster
 from c360.errors import NeedsOperator, UsageError
 from c360.ops import control
-from c360.ops.diff.compare import Tally, Terms, judge, share, spread
+from c360.ops.diff.compare import Tally, Terms, judge, share
 from c360.ops.diff.cut import Cuts, stages_of
 from c360.ops.diff.tables import Sample, Tables
 from c360.plan import Plan, classes_of
@@ -134,7 +135,7 @@ def diff(
             tables = Tables(store, reader, topics, partitions[topics[0]], None if sample is None else Sample(sample))
             tables.follow(lambda done, total: progress("reading profiles", done, total))
             tally = Tally(terms_of(plan, a, b), examples)
-            cut, took = _rounds(cuts, tables, tally, rounds, pause, progress, apart=len(stages) > 1)
+            cut, took = _rounds(cuts, tables, tally, rounds, pause, progress)
         finally:
             store.destroy()
     finally:
@@ -151,11 +152,8 @@ def _rounds(
     rounds: int,
     pause: Callable[[float], None],
     progress: Progress,
-    *,
-    apart: bool,
 ) -> tuple[Mapping[TP, int], int]:
-    """Steps 3 to 10. `apart`: the two follow different rule sets. The first cut at which profiles were judged, and how many
-    rounds there were."""
+    """Steps 3 to 10. The first cut at which profiles were judged, and how many rounds there were."""
     cut: Mapping[TP, int] = {}
     left: list[bytes] | None = None  # None: nobody was judged yet
     for turn in range(1, rounds + 1):
@@ -165,8 +163,6 @@ def _rounds(
         touched = cuts.touched(low, cuts.high())
         if not touched.all_ or turn == rounds:
             cut = cut or low
-            if apart and touched:
-                touched = spread(tables.pairs(), touched, tally.terms)
             left = judge(tables.pairs(left, lambda n: progress("comparing", n, None)), touched, tally)
         if left == []:
             return cut, turn
@@ -233,7 +229,7 @@ def terms_of(plan: Plan, first: ProjectionDeclaration, second: ProjectionDeclara
         shared=shared,
         numbers=frozenset(name for name in shared if all(t[name] == "decimal" for t in types)),
         classified=frozenset(classes_of(plan, first)) | frozenset(classes_of(plan, second)),
-        as_of=plan.sources_of(first) == plan.sources_of(second),
+        as_of=[s.name for s in plan.sources_of(first)] == [s.name for s in plan.sources_of(second)],
         purposes=tuple(p for p in first.purposes if p in second.purposes),
         heads=(_head(first), _head(second)),
     )

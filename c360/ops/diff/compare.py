@@ -379,19 +379,6 @@ def judge(pairs: Iterable[Pair], touched: Touched, tally: Tally) -> list[bytes]:
     return left
 
 
-def spread(pairs: Iterable[Pair], touched: Touched, terms: Terms) -> Touched:
-    """With all who are in a differing profile with somebody who is touched: by other rules they may be in others there."""
-    labels = set(touched.labels)
-    for key, a, b in pairs:
-        if a is not None and b is not None and same_bytes(a, b, terms):
-            continue
-        records = [read_profile(value) for value in (a, b) if value is not None]
-        if touched.touches(key.decode(), *records):
-            for record in records:
-                labels.update(record.subjects, record.identifiers)
-    return Touched(frozenset(labels), touched.all_)
-
-
 def merged(first: Iterable[tuple[bytes, bytes]], second: Iterable[tuple[bytes, bytes]]) -> Iterator[Pair]:
     """Two tables in the order of their keys, as pairs."""
     a, b = iter(first), iter(second)

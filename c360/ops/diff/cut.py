@@ -14,7 +14,6 @@ from c360.engine.lag import NEAR, records_left
 from c360.engine.state import POSITIONS, Positions, decode_positions, partitions_of
 from c360.engine.transport import TP, Reader
 from c360.errors import BrokerAway, NeedsOperator
-from c360.identity.facts import decode_fact
 from c360.ops.diff.compare import Touched
 from c360.ops.records import records
 from c360.plan import Plan, PlannedAgent
@@ -182,25 +181,27 @@ class Cuts:
     def low(self) -> dict[TP, int]:
         """Positions before which both have read everything, and written all that follows from it.
 
-        What an earlier stage has written by then, the next has read.
+        Of what only one of them reads, as another agent makes it for that one (`stages_of`): where it ended before these
+        agents had read the same. What they made of later inputs is from there on.
         """
-        found: dict[TP, int] = {}
-        fed: set[str] = set()
-        for stage in self.stages:
-            ends = self.reader.ends([tp for tp in self.inputs(stage) if tp.topic in fed])
-            for tp, offset in self._of(stage, self.wait(stage, ends)):
-                found[tp] = min(offset, found.get(tp, offset))
+        *earlier, last = self.stages
+        fed = {topic for stage in earlier for agent in stage for topic in feeds(agent)}
+        alone = [tp for tp in self.inputs(last) if tp.topic in fed]
+        begun = self.reader.ends(alone)
+        for stage in earlier:
+            self.wait(stage, self.reader.ends(self.inputs(stage)))
             self.drain(stage)
-            fed.update(topic for agent in stage for topic in feeds(agent))
-        return found
+        found: dict[TP, int] = {}
+        for tp, offset in self._of(last, self.wait(last, self.reader.ends(alone))):
+            found[tp] = min(offset, found.get(tp, offset))
+        self.drain(last)
+        return {tp: min(offset, begun.get(tp, offset)) for tp, offset in found.items()}
 
     def high(self) -> dict[TP, int]:
         """Positions from which on neither has read anything."""
-        found: dict[TP, int] = {}
-        for stage in self.stages:
-            stands = {agent.name: self.stand(agent) for agent in stage}
-            for tp, offset in self._of(stage, stands):
-                found[tp] = max(offset, found.get(tp, offset))
+        last, found = self.stages[-1], dict[TP, int]()
+        for tp, offset in self._of(last, {agent.name: self.stand(agent) for agent in last}):
+            found[tp] = max(offset, found.get(tp, offset))
         return found
 
     def _of(self, stage: Sequence[PlannedAgent], stands: Mapping[str, Stand]) -> Iterable[tuple[TP, int]]:
@@ -216,17 +217,12 @@ class Cuts:
         if not open_:
             return Touched()
         assignments = {self.plan.assignments(identity) for identity in self.plan.identities}
-        links = {view.links for view in self.plan.views if view.deciding}
         labels: set[str] = set()
         starts = self.reader.starts(list(open_))
         begin = {tp: max(starts[tp], offset) for tp, offset in open_.items()}
         for tp, _, key, value in records(self.reader, begin, {tp: high[tp] for tp in open_}):
             if key is None:
                 return Touched(all_=True)
-            if tp.topic in links:
-                fact = decode_fact(key, value) if value is not None else None
-                labels.update(key.decode().split("|") if fact is None else (fact.subject, fact.other))
-                continue
             labels.add(key.decode())
             if tp.topic in assignments and value is not None:
                 said = decode_assignment(value)
