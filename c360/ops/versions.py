@@ -220,6 +220,12 @@ def plan_promote(plan: Plan, controls: Controls, agent: str) -> Switch:
     name, version = projection.name, projection.version
     said, live = controls.said_live(name), controls.live(plan, name)
     stage = controls.stage(plan, name, version)
+    known = controls.version(agent)
+    if known is not None and known.state == "retired" and said is not None and stage == "live":
+        raise NotYet(
+            f"{agent} is live, and somebody has retired it at the same moment: its topics may be gone. Promote another version,"
+            f" or go back: c360 rollback {name}"
+        )
     if said is not None and stage == "live":
         return Switch(plan, name, version, live, said, done=True)
     if stage == "retired":

@@ -440,6 +440,14 @@ def test_a_version_is_not_promoted_while_somebody_is_forgotten() -> None:
         promote(town, "customer@2")
 
 
+def test_a_version_that_was_retired_in_the_moment_of_its_promotion_is_not_called_live() -> None:
+    town = Town(shop(1, 2))
+    said = [(live_key("customer"), Live(2, 1)), (version_key("customer@2"), VersionState("retired"))]
+    control.write(town.plan, town.cluster, said)
+    with pytest.raises(NotYet, match="somebody has retired it at the same moment"):
+        promote(town, "customer@2")
+
+
 def test_a_version_with_another_count_of_partitions_is_not_promoted() -> None:
     town = Town(shop(1, 2))
     town.cluster.admin().delete(["shop.customer.v2"])
