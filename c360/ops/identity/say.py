@@ -66,7 +66,7 @@ def plan_saying(
     one, two = sorted(subject_of(plan, graph, name, names) for name in typed)
     if one == two:
         raise UsageError(f"{typed[0]} and {typed[1]} are both {one}, so there is nothing to {what}")
-    said = separating(facts, one, two) if what == "separate" else joining(one, two)
+    said = separating(one, two) if what == "separate" else joining(one, two)
     known = [facts.said.get(f.subject, {}).get((f.kind, f.other, f.source)) for f in said]
     if undo and not any(claim is not None and not claim.dead for claim in known):
         raise UsageError(f"no operator has said to {what} {one} and {two}, or it was undone: there is nothing to undo")
@@ -80,12 +80,9 @@ def plan_saying(
     return Saying(what, undo, (one, two), new, before, after, _notes(plan, graph, then, what, one, two, undo=undo))
 
 
-def separating(facts: Facts, one: Key, two: Key) -> list[Fact]:
-    """Of a pair in order one fact; and one the other way round, if somebody has written that."""
-    said = [cannot(one, two, OPERATORS, Claim(0))]
-    if (CANNOT, one, OPERATORS) in facts.said.get(two, {}):
-        said.append(cannot(two, one, OPERATORS, Claim(0)))
-    return said
+def separating(one: Key, two: Key) -> list[Fact]:
+    """Said of both: whichever of them is erased, takes back what is said of the other."""
+    return [cannot(one, two, OPERATORS, Claim(0)), cannot(two, one, OPERATORS, Claim(0))]
 
 
 def joining(one: Key, two: Key) -> list[Fact]:
