@@ -60,7 +60,18 @@ from c360.identity.messages import (
     encoded,
 )
 from c360.identity.namespace import TWIN, shown, shown_reason
-from c360.identity.node import ERASED, Node, decode_node, encode_node, is_blank, let_go, shelve, step
+from c360.identity.node import (
+    ERASED,
+    RELEASED,
+    Node,
+    decode_node,
+    encode_node,
+    is_blank,
+    let_go,
+    let_go_of,
+    shelve,
+    step,
+)
 from c360.identity.resolve import Standing
 from c360.identity.rules import OK, Rules
 from c360.plan import Identity, Plan
@@ -220,6 +231,7 @@ class IdentityTask:
         self.probes: dict[str, Probing] = {}  # by name
         self.erased: list[tuple[Erase, bool]] = []  # since the last commit, and whether anything was known of them
         self.twins: list[tuple[str, Message]] = []  # what is for the other node of one name
+        self.leaving: set[str] = set()  # erased nodes in no block, whose rows go when identity has rested
         self.unsaid: Counter[str] = Counter()  # claims taken back since then, by who had them
         self.shelves = TaskShelves()
         self.nodes: Table[Node] = Table(NODES, encode_node, lambda data: decode_node(data, self.rules, self.shelves))
@@ -245,6 +257,7 @@ class IdentityTask:
         self.settling = msgspec.convert(notes["settling"], Settling) if "settling" in notes else None
         self.sweep = tuple(notes["sweep"]) if "sweep" in notes else None
         self.probes = msgspec.convert(notes.get("probes", {}), dict[str, Probing])
+        self.leaving = set(notes.get("leaving", ()))
         self.erased.clear()
         self.twins.clear()
         self.unsaid.clear()
@@ -263,6 +276,8 @@ class IdentityTask:
             notes["sweep"] = list(self.sweep)
         if self.probes:
             notes["probes"] = msgspec.to_builtins(self.probes)
+        if self.leaving:
+            notes["leaving"] = sorted(self.leaving)
         return notes
 
     def process(self, batch: Batch, out: Outbox) -> None:
@@ -372,12 +387,27 @@ class IdentityTask:
                 continue
             if settling.over(self.partitions):
                 del self.probes[name]
+                self._let_go_of()
                 if self.partition == 0:
                     said = Settled(asked.request, asked.view, asked.probe)
                     out.send(self.found, *encode_found(said), 0)
             elif (rest := settling.next(self.partitions)) is not None:
                 for partition in range(self.partitions):
                     out.send(self.loop, b"", encode_probe(Round(name, rest.round, rest.busy)), partition)
+
+    def _let_go_of(self) -> None:
+        """All that was on its way to who is erased has come: what was sent before a round was read before the next."""
+        rows = {key: key.encode() for key in sorted(self.leaving)}
+        nodes = self.nodes.load(rows.values())
+        for key, row in rows.items():
+            node = nodes[row]
+            if node is None or RELEASED not in node.marks:
+                self.leaving.discard(key)  # another life has begun
+            elif let_go_of(node):
+                before = self.before.pop(key, None) or _look(node)
+                self._count(before, _look(Node(key)))
+                self.nodes.delete(row)
+                self.leaving.discard(key)
 
     def _fact(self, key: bytes | None, value: bytes) -> tuple[str, Message]:
         try:
@@ -542,6 +572,8 @@ class IdentityTask:
         if before.standing is not None:
             out.send(self.assignments, node.key.encode(), None, self.partition)
         node.standing = node.assigned_by = None
+        if RELEASED in node.marks:
+            self.leaving.add(node.key)
         blank = is_blank(node)
         if not blank:  # others of its block live: as long as they do, it leads them, or knows who does
             shelve(node, self.shelves, self.apart)

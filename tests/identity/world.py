@@ -137,6 +137,8 @@ class World:
         untouched = deepcopy(shelves) if self.crashes and self.apart is not None else shelves
         for key, messages in shares.items():
             node = code.decode_node(self.states[key], self.rules, shelves) if key in self.states else code.Node(key)
+            if code.is_blank(node) and all(map(code.let_go, messages)):
+                continue  # as the agent: whoever is not there has nothing to let go of
             home = node.home
             done = code.step(node, messages, self.rules)
             if self.apart is not None:
@@ -171,6 +173,13 @@ class World:
         while self.turn():
             pass
         return self.messages - before
+
+    def rest(self) -> None:
+        """Nothing is on its way: who is to vanish does."""
+        self.drain()
+        for node in self.nodes():
+            if self.code.let_go_of(node):
+                del self.states[node.key]
 
     def tell(self, facts: Iterable[Fact]) -> int:
         """Facts, one after the other, each until it is settled. How many messages it took."""
