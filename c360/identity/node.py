@@ -374,8 +374,6 @@ class _Turn:
         while True:
             if inbox:
                 message = inbox.popleft()
-                if self.me.evidence is None and is_blank(self.me) and let_go(message):
-                    continue  # it has vanished, or never was: what only asks for less comes too late
                 _TAKEN[type(message)](self, message)
             elif self.stale:
                 self.stale = False
@@ -417,6 +415,8 @@ class _Turn:
 
     def on_mark(self, mark: Mark) -> None:
         me = self.me
+        if not mark.on and me.evidence is None and is_blank(me):
+            return  # it has vanished
         self.cause = mark.request
         self.stale = True
         marks = set(me.marks) - {RELEASED} if mark.on else set(me.marks)
@@ -434,8 +434,10 @@ class _Turn:
             self.send(other, Unlink(me.key, forget.cause))  # who are kept apart are said to be so of both
         me.claims = {}
         me.marks = tuple(sorted({*me.marks, ERASED}))
-        if me.neighbours:
-            for subject in sorted(me.neighbours.of):
+        if me.neighbours and me.neighbours.degree:
+            holders = tuple(sorted(me.neighbours.of))
+            self.events.append(Holders(forget.cause, me.key, holders))  # also those who are of other profiles
+            for subject in holders:
                 self.send(subject, Unlink(me.key, forget.cause))
         self.stale = True
 

@@ -1,4 +1,4 @@
-"""Random facts, and some who are erased while others of their blocks live: nothing names them in the end, and nobody else notices.
+"""Random facts, and some who are erased while others of their blocks live: nothing names them then, and nobody else notices.
 
 `python -m tests.identity.erasures --runs 10000 --from 0` prints `divergences 0`, or the first seeds that diverge.
 """

@@ -15,7 +15,7 @@ from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
 from c360.governance.names import Names
-from c360.identity.facts import CANNOT, OPERATORS, Claim, Fact, cannot, encode_fact, link
+from c360.identity.facts import OPERATORS, Claim, Fact, cannot, encode_fact, link
 from c360.identity.namespace import shown_reason
 from c360.identity.rules import Key, namespace_of
 from c360.ops.audit import Told
