@@ -602,17 +602,20 @@ class IdentityTask:
         deferred = _refused(node.standing)
         if deferred and deferred != _refused(was):
             self.counters.conflicts += 1
-            said = IdentityChange(change="conflict", subject=node.key, deferred=deferred, cause=cause)
+            said = IdentityChange(change="conflict", subject=node.key, deferred=deferred, cause=self._hidden(cause))
             out.send(self.changes, node.standing.profile.encode(), encode(said))
         if self.sweep is not None:
             self.sent.delete(node.key.encode())
+
+    def _hidden(self, cause: str) -> str:
+        """Of an app that erases: a fact names whom it is about, and what it has brought about may outlive them."""
+        return self.watch.suppression.hide(cause) if self.watch is not None and "|" in cause else cause
 
     def _assign(self, node: Node, change: str, was: str | None, cause: str, out: Outbox, *, told: bool = True) -> None:
         """`told`: whether the change is one for the world, too."""
         standing = node.standing
         assert standing is not None
-        if self.watch is not None and "|" in cause:  # a fact names whom it is about, and this one may outlive them
-            cause = self.watch.suppression.hide(cause)
+        cause = self._hidden(cause)
         said = Assignment(
             seq=node.seq + (self.life << LIFE),
             profile=standing.profile,

@@ -199,7 +199,7 @@ class Members(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
 
 
 class Holders(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """By a marked identifier: subjects that hold it by a live link, in its profile or not."""
+    """By an identifier that is marked or erased: subjects that hold it by a live link, in its profile or not."""
 
     request: str
     node: Key

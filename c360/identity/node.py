@@ -381,8 +381,6 @@ class _Turn:
         while True:
             if inbox:
                 message = inbox.popleft()
-                if self.me.evidence is None and is_blank(self.me) and let_go(message):
-                    continue  # it has vanished, or never was: what only asks for less comes too late
                 _TAKEN[type(message)](self, message)
             elif self.stale:
                 self.stale = False
@@ -450,8 +448,10 @@ class _Turn:
         me.claims = {}
         me.marks = tuple(sorted({*me.marks, ERASED, erased_by(forget.cause)}))
         self.refresh()
-        if me.neighbours:
-            for subject in sorted(me.neighbours.of):
+        if me.neighbours and me.neighbours.degree:
+            holders = tuple(sorted(me.neighbours.of))
+            self.events.append(Holders(forget.cause, me.key, holders))  # also those who are of other profiles
+            for subject in holders:
                 self.send(subject, Unlink(me.key, forget.cause))
 
     def on_unlink(self, unlink: Unlink) -> None:

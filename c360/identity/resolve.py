@@ -211,7 +211,8 @@ class Block:
     def drop(self, node: Key) -> None:
         """Take a node out that has no links, and to which there are none."""
         member = self.member(node)
-        assert member is not None and not self.near(member), "a node that is linked is dropped"
+        assert member is not None
+        assert not self.near(member), "a node that is linked is dropped"
         del self.members[node]
         if self.shelves is not None:
             del self.shelves.evidence[node]
