@@ -62,11 +62,11 @@ from c360.identity.messages import (
 from c360.identity.namespace import TWIN, shown, shown_reason
 from c360.identity.node import (
     ERASED,
-    RELEASED,
     Node,
     decode_node,
     encode_node,
     is_blank,
+    is_leaving,
     let_go,
     let_go_of,
     shelve,
@@ -231,7 +231,7 @@ class IdentityTask:
         self.probes: dict[str, Probing] = {}  # by name
         self.erased: list[tuple[Erase, bool]] = []  # since the last commit, and whether anything was known of them
         self.twins: list[tuple[str, Message]] = []  # what is for the other node of one name
-        self.leaving: set[str] = set()  # erased nodes in no block, whose rows go when identity has rested
+        self.leaving: set[str] = set()  # nodes that are released, or lead such: let go of when identity has rested
         self.unsaid: Counter[str] = Counter()  # claims taken back since then, by who had them
         self.shelves = TaskShelves()
         self.nodes: Table[Node] = Table(NODES, encode_node, lambda data: decode_node(data, self.rules, self.shelves))
@@ -401,12 +401,15 @@ class IdentityTask:
         nodes = self.nodes.load(rows.values())
         for key, row in rows.items():
             node = nodes[row]
-            if node is None or RELEASED not in node.marks:
-                self.leaving.discard(key)  # another life has begun
-            elif let_go_of(node):
-                before = self.before.pop(key, None) or _look(node)
-                self._count(before, _look(Node(key)))
-                self.nodes.delete(row)
+            if node is not None and is_leaving(node):  # else another life has begun
+                self.nodes.touch((row,))
+                before = self.before.setdefault(key, _look(node))
+                if let_go_of(node):
+                    del self.before[key]
+                    self._count(before, _look(Node(key)))
+                    self.nodes.delete(row)
+                    node = None
+            if node is None or not is_leaving(node):
                 self.leaving.discard(key)
 
     def _fact(self, key: bytes | None, value: bytes) -> tuple[str, Message]:
@@ -449,6 +452,8 @@ class IdentityTask:
             node = nodes[key.encode()]
             assert node is not None
             vanished = node.standing is None and before.standing is not None  # and may lead others since
+            if is_leaving(node):
+                self.leaving.add(key)
             if ERASED in node.marks or vanished or is_blank(node):
                 self._take_back(node, before, out)
                 continue
@@ -572,8 +577,6 @@ class IdentityTask:
         if before.standing is not None:
             out.send(self.assignments, node.key.encode(), None, self.partition)
         node.standing = node.assigned_by = None
-        if RELEASED in node.marks:
-            self.leaving.add(node.key)
         blank = is_blank(node)
         if not blank:  # others of its block live: as long as they do, it leads them, or knows who does
             shelve(node, self.shelves, self.apart)

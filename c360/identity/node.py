@@ -54,7 +54,8 @@ FORMAT = 1
 ERASED = (
     "~erased"  # among the marks of a node: it is, and has only to be let go of; and once with each request, as below
 )
-RELEASED = "~released"  # then, too: no block has it; its row stays while messages to it may be on their way
+RELEASED = "~released"  # then, too: no block has more of it than its version. Its row, and that, stay while messages of
+# before may be on their way: older evidence that comes late does not count, and what comes to the row is passed on
 
 
 def erased_by(request: str) -> str:
@@ -213,10 +214,22 @@ def is_blank(node: Node) -> bool:
     )
 
 
+def is_leaving(node: Node) -> bool:
+    """Whether it, or somebody in its block, is erased and released: to be forgotten once identity has rested."""
+    return RELEASED in node.marks or (node.lead is not None and bool(_released(node.lead.block)))
+
+
 def let_go_of(node: Node) -> bool:
-    """Whether it is erased and in no block: to be forgotten once identity has rested. What lies on shelves goes now."""
+    """Identity has rested: forget who is released. Whether the node itself is to go; what lies on shelves goes now."""
+    if (lead := node.lead) is not None:
+        for one, member in sorted(_released(lead.block).items()):
+            if not lead.block.near(member):
+                lead.block.drop(one)
+        if not lead.block.size:
+            lead.give_up()
+            node.lead = None
     if RELEASED not in node.marks or node.lead is not None:
-        return False
+        return is_blank(node)
     if node.neighbours is not None:
         node.neighbours.clear()
     return True
@@ -476,35 +489,33 @@ class _Turn:
 
         Nobody may point at them any more then, nor at us if we are one of them. If nobody lives, nobody does. Else a stand-in
         leads in our place, before whom none ranks; and the leader has all who live point at it, and tells them once more what
-        it has told: what those said whom it came after is not believed then. Rows of the erased pass on what still comes, until
-        the task knows that nothing can (`released`).
+        it has told: what those said whom it came after is not believed then. Rows of the erased pass on what still comes, and
+        the block keeps their versions, until the task knows that nothing can (`let_go_of`).
         """
         block, me = lead.block, self.me
-        members = {node: block.member(node) for node in block.marked}
-        erased = {
-            node for node, member in members.items() if member and member.evidence and ERASED in member.evidence.marks
-        }
+        released = _released(block)
+        members = {node: block.member(node) for node in block.marked - released.keys()}
+        erased = {node for node, member in members.items() if ERASED in _marks(member)}
         leads = me.key not in erased and ERASED not in me.marks
         if not erased and leads:
             return False
-        if len(erased) < block.size:
+        if len(erased) + len(released) < block.size:
             if len(erased) < len(members) or any(requests_of(_marks(members[node])) for node in erased):
                 return False  # who is found for a request must be known as long as it stands
             if any(block.near(member) for node in erased if (member := members[node]) is not None):
                 return False  # claims that name them are on their way out
-        living = {node: evidence for node, evidence in block.evidence().items() if node not in erased}
+        gone = erased | released.keys()
+        living = {node: evidence for node, evidence in block.evidence().items() if node not in gone}
         if living and not leads:
             self.unite(stand_in(living.values()))
             return True
         for node in sorted(erased):
             self.send(node, Vanish(self.cause))
-        if not living:
-            lead.give_up()
-            me.lead = None
-            return True
-        for node in sorted(erased):
-            block.drop(node)
+            block.release(node, (ERASED, RELEASED))
             lead.told.pop(node, None)
+        if not living:
+            lead.reported.clear()
+            return True
         for node in sorted(living):
             for other in living[node].cannot:
                 if other in erased:
@@ -626,6 +637,8 @@ class _Turn:
         for node in sorted(self.astray - {key}):
             self.send(node, Follow(key, self.cause))
         self.astray = set()
+        if lead.block.marked:
+            near = near - _released(lead.block).keys()  # of them nothing is said
         result = decide(lead.block, near)
         self.largest = max(self.largest, result.largest)
         told = lead.told
@@ -701,6 +714,12 @@ def _past(going: set[Key], known: set[Key], group: Mapping[Key, Member], block: 
 
 def _marks(member: Member | None) -> tuple[str, ...]:
     return member.evidence.marks if member is not None and member.evidence is not None else ()
+
+
+def _released(block: Block) -> dict[Key, Member]:
+    """Those of whom a block has nothing but their versions."""
+    members = {node: block.member(node) for node in block.marked}
+    return {node: member for node, member in members.items() if member and RELEASED in _marks(member)}
 
 
 def _is_erased(evidence: Evidence) -> bool:

@@ -180,6 +180,8 @@ class World:
         for node in self.nodes():
             if self.code.let_go_of(node):
                 del self.states[node.key]
+            else:
+                self.states[node.key] = self.code.encode_node(node)
 
     def tell(self, facts: Iterable[Fact]) -> int:
         """Facts, one after the other, each until it is settled. How many messages it took."""
