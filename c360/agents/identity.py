@@ -67,6 +67,7 @@ from c360.identity.node import (
     decode_node,
     encode_node,
     is_blank,
+    last_word,
     let_go,
     let_go_of,
     shelve,
@@ -128,17 +129,25 @@ class Settling(msgspec.Struct, omit_defaults=True):
         self.sent = False
         return said
 
+    def is_heard(self, tasks: int, number: int) -> bool:
+        """Whether it is at this round, and has heard it of all."""
+        return self.round == number and self.heard.get(str(number), 0) == tasks
+
     def over(self, tasks: int) -> bool:
-        name = str(self.round)
-        return self.heard.get(name, 0) == tasks and (name not in self.busy or self.round >= MOST_ROUNDS)
+        return self.is_heard(tasks, self.round) and (str(self.round) not in self.busy or self.round >= MOST_ROUNDS)
 
 
 class Probing(msgspec.Struct):
-    """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster."""
+    """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster.
+
+    It is over when all has come to rest twice: in between those who are to vanish say a last word.
+    """
 
     asked: Probe | None = None
     marked: bool = False  # its mark among the facts was read
     settling: Settling = msgspec.field(default_factory=Settling)
+    rested: bool = False  # once: who is to vanish has had its last word
+    leaving: list[str] = []  # those
 
 
 def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
@@ -385,19 +394,35 @@ class IdentityTask:
             asked, settling = probing.asked, probing.settling
             if asked is None or not probing.marked:
                 continue
-            if settling.over(self.partitions):
+            over = settling.over(self.partitions)
+            if not probing.rested and (over or settling.is_heard(self.partitions, MOST_ROUNDS // 2)):
+                self._last_words(probing, out)  # all tasks after the same round
+            elif over:
                 del self.probes[name]
-                self._let_go_of()
+                self._let_go_of(probing.leaving)
                 if self.partition == 0:
                     said = Settled(asked.request, asked.view, asked.probe)
                     out.send(self.found, *encode_found(said), 0)
-            elif (rest := settling.next(self.partitions)) is not None:
+                continue
+            if (rest := settling.next(self.partitions)) is not None:
                 for partition in range(self.partitions):
                     out.send(self.loop, b"", encode_probe(Round(name, rest.round, rest.busy)), partition)
 
-    def _let_go_of(self) -> None:
-        """All that was on its way to who is erased has come: what was sent before a round was read before the next."""
-        rows = {key: key.encode() for key in sorted(self.leaving)}
+    def _last_words(self, probing: Probing, out: Outbox) -> None:
+        """All that was said of who is erased, before it was, has come. What follows from their last words is to rest, too."""
+        probing.rested, probing.leaving = True, sorted(self.leaving)
+        rows = [key.encode() for key in probing.leaving]
+        nodes = self.nodes.load(rows)
+        for row in rows:
+            if (node := nodes[row]) is not None and (said := last_word(node)) is not None:
+                self._send(*said, self.inbox, out)
+        if rows:
+            probing.settling.sent = True
+            self.settle(out)
+
+    def _let_go_of(self, leaving: Iterable[str]) -> None:
+        """Nobody points at them any more, and all that was on its way to them has come: two times all had rested since."""
+        rows = {key: key.encode() for key in leaving}
         nodes = self.nodes.load(rows.values())
         for key, row in rows.items():
             node = nodes[row]

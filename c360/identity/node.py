@@ -222,6 +222,17 @@ def let_go_of(node: Node) -> bool:
     return True
 
 
+def last_word(node: Node) -> tuple[Key, Message] | None:
+    """To whom what, of a node that is released, once identity has rested: that it is erased.
+
+    What it said before may have been overtaken on its way by its word that it is erased, and then by it its leader's, who had
+    let go of it already: without this one it would have the node for ever.
+    """
+    if RELEASED not in node.marks or node.evidence is None or node.home == node.key:
+        return None
+    return node.home, Gather((msgspec.structs.replace(node.evidence, marks=(ERASED, RELEASED)),), "")
+
+
 def let_go(message: Message) -> bool:
     """Whether it asks for nothing but less: a node that is not there need not be made for it."""
     match message:
@@ -487,9 +498,9 @@ class _Turn:
         leads = me.key not in erased and ERASED not in me.marks
         if not erased and leads:
             return False
+        if len(erased) < len(members) or any(requests_of(_marks(members[node])) for node in erased):
+            return False  # who is found for a request must be known as long as it stands
         if len(erased) < block.size:
-            if len(erased) < len(members) or any(requests_of(_marks(members[node])) for node in erased):
-                return False  # who is found for a request must be known as long as it stands
             if any(block.near(member) for node in erased if (member := members[node]) is not None):
                 return False  # claims that name them are on their way out
         living = {node: evidence for node, evidence in block.evidence().items() if node not in erased}
@@ -586,7 +597,7 @@ class _Turn:
             return Gather((), self.cause)
         reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(lead.reported.items()))
         members = sorted(lead.block.evidence().values(), key=_is_erased)  # these last: with them the rest is let know
-        astray, self.astray = bool(self.astray), set()
+        astray, self.astray = bool(self.astray) or ERASED in self.me.marks, set()
         all_of_it = Gather(tuple(members), self.cause, tuple(lead.told.items()), reported, astray)
         lead.give_up()
         return all_of_it
@@ -599,11 +610,15 @@ class _Turn:
                 gather = msgspec.structs.replace(gather, astray=True)
             self.send(me.home, gather)  # contents
             return
-        if gather.astray:
-            self.astray.update(evidence.node for evidence in gather.members)
-        lead = me.lead = me.lead or Lead(Block(self.rules), {}, {})
+        lead = me.lead or Lead(Block(self.rules), {}, {})
         for evidence in gather.members:
+            if RELEASED in evidence.marks and lead.block.evidence_of(evidence.node) is None:
+                continue  # a last word to somebody who has let go of it
             self.near.update(lead.block.put(evidence))
+            if gather.astray:
+                self.astray.add(evidence.node)
+        if lead.block.size or gather.told or gather.reported:
+            me.lead = lead
         self.near |= self.astray
         of = self.rules.of
         for subject, told in gather.told:  # told: of several leaders a subject believes the earliest-ranked

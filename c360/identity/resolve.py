@@ -187,6 +187,10 @@ class Block:
             member.whole = True
         return member.near
 
+    def evidence_of(self, node: Key) -> Evidence | None:
+        member = self.member(node)
+        return member.evidence if member is not None else None
+
     def put(self, evidence: Evidence) -> Iterable[Key]:
         """Take evidence in, if it is newer. The nodes in whose components something may be different then."""
         node = evidence.node

@@ -178,6 +178,10 @@ class World:
         """Nothing is on its way: who is to vanish does."""
         self.drain()
         for node in self.nodes():
+            if (said := self.code.last_word(node)) is not None:
+                self._send(node.key, *said)
+        self.drain()
+        for node in self.nodes():
             if self.code.let_go_of(node):
                 del self.states[node.key]
 
