@@ -500,9 +500,8 @@ class _Turn:
             return False
         if len(erased) < len(members) or any(requests_of(_marks(members[node])) for node in erased):
             return False  # who is found for a request must be known as long as it stands
-        if len(erased) < block.size:
-            if any(block.near(member) for node in erased if (member := members[node]) is not None):
-                return False  # claims that name them are on their way out
+        if len(erased) < block.size and any(block.near(one) for node in erased if (one := members[node]) is not None):
+            return False  # claims that name them are on their way out
         living = {node: evidence for node, evidence in block.evidence().items() if node not in erased}
         if living and not leads:
             self.unite(stand_in(living.values()))
