@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -65,6 +65,7 @@ from c360.identity.node import (
     Node,
     decode_node,
     encode_node,
+    forget_released,
     is_blank,
     is_leaving,
     let_go,
@@ -128,17 +129,25 @@ class Settling(msgspec.Struct, omit_defaults=True):
         self.sent = False
         return said
 
+    def is_heard(self, tasks: int, number: int) -> bool:
+        """Whether it is at this round, and has heard it of all."""
+        return self.round == number and self.heard.get(str(number), 0) == tasks
+
     def over(self, tasks: int) -> bool:
-        name = str(self.round)
-        return self.heard.get(name, 0) == tasks and (name not in self.busy or self.round >= MOST_ROUNDS)
+        return self.is_heard(tasks, self.round) and (str(self.round) not in self.busy or self.round >= MOST_ROUNDS)
 
 
 class Probing(msgspec.Struct):
-    """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster."""
+    """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster.
+
+    It is over when all has come to rest twice: after the first blocks forget who is released, and hand over no more of it.
+    """
 
     asked: Probe | None = None
     marked: bool = False  # its mark among the facts was read
     settling: Settling = msgspec.field(default_factory=Settling)
+    rested: bool = False  # once
+    leaving: list[str] = []  # who was released, or led such, then
 
 
 def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
@@ -385,18 +394,27 @@ class IdentityTask:
             asked, settling = probing.asked, probing.settling
             if asked is None or not probing.marked:
                 continue
-            if settling.over(self.partitions):
+            over = settling.over(self.partitions)
+            if not probing.rested and (over or settling.is_heard(self.partitions, MOST_ROUNDS // 2)):
+                probing.rested, probing.leaving = True, sorted(self.leaving)  # all tasks after the same round
+                self._let_go_of(())
+            elif over:
                 del self.probes[name]
-                self._let_go_of()
+                self._let_go_of(probing.leaving)
                 if self.partition == 0:
                     said = Settled(asked.request, asked.view, asked.probe)
                     out.send(self.found, *encode_found(said), 0)
-            elif (rest := settling.next(self.partitions)) is not None:
+                continue
+            if (rest := settling.next(self.partitions)) is not None:
                 for partition in range(self.partitions):
                     out.send(self.loop, b"", encode_probe(Round(name, rest.round, rest.busy)), partition)
 
-    def _let_go_of(self) -> None:
-        """All that was on its way to who is erased has come: what was sent before a round was read before the next."""
+    def _let_go_of(self, rows_too: Collection[str]) -> None:
+        """All that was on its way to and of who is erased has come: what was sent before a round was read before the next.
+
+        `rows_too`: of whom the row itself may go. Blocks forget twice in a probe: what was handed over at the first time
+        has come at the second.
+        """
         rows = {key: key.encode() for key in sorted(self.leaving)}
         nodes = self.nodes.load(rows.values())
         for key, row in rows.items():
@@ -404,7 +422,9 @@ class IdentityTask:
             if node is not None and is_leaving(node):  # else another life has begun
                 self.nodes.touch((row,))
                 before = self.before.setdefault(key, _look(node))
-                if let_go_of(node):
+                if key not in rows_too:
+                    forget_released(node)
+                elif let_go_of(node):
                     del self.before[key]
                     self._count(before, _look(Node(key)))
                     self.nodes.delete(row)

@@ -219,8 +219,8 @@ def is_leaving(node: Node) -> bool:
     return RELEASED in node.marks or (node.lead is not None and bool(_released(node.lead.block)))
 
 
-def let_go_of(node: Node) -> bool:
-    """Identity has rested: forget who is released. Whether the node itself is to go; what lies on shelves goes now."""
+def forget_released(node: Node) -> None:
+    """Identity has rested, so that nothing older of who is released in its block can come: their versions go, too."""
     if (lead := node.lead) is not None:
         for one, member in sorted(_released(lead.block).items()):
             if not lead.block.near(member):
@@ -228,6 +228,11 @@ def let_go_of(node: Node) -> bool:
         if not lead.block.size:
             lead.give_up()
             node.lead = None
+
+
+def let_go_of(node: Node) -> bool:
+    """Identity has rested: forget who is released. Whether the node itself is to go; what lies on shelves goes now."""
+    forget_released(node)
     if RELEASED not in node.marks or node.lead is not None:
         return is_blank(node)
     if node.neighbours is not None:
@@ -499,12 +504,11 @@ class _Turn:
         leads = me.key not in erased and ERASED not in me.marks
         if not erased and leads:
             return False
-        if len(erased) + len(released) < block.size:
-            if len(erased) < len(members) or any(requests_of(_marks(members[node])) for node in erased):
-                return False  # who is found for a request must be known as long as it stands
-            if any(block.near(member) for node in erased if (member := members[node]) is not None):
-                return False  # claims that name them are on their way out
+        if len(erased) < len(members) or any(requests_of(_marks(members[node])) for node in erased):
+            return False  # who is found for a request must be known as long as it stands
         gone = erased | released.keys()
+        if len(gone) < block.size and any(block.near(one) for node in erased if (one := members[node]) is not None):
+            return False  # claims that name them are on their way out
         living = {node: evidence for node, evidence in block.evidence().items() if node not in gone}
         if living and not leads:
             self.unite(stand_in(living.values()))
@@ -597,7 +601,7 @@ class _Turn:
             return Gather((), self.cause)
         reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(lead.reported.items()))
         members = sorted(lead.block.evidence().values(), key=_is_erased)  # these last: with them the rest is let know
-        astray, self.astray = bool(self.astray), set()
+        astray, self.astray = bool(self.astray) or ERASED in self.me.marks, set()
         all_of_it = Gather(tuple(members), self.cause, tuple(lead.told.items()), reported, astray)
         lead.give_up()
         return all_of_it
@@ -610,11 +614,13 @@ class _Turn:
                 gather = msgspec.structs.replace(gather, astray=True)
             self.send(me.home, gather)  # contents
             return
-        if gather.astray:
-            self.astray.update(evidence.node for evidence in gather.members)
-        lead = me.lead = me.lead or Lead(Block(self.rules), {}, {})
+        lead = me.lead or Lead(Block(self.rules), {}, {})
         for evidence in gather.members:
             self.near.update(lead.block.put(evidence))
+            if gather.astray:
+                self.astray.add(evidence.node)
+        if lead.block.size or gather.told or gather.reported:
+            me.lead = lead
         self.near |= self.astray
         of = self.rules.of
         for subject, told in gather.told:  # told: of several leaders a subject believes the earliest-ranked

@@ -48,6 +48,7 @@ def run(seed: int, code: ModuleType = identity) -> None:
     said = [fact for fact in facts if frozenset((fact.subject, fact.other)) in pairs]
     later = [fact for fact in facts if fact not in said and fact.kind != CANNOT]
     gone: set[str] = set()
+    beside = dice.random() < 0.5
     for number in range(dice.choice([1, 1, 2, 3])):
         said = [fact for fact in said if not gone & {fact.subject, fact.other}]
         if number and dice.random() < 0.3:  # a new life of some
@@ -74,6 +75,9 @@ def run(seed: int, code: ModuleType = identity) -> None:
         orders: list[tuple[str, Mark | Forget | Fact]] = []
         for name in asked:
             group = {name} | set(right.group.get(name, ()))
+            if beside:  # as an identifier that is a customer's own, but joins nobody: its block knows of no request
+                near = {f.other for f in said if f.kind == LINK and f.subject in group}
+                group |= {n for n in near if rules.of(n).links and not (rules.of(n).holds or rules.of(n).subject)}
             gone |= group
             its = [(node, Forget(f"r-{name}-{number}")) for node in sorted(group)]
             dice.shuffle(its)
