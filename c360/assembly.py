@@ -36,6 +36,7 @@ from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
 from c360.ops import control, keys, topics
+from c360.ops.beginning import begin_lives
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -59,8 +60,9 @@ class Shared:
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
-    agent. `registry`: of schemas that values name. `fence_max_age_ms`: how old may be what a door knows of people's decisions;
-    `inputs_s`: between its looks at which partitions these come in.
+    agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
+    name. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
+    partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -72,6 +74,7 @@ class Shared:
     fence_max_age_ms: int = 1000
     inputs_s: float = INPUTS_S
     retired: Callable[[str], bool] | None = None
+    idle: Callable[[str], bool] | None = None
 
 
 def governance_of(
@@ -109,7 +112,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     if plan.asks and (not only or "consent" in only):
         chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
     if known is not None and common.vault is not None and (not only or "erasure" in only):
-        chosen.append(ErasureAgent(plan, admin, known, common.vault.names))
+        chosen.append(ErasureAgent(plan, admin, known, common.vault.names, common.idle))
     chosen += [
         DoorAgent(
             plan,
@@ -223,7 +226,7 @@ class Worker:
     # What serves the loops outlives them: their last commits ask it.
     serving: list[threading.Thread] = field(default_factory=list)
     served: threading.Event = field(default_factory=threading.Event)
-    ended: set[str] = field(default_factory=set)  # agents that are to run no longer
+    ended: set[Loop] = field(default_factory=set)  # those that are to run no longer
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
@@ -258,6 +261,7 @@ class Worker:
             raise NeedsOperator(
                 f"nothing is to run here: {', '.join(self.only) or self.plan.app} is retired, or not built (c360 versions)"
             )
+        self._forget_retired()
         governance = governance_of(self.plan, self.cluster, self.stores, self.clock, names)
         if governance is not None:
             self.tables.append(governance)
@@ -270,6 +274,7 @@ class Worker:
             self.registry,
             self.fence_max_age_ms,
             retired=partial(control.is_retired, self.plan, self.watch),
+            idle=partial(control.is_idle, self.plan, self.watch),
         )
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
@@ -286,7 +291,10 @@ class Worker:
         return self.watch.controls.live(self.plan, projection)
 
     def _begin(self, names: Sequence[str]) -> None:
-        """Compare with what these agents were. Raises NeedsOperator where something has drifted."""
+        """Begin those anew that were reset, and compare the others with what they were. Raises NeedsOperator where something
+        is half reset, or has drifted."""
+        if begin_lives(self.plan, self.cluster, self.watch.controls, names, self.stopping.is_set):
+            self.watch.turn()
         agents = [agent for agent in self.plan.agents if agent.name in names]
         for line in control.begin(self.plan, self.cluster, self.watch.controls, agents, accept_drift=self.accept_drift):
             log.warning("accepted: %s", line)
@@ -373,13 +381,11 @@ class Worker:
             raise self.error
 
     def _drive(self, loop: Loop) -> None:
-        name = loop.agent.name
         try:
-            loop.run(lambda: self.stopping.is_set() or name in self.ended)
-            if name in self.ended:
+            loop.run(lambda: self.stopping.is_set() or loop in self.ended)
+            if loop in self.ended:
                 self._forget(loop.agent)
                 self.loops.remove(loop)
-                self.ended.discard(name)
         except BaseException as error:  # one agent that cannot go on ends the worker, with its error
             log.error("%s stopped: %s", loop.agent.name, error)
             self.fail(error)
@@ -387,7 +393,13 @@ class Worker:
     def _forget(self, agent: Agent) -> None:
         """What a retired agent has on this disk. Its changelog goes, so nobody will read it."""
         for lead in (TP(topic, p) for topic in agent.lead_topics() for p in range(self.plan.partitions)):
-            self.stores.open(agent.store_name(lead)).destroy()
+            self.stores.forget(agent.store_name(lead))
+
+    def _forget_retired(self) -> None:
+        """The same of agents that were retired while no worker ran on this disk."""
+        for agent in (a for p in self.watch.controls.retired(self.plan) for a in self.plan.agents_of(p)):
+            for partition in range(self.plan.partitions):
+                self.stores.forget(f"{agent.group}/{partition}")
 
     def _serve(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:
@@ -425,10 +437,11 @@ class Worker:
 
     def _follow_control(self) -> None:
         chosen = self._chosen()
-        running = {loop.agent.name for loop in self.loops}
-        for name in sorted(running.difference(chosen, self.ended)):
-            log.info("%s is retired: it commits and stops", name)
-            self.ended.add(name)
+        running = {loop.agent.name: loop for loop in list(self.loops)}  # a loop that has ended takes itself out
+        for name, loop in running.items():
+            if name not in chosen and loop not in self.ended:
+                log.info("%s is retired: it commits and stops", name)
+                self.ended.add(loop)
         if new := [name for name in chosen if name not in running]:
             topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
@@ -526,6 +539,8 @@ def stepping(
         return clock() / 1000
 
     watch = control.Watch(plan, cluster)
+    watch.turn()
+    begin_lives(plan, cluster, watch.controls, [agent.name for agent in plan.agents])
     table = governance_of(plan, cluster, stores, clock, monotonic=seconds, look_s=0.0)
     shared = Shared(
         cluster,
@@ -537,6 +552,7 @@ def stepping(
         fence_max_age_ms,
         inputs_s=0.0,
         retired=partial(control.is_retired, plan, watch),
+        idle=partial(control.is_idle, plan, watch),
     )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())

@@ -590,7 +590,7 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
         topics.append(PlannedTopic(plan.projected(projection), "projection", n))
     if plan.projections or plan.identities:
         topics.append(PlannedTopic(plan.tasks, "tasks", n))
-    if plan.sources:
+    if plan.sources or plan.identities or plan.asks or plan.erases:
         topics.append(PlannedTopic(plan.control, "control", 1))
     if any(map(windowed, plan.projections)):
         topics.append(PlannedTopic(plan.days, "days", n))

@@ -5,6 +5,7 @@ One record for each name, the newest counts. People write it, by commands; worke
     live/customer          which version doors deliver, and the one before it
     version/customer@4     what has become of a version that was built beside another
     logic/customer@4       what the version was when it first ran, in words, so that a change can be told
+    reset/customer@4       how far a reset of it is (docs/operations/reset.md)
 """
 
 from __future__ import annotations
@@ -46,7 +47,28 @@ class Logic(msgspec.Struct, frozen=True):
     lines: list[str]
 
 
+class ResetJournal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A reset that is not over. Offsets by "topic/partition".
+
+    step, of the one who is at it: `resetting` a command moves the group's offsets; `reset` it has, and the next worker begins
+    the new life; `beginning` a worker does; `undoing` a command moves the offsets back. target: as it was typed. incarnation:
+    of the new life, microseconds since 1970; life: of an identity, minutes since then. before, to: the group's offsets before
+    and at its beginning; ends: where records ended when it was asked for. clears: topics that are emptied.
+    """
+
+    step: Literal["resetting", "reset", "beginning", "undoing"]
+    target: str
+    incarnation: int
+    life: int
+    before: dict[str, int]
+    to: dict[str, int]
+    ends: dict[str, int]
+    clears: list[str]
+    cut: dict[str, int] = {}  # inputs of which what was before is not wanted; their first offset that is
+
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_RESET = b"reset/"
 
 
 def live_key(projection: str) -> bytes:
@@ -59,6 +81,10 @@ def version_key(agent: str) -> bytes:
 
 def logic_key(agent: str) -> bytes:
     return f"logic/{agent}".encode()
+
+
+def reset_key(agent: str) -> bytes:
+    return _RESET + agent.encode()
 
 
 def encode(record: msgspec.Struct) -> bytes:
@@ -88,6 +114,16 @@ class Controls:
     def logic(self, agent: str) -> Logic | None:
         return self._read(logic_key(agent), Logic)
 
+    def reset(self, agent: str) -> ResetJournal | None:
+        """How far a reset of an agent is; None of one that is not being reset."""
+        return self._read(reset_key(agent), ResetJournal)
+
+    @property
+    def resets(self) -> dict[str, ResetJournal]:
+        """By agent, of all that are being reset."""
+        names = [key.removeprefix(_RESET).decode() for key in sorted(self.values) if key.startswith(_RESET)]
+        return {name: journal for name in names if (journal := self.reset(name)) is not None}
+
     def stage(self, plan: Plan, projection: str, version: int) -> Stage:
         """How far a declared version is."""
         said = self.said_live(projection)
@@ -115,11 +151,13 @@ class Controls:
         """
         if only and agent not in only:
             return False
-        of = next((p for p in plan.projections if agent == p.agent or agent.startswith(f"{p.agent}:")), None)
-        if of is None:
-            return True
-        stage = self.stage(plan, of.name, of.version)
+        stage = self.stage_of(plan, agent)
         return stage != "retired" and (stage not in ("new", "building") or agent in only)
+
+    def stage_of(self, plan: Plan, agent: str) -> Stage | None:
+        """That of the version whose agent, or whose view, this is; None of an agent that belongs to none."""
+        of = next((p for p in plan.projections if agent == p.agent or agent.startswith(f"{p.agent}:")), None)
+        return None if of is None else self.stage(plan, of.name, of.version)
 
     def _read(self, key: bytes, kind: type[T]) -> T | None:
         value = self.values.get(key)

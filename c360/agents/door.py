@@ -276,7 +276,6 @@ class DoorTask:
             self.log.finish(now, out)
 
     # ------------------------------------------------------------------------------------------------- what is held
-    @property
     def mixed(self) -> bool:
         """Whether rows may be of other readings, and records beside of that which they are to be of."""
         return self.sweep is not None or bool(self.catch_up)
@@ -305,7 +304,7 @@ class DoorTask:
         """Hold the newest records; those profiles that are due for it, with what caused that."""
         due: dict[bytes, int | None] = {}
         for reading, noted in self.noted.items():
-            if self.mixed and self.readings.rows is not None:
+            if self.mixed() and self.readings.rows is not None:
                 self._swap(noted, due)
             if reading == self.readings.rows:
                 self._take_live(noted, due, out)
@@ -483,7 +482,7 @@ class DoorTask:
         if not due:
             return
         self.door.about_to_decide()
-        if self.mixed:
+        if self.mixed():
             self._swap(list(due), due)
         rows, version = self.held.load(due), self.readings.version
         assert version is not None
@@ -709,8 +708,8 @@ class DoorAgent:
         A record says of a purpose only how it sees other than the whole. So of a purpose that the projection did not have
         when it was written, it says nothing; and of one that a source has lost since, too much.
         """
-        live = self.live()
-        for version in self.topics:
+        live, read = self.live(), {tp.topic for tp in task.inputs}
+        for version in [version for version, topic in self.topics.items() if topic in read]:
             try:
                 self.check(version, task.lead.partition)
             except NeedsOperator as foreign:

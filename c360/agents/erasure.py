@@ -451,7 +451,8 @@ def _ms(text: str) -> int:
 
 
 class ErasureAgent:
-    """The agent. `admin`: to see which topics there are, and what they promise."""
+    """The agent. `admin`: to see which topics there are, and what they promise. `idle`: whether an agent is of a version that
+    was never built, or is retired."""
 
     loops: Sequence[str] = ()
 
@@ -461,9 +462,11 @@ class ErasureAgent:
         admin: Admin,
         suppression: Suppression,
         names: Names,
+        idle: Callable[[str], bool] | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.plan, self.admin, self.suppression = plan, admin, suppression
+        self.idle = idle or (lambda agent: False)
         self.ends, self.random = suppression.ends, random
         planned = plan.agent("erasure")
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
@@ -502,9 +505,16 @@ class ErasureAgent:
         return Deployed(
             tuple(govern_tasks(self.plan, topics)),
             tuple(self.views),
-            tuple(answering(self.plan, topics)),
+            tuple(agent for agent in answering(self.plan, topics) if not self._is_empty(agent)),
             {name: promise(topic, configs.get(name, {})) for name, topic in planned.items()},
         )
+
+    def _is_empty(self, agent: str) -> bool:
+        """Whether nobody runs it and it holds nobody: its version was never built, or is retired and gone.
+
+        A retirement deletes the group last. One that was killed before, or a version that was run by hand, holds customers.
+        """
+        return self.idle(agent) and not self.admin.group_offsets(self.plan.agent(agent).group)
 
     def telling(self) -> Telling:
         """How far it has read what is asked, said on the fence: for doors, who must know who is suppressed."""

@@ -152,6 +152,7 @@ class ProjectionTask:
         self.erasing: dict[str, Erasing] = {}  # by subject
         self.announced = 0
         self.catch_up: dict[str, int] = {}  # after a reset: "topic/partition" -> offset before which nothing is written
+        self.cut: dict[str, int] = {}  # inputs that are folded only from an offset on, as a reset said
         self.sweep: str | None = None  # after it: the profile from which on all records are still to be compared
 
     @property
@@ -164,6 +165,7 @@ class ProjectionTask:
         self.moves.resume(notes.get("slots", 0), notes.get("today", 0))
         self.announced = 0
         self.catch_up = dict(notes.get("catch_up", {}))
+        self.cut = dict(notes.get("cut", {}))
         self.sweep = notes.get("sweep")
         self.erasing = msgspec.convert(notes.get("erasing", {}), dict[str, Erasing])
         if self.watch is not None:
@@ -177,6 +179,8 @@ class ProjectionTask:
             notes["slots"] = self.moves.held
         if self.catch_up:
             notes["catch_up"] = self.catch_up
+        if self.cut:
+            notes["cut"] = self.cut
         if self.sweep is not None:
             notes["sweep"] = self.sweep
         if self.windowed and self.due.wants(self.today):

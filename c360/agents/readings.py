@@ -13,6 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def delivered(notes: Mapping[str, Any]) -> int | None:
+    """The version that a task delivers, by the notes of its last commit; None while profiles are still going over to it."""
+    if notes.keys() & {"sweep", "catch_up"}:
+        return None
+    readings = notes.get("readings", {}).items()
+    return next((int(version) for version, reading in readings if reading == notes.get("rows")), None)
+
+
 @dataclass
 class Readings:
     """`of`: each version's. `gone`: those of versions that are read no more. `rows`: that of the rows; None: none is chosen."""

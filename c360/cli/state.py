@@ -12,9 +12,9 @@ import orjson
 from c360.cli.audit import reason_option, run_of, who_option, why_of
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
 from c360.clock import system
-from c360.engine.transport import Cluster
+from c360.engine.transport import TP, Cluster
 from c360.errors import UsageError
-from c360.ops import control, doors, profiles
+from c360.ops import control, doors, profiles, targets
 from c360.ops import reset as resetting
 from c360.rights import Door
 
@@ -79,6 +79,15 @@ def _profile_for(context: Context, cluster: Cluster, door: Door, identifier: str
 @click.command()
 @click.argument("agent")
 @click.option("--to-earliest", is_flag=True, help="Fold again from the first retained record.")
+@click.option(
+    "--to-datetime", metavar="TIME", help="Fold only what was appended since: 2026-03-01, 2026-03-01T12:00:00Z."
+)
+@click.option("--by-duration", metavar="TIME", help="The same, so long ago: 90m, 12h, 7d, P7D.")
+@click.option(
+    "--to-offsets", metavar="FILE",
+    help='From these on: JSON {"topic/partition": offset}, or lines topic,partition,offset. `current`: where its group stands.',
+)  # fmt: skip
+@click.option("--undo", is_flag=True, help="Take the last reset back, until the agent has run again.")
 @click.option("--execute", is_flag=True, help="Do it. Without this, only show what would be done.")
 @reason_option
 @who_option
@@ -90,6 +99,10 @@ def reset(
     context: Context,
     agent: str,
     to_earliest: bool,
+    to_datetime: str | None,
+    by_duration: str | None,
+    to_offsets: str | None,
+    undo: bool,
     execute: bool,
     reason: str | None,
     who: str | None,
@@ -97,41 +110,104 @@ def reset(
     broker: str | None,
 ) -> None:
     """Rewind AGENT ("govern", "customer@1"): clears its tables and changelogs, so that nothing counts twice."""
-    if not to_earliest:
-        raise UsageError("say where to: --to-earliest")
+    said = [to_earliest, to_datetime is not None, by_duration is not None, to_offsets is not None, undo]
+    if sum(said) != 1:
+        raise UsageError(
+            "say where to: --to-earliest, --to-datetime, --by-duration or --to-offsets; or --undo"
+            if not any(said)
+            else "say one place to go to, not several"
+        )
+    now_ms = system()
+    target = targets.EARLIEST
+    if to_datetime is not None:
+        target = targets.to_datetime(to_datetime)
+    elif by_duration is not None:
+        target = targets.by_duration(by_duration, now_ms)
+    elif to_offsets is not None:
+        target = targets.to_offsets(to_offsets, _read(to_offsets))
     why = why_of(reason) if execute else ""
     plan, cluster = context.plan, context.cluster(broker)
     plan.agent(agent)
     if execute:
         with run_of(context, cluster, who, why) as run:
-            planned = resetting.reset_told(plan, cluster, agent, run)
+            if undo:
+                planned = resetting.undo_told(plan, cluster, agent, run)
+            else:
+                planned = resetting.reset_told(plan, cluster, agent, run, target, now_ms=now_ms)
+    elif undo:
+        planned = resetting.plan_undo(plan, cluster, agent)
     else:
-        planned = resetting.plan_reset(plan, cluster, agent)
+        planned = resetting.plan_reset(plan, cluster, agent, target, now_ms=now_ms)
     if as_json:
         print_json(reset_json(planned, executed=execute))
         return
+    _show_reset(planned)
+    if not execute:
+        click.echo("nothing was changed; add --execute to do it")
+    elif undo:
+        click.echo("done; it goes on from where it was")
+    elif planned.lasting:
+        click.echo("done; the next worker folds it again")
+    else:
+        click.echo(
+            "done; the next worker folds it again, and writes when it has caught up. Until then --undo takes it back"
+        )
+
+
+def _read(name: str) -> str | None:
+    """A file of offsets; None for the word that means those of the group. Raises UsageError."""
+    if name == "current":
+        return None
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--to-offsets {name}: it cannot be read ({error})") from None
+
+
+def _show_reset(planned: resetting.ResetPlan) -> None:
     for tp, (now, to) in sorted(planned.moves.items()):
-        click.echo(f"{tp.topic}/{tp.partition}: {'-' if now is None else now} → {to}")
-    click.echo(f"{planned.records} records to fold again; cleared: {', '.join(planned.clears)}")
-    for note in planned.notes:
-        click.echo(note)
-    click.echo(
-        "done; the next worker folds it again, and writes when it has caught up"
-        if execute
-        else "nothing was changed; add --execute to do it"
-    )
+        click.echo(f"{tp.topic}/{tp.partition}: {_or_none(now)} → {_or_none(to)}{_complete(planned, tp)}")
+    if planned.target != "--undo":
+        click.echo(f"{planned.records} records to fold again; cleared: {', '.join(planned.clears)}")
+    for line in (*planned.meaning, *planned.notes):
+        click.echo(line)
+    if planned.lasting:
+        click.echo(f"this cannot be undone: {planned.lasting}")
+
+
+def _or_none(offset: int | None) -> str:
+    return "-" if offset is None else str(offset)
+
+
+def _complete(planned: resetting.ResetPlan, tp: TP) -> str:
+    """From when on data is there, where that is not from the beginning."""
+    start, begin = planned.starts.get(tp, 0), planned.begins.get(tp, resetting.NEVER)
+    if not start or tp not in planned.begins:
+        return ""
+    return f" (begins at {start}{'' if begin == resetting.NEVER else f', {targets.time_text(begin)}'})"
 
 
 def reset_json(planned: resetting.ResetPlan, *, executed: bool) -> dict[str, Any]:
     """What `c360 reset --json` prints."""
+    begins = {tp: None if at == resetting.NEVER else int(at) for tp, at in planned.begins.items()}
     return {
         "agent": planned.agent,
+        "target": planned.target,
         "executed": executed,
+        "undo": planned.lasting == "" and planned.target != "--undo",
         "records": planned.records,
         "clears": list(planned.clears),
+        "meaning": list(planned.meaning),
         "notes": list(planned.notes),
         "positions": [
-            {"topic": tp.topic, "partition": tp.partition, "from": now, "to": to}
+            {
+                "topic": tp.topic,
+                "partition": tp.partition,
+                "from": now,
+                "to": to,
+                "start": planned.starts.get(tp),
+                "start_time": begins.get(tp),
+            }
             for tp, (now, to) in sorted(planned.moves.items())
         ],
     }

@@ -41,7 +41,7 @@ def execute_option(command: C) -> C:
 def wait_option(command: C) -> C:
     return click.option(
         "--wait", "wait_s", type=click.FloatRange(min=0), default=living.WAIT_S, show_default=True, metavar="SECONDS",
-        help="At most so long for all to have read what there was when the command began, and to have switched.",
+        help="At most so long for all to have read what there was when the command began, or to have stopped.",
     )(command)  # fmt: skip
 
 

@@ -788,9 +788,11 @@ class Loop:
     def _renew(self) -> None:
         """Tasks that have other inputs by now begin anew with them, where they stand: topics and partitions are added.
 
-        A new input has no position, in the group nor in the changelog, so it is read from its first record.
+        A new input has no position, in the group nor in the changelog, so it is read from its first record. Also those that
+        are being restored: it may not come to an end, as the topic of an input has been deleted meanwhile.
         """
-        grown = [(task, fresh) for task in self._running() if (fresh := self.agent.task(task.task.lead)) != task.task]
+        tasks = list(self.tasks.values())
+        grown = [(task, fresh) for task in tasks if (fresh := self.agent.task(task.task.lead)) != task.task]
         if not grown:
             return
         if self.uncommitted or self.in_transaction:
@@ -896,7 +898,7 @@ class Loop:
         try:
             for task in tasks:
                 if task.state is not None and task.phase is not Phase.GONE:
-                    self._settle(task, committed, starts)
+                    self._settle(task, committed, starts, tasks)
         except NeedsOperator as error:
             if self.consumer.committed(inputs, self.settings.committed_timeout_s) != committed:
                 raise TaskMigrated("positions move while their tasks are restored: others have them") from error
@@ -956,8 +958,17 @@ class Loop:
     def _all_gone(self, tasks: list[RunningTask]) -> bool:
         return self.closing or all(t.phase is Phase.GONE for t in tasks)
 
-    def _settle(self, task: RunningTask, committed: Mapping[TP, int | None], starts: Mapping[TP, int]) -> None:
-        """Where a restored task goes on. The changelog knows; the group's offsets must agree with it."""
+    def _settle(
+        self,
+        task: RunningTask,
+        committed: Mapping[TP, int | None],
+        starts: Mapping[TP, int],
+        beside: Sequence[RunningTask],
+    ) -> None:
+        """Where a restored task goes on. The changelog knows; the group's offsets must agree with it.
+
+        `beside`: the tasks that are restored with it, to tell what was done to all of them.
+        """
         assert task.state is not None
         assert task.processor is not None
         found = task.state.positions
@@ -974,12 +985,11 @@ class Loop:
                 group = None  # it was no input for a while; what was kept of it is gone
             if group != own and not (self.settings.adopt and own is not None):
                 task.processor.resume(found.notes)  # raises where it knows better what is wrong: a topic was made anew
-                raise NeedsOperator(
+                stands = (
                     f"{self.agent.name}: the group {self.agent.group} stands at {_or_nothing(group)} in"
-                    f" {tp.topic}/{tp.partition}, its state at {_or_nothing(own)}. Offsets were reset or have expired."
-                    f" To fold again from the start: c360 reset {self.agent.name} --to-earliest --execute;"
-                    " to go on from the state: c360 worker --adopt"
+                    f" {tp.topic}/{tp.partition}, its state at {_or_nothing(own)}."
                 )
+                raise NeedsOperator(f"{stands} {self._explained(group, own, committed, starts, beside)}")
             start = starts[tp] if own is None else own
             if start < starts[tp]:
                 raise NeedsOperator(
@@ -995,6 +1005,38 @@ class Loop:
             self.last_owners.add(found.owner)
         task.processor.resume(found.notes)
         task.notes = task.processor.notes()
+
+    def _explained(
+        self,
+        group: int | None,
+        own: int | None,
+        committed: Mapping[TP, int | None],
+        starts: Mapping[TP, int],
+        tasks: Sequence[RunningTask],
+    ) -> str:
+        """How a group's offset comes to be another than its state's, and what to do."""
+        name = self.agent.name
+        again = f"To fold again from the start: c360 reset {name} --to-earliest --execute"
+        go_on = "To go on from the state: c360 worker --adopt"
+        if own is None:
+            return f"Its changelog does not say how far it was: it was deleted, or emptied. {again}"
+        if group is None:
+            return (
+                "The group's offsets have expired, as nobody ran it for longer than the broker's offsets.retention.minutes,"
+                f" or were deleted. Nothing is lost: its state is complete. {go_on}"
+            )
+        moved: dict[TP, int] = {}
+        for task in tasks:
+            positions = {} if task.state is None else partitions_of(task.state.positions.positions)
+            at = {tp: offset for tp in task.task.inputs if (offset := committed[tp]) is not None}
+            moved |= {tp: offset for tp, offset in at.items() if offset != positions.get(tp)}
+        why = "Offsets were moved by another tool, which leaves its tables as they were: records would count twice, or never."
+        if all(offset == starts[tp] for tp, offset in moved.items()):
+            return f"{why} The group stands at the start. {again}. {go_on}"
+        return (
+            f"{why} To fold again from where the group stands: c360 reset {name} --to-offsets current --execute (of a time it"
+            f" was moved to: --to-datetime TIME). {again}. {go_on}"
+        )
 
     def _adopt_restored(self) -> None:
         """Tasks whose restore has ended begin to run."""

@@ -97,6 +97,11 @@ def is_retired(plan: Plan, watch: Watch, agent: str) -> bool:
     return watch.controls.stage(plan, projection.name, projection.version) == "retired"
 
 
+def is_idle(plan: Plan, watch: Watch, agent: str) -> bool:
+    """Whether it belongs to a version that nobody runs by itself as it was never built, or is retired."""
+    return watch.controls.stage_of(plan, agent) in ("new", "retired")
+
+
 def begin(
     plan: Plan, cluster: Cluster, controls: Controls, agents: Sequence[PlannedAgent], *, accept_drift: bool = False
 ) -> list[str]:
@@ -159,7 +164,7 @@ def _drifted(plan: Plan, agent: PlannedAgent, changed: Sequence[str]) -> str:
         instead = (
             f"Declare it beside, as version={int(version) + 1} of {name!r}, and build that: c360 rebuild"
             f" {name}@{int(version) + 1}; or fold again from the start, in place: c360 reset {agent.name} --to-earliest"
-            " --execute, and start with c360 worker --accept-drift"
+            " --execute"
         )
     elif version:
         instead = f"Give it a new version, version={int(version) + 1}"

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from c360.agents.control import Controls
+from c360.agents.readings import delivered
 from c360.clock import Clock, system
 from c360.engine.lag import records_left
+from c360.engine.restore import last_positions
 from c360.engine.transport import TP, Cluster
 from c360.errors import BrokerAway, C360Error
 from c360.governance.keys import MasterKeys, open_secret
@@ -213,4 +215,26 @@ def _groups(ground: Ground) -> list[Check]:
     return checks
 
 
-CHECKS: Sequence[Callable[[Ground], list[Check]]] = (_topics, _keys, _clock, _rights, _groups)
+def _sinks(ground: Ground) -> list[Check]:
+    """Whether sinks deliver the version that is live, where there are several."""
+    plan, checks, reader = ground.plan, list[Check](), ground.cluster.reader()
+    try:
+        for door in (door for door in plan.doors if door.sink is not None and len(door.versions) > 1):
+            name, topic = door.projection.name, f"{plan.leaves(door)}.changelog"
+            live = ground.controls.live(plan, name)
+            found = [last_positions(reader, TP(topic, p)) for p in range(ground.existing.get(topic, 0))]
+            tasks = [delivered(said.notes) for said in found if said is not None]
+            late = sum(version != live for version in tasks)
+            if late:
+                said = f"{late} of {len(tasks)} tasks do not deliver {name}@{live} yet, which is live"
+                checks.append(
+                    Check(f"{door.agent} version", False, said, "wait, if its workers run: they go over by themselves")
+                )
+            elif tasks:
+                checks.append(Check(f"{door.agent} version", True, f"delivers {name}@{live}"))
+    finally:
+        reader.close()
+    return checks
+
+
+CHECKS: Sequence[Callable[[Ground], list[Check]]] = (_topics, _keys, _clock, _rights, _sinks, _groups)

@@ -1,27 +1,48 @@
-"""A door's decision on one profile, once, from outside of the workers: what the purpose may have of it, or why nothing."""
+"""A door's decisions from outside of the workers: on one profile, once; and on all of a version that is to be live."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
 from c360.agents.fencing import Fence, shut_by, staters_of
-from c360.agents.judging import NOT_LEAVING, Judge
+from c360.agents.judging import NOT_LEAVING, Judge, Judged
 from c360.clock import Clock
 from c360.declare import ProjectionDeclaration
 from c360.engine.global_table import GlobalTable
-from c360.engine.transport import Cluster
+from c360.engine.transport import TP, Cluster, Reader
 from c360.errors import Shut, Stale, UsageError
 from c360.governance.names import Names, Vault
 from c360.ops.profiles import find_profile
+from c360.ops.records import follow
 from c360.plan import Plan
 from c360.rights import Door
 from c360.tables.store import MemoryStores
 
 WAIT_S = 10.0  # for a young statement of each input
+
+
+PORTION = 5_000  # profiles judged at a time
+
+
+@dataclass
+class Preview:
+    """What a sink would send if a version were live now, in profiles; nothing is sent, and nobody is named.
+
+    `added`: that the far side does not hold; `removed`: that it would hold no more; `held_back`: of which nothing would leave,
+    by reason, whether the far side holds them or not. `sink-failed` among these: the sink's function fails on this version.
+    """
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    held_back: Counter[str] = field(default_factory=Counter)
 
 
 class Answer(NamedTuple):
@@ -94,6 +115,83 @@ def ask_door(
     finally:
         if governance is not None:
             governance.close()
+
+
+def sink_door(plan: Plan, name: str) -> Door:
+    """The sink of this name. Raises UsageError, naming those there are."""
+    for door in plan.doors:
+        if door.sink is not None and door.sink.name == name:
+            return door
+    known = ", ".join(door.sink.name for door in plan.doors if door.sink is not None) or "none"
+    raise UsageError(f"{plan.app!r} has no sink {name!r}; it has {known}")
+
+
+def preview(
+    plan: Plan,
+    cluster: Cluster,
+    door: Door,
+    version: int,
+    *,
+    vault: Vault | None,
+    clock: Clock,
+    wait_s: float = WAIT_S,
+    pause: Callable[[float], None] = time.sleep,
+) -> Preview:
+    """What a sink would send if this version were live: its topic judged as the door would, against what the far side holds.
+
+    Partition by partition, each in memory as a whole. Raises UsageError for a version that is not declared, Shut or Stale where
+    consent and keys cannot be read within `wait_s`.
+    """
+    projection = next((p for p in door.versions if p.version == version), None)
+    if projection is None:
+        raise UsageError(f"{door.projection.name}@{version} is not declared")
+    governance = GlobalTable("governance", plan.governance, cluster, MemoryStores(), clock) if plan.governance else None
+    judge, found, reader = Judge(plan, door, governance, vault), Preview(), cluster.reader()
+
+    def judged(records: dict[bytes, bytes]) -> dict[bytes, Judged]:
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                moved = governance is not None and _turned(governance)
+                return judge.judge(records, version, clock())
+            except (Shut, Stale):
+                if time.monotonic() >= deadline and not moved:
+                    raise
+                pause(0.05)
+
+    try:
+        for partition in range(cluster.admin().topics().get(plan.leaves(door), 0)):
+            held, records = (
+                _table(reader, TP(topic, partition)) for topic in (plan.leaves(door), plan.projected(projection))
+            )
+            keys = list(records)
+            for at in range(0, len(keys), PORTION):
+                for key, said in judged({key: records[key] for key in keys[at : at + PORTION]}).items():
+                    _count(found, said, held.pop(key, None))
+            found.removed += len(held)
+    finally:
+        reader.close()
+        if governance is not None:
+            governance.close()
+    return found
+
+
+def _table(reader: Reader, tp: TP) -> dict[bytes, bytes]:
+    table: dict[bytes, bytes] = {}
+    follow(reader, reader.starts([tp]), table)
+    return table
+
+
+def _count(found: Preview, said: Judged, held: bytes | None) -> None:
+    if said.value is None:
+        found.held_back[said.reason] += 1
+        found.removed += held is not None
+    elif held is None:
+        found.added += 1
+    elif held == said.value:
+        found.unchanged += 1
+    else:
+        found.changed += 1
 
 
 def _turned(table: GlobalTable) -> bool:

@@ -1,13 +1,22 @@
 """Rewind an agent safely: its tables, changelogs and positions begin again; nobody counts twice.
 
-In numbered steps, in an order in which a crash leaves a state that workers refuse to start from and that the same
-command finishes:
+A command asks for it, the next worker begins it. Between the two nothing is destroyed, so that it can be undone. Each step is
+in the agent's record in `{app}.control`, the journal, before it is taken; whoever is killed on the way is followed by the same
+command, or by the next worker, which do the rest the same way: the targets are in the journal.
 
-1. refuse while the group has members, or while something downstream has read what would be written again;
-2. truncate the changelogs: no record of before is left, and a worker finds them empty while the group has offsets;
-3. write the first records of the new life: `reset` (voids every local store), for a projection the digests of its
-   output topic, for an identity who was assigned where, then `positions`;
-4. move the group's offsets. Now positions and offsets agree, and a worker may start.
+    nothing ──1──► resetting ──2──► reset ──3──► beginning ──4──► nothing
+                       │              │
+                       └──────────────┴──► undoing ──► nothing
+
+1. refuse while the group has members, or while something downstream has read what would be written again; then the journal
+2. move the group's offsets to where it will begin, but not those of what its own tasks have said: what they have not read is
+   deleted below them. Now positions and offsets disagree, and no worker goes on with the old state
+3. a worker starts. It ends what the last owners of the tasks have left open, truncates the changelogs, and writes the first
+   records of the new life: `reset` (voids every local store), for a projection the digests of its output topic, for an identity
+   who was assigned where. It alone does so: its producer fences any other's
+4. it moves the offsets that were left, and in one transaction writes `positions` and takes the journal away
+
+govern's output is emptied with its changelogs, before anybody can read it again: there the command takes all steps itself.
 
 A projection writes nothing until it has caught up with where the inputs ended at the reset; then it writes each profile
 that is not as in the output topic, and removes those that are no more. Readers never see customers vanish and return. So it
@@ -32,46 +41,59 @@ a profile of several may be written without members who are told of later.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from c360.agents import door as doors
-from c360.agents import identity as identities
-from c360.agents.anew import OUTPUT
-from c360.agents.consent import CONSENTS, NOW, Held, encode_held
-from c360.agents.profiles import PROFILES, notes_of_reset, written_before
-from c360.agents.wire import decode_assignment
+from c360.agents.control import ResetJournal
+from c360.clock import system
 from c360.engine.lag import ends_of_records
-from c360.engine.restore import last_positions
-from c360.engine.state import POSITIONS, RESET, encode_positions, encode_reset
-from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
-from c360.errors import NeedsOperator
-from c360.governance.consent import decode_state
+from c360.engine.state import partitions_of
+from c360.engine.transport import TP, Admin, Cluster, Reader
+from c360.errors import Evicted, NeedsOperator, TransactionAborted, UsageError
 from c360.governance.suppressed import decode_suppressed
-from c360.identity.facts import OPERATORS, decode_fact
+from c360.ops import control
+from c360.ops import journal as journals
 from c360.ops.audit import Run, Told
-from c360.ops.records import follow, records
-from c360.plan import Identity, Plan, PlannedAgent
-from c360.profile.fold import Folding
-from c360.profile.format import digest_of
+from c360.ops.beginning import begin_life, changelogs, end_owners, refuse_unwritten
+from c360.ops.beginning import first_records as first_records  # rebuilds begin a life so, too
+from c360.ops.journal import command, loops_of, named, read_journal, refuse_active
+from c360.ops.records import follow
+from c360.ops.targets import EARLIEST, Target, histories, meaning, time_text
+from c360.plan import Plan, PlannedAgent
+
+NEVER = float("inf")
 
 
 @dataclass(frozen=True)
 class ResetPlan:
-    """What a reset would do: per input from → to, what is cleared, and what stands in its way."""
+    """What a reset would do: per input from → to, what is cleared, what it will mean. Or what an `--undo` would.
+
+    starts, begins: of inputs, the first retained offset and when that record was appended (ms, NEVER where there is none).
+    lasting: why it cannot be undone. journal: of one that was begun before, and is to be finished.
+    """
 
     agent: str
     group: str
-    moves: dict[TP, tuple[int | None, int]]
-    ends: dict[TP, int]
-    clears: tuple[str, ...]
-    records: int
-    notes: tuple[str, ...]
+    moves: dict[TP, tuple[int | None, int | None]]
+    ends: dict[TP, int] = field(default_factory=dict)
+    clears: tuple[str, ...] = ()
+    records: int = 0
+    notes: tuple[str, ...] = ()
+    target: str = EARLIEST.text
+    meaning: tuple[str, ...] = ()
+    starts: Mapping[TP, int] = field(default_factory=dict)
+    begins: Mapping[TP, float] = field(default_factory=dict)
+    cut: Mapping[TP, int] = field(default_factory=dict)
+    lasting: str = ""
+    journal: ResetJournal | None = None
 
 
-def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
-    """Look at what `--to-earliest` would do. Raises UsageError for an unknown agent, NeedsOperator when it is refused."""
+# -------------------------------------------------------------------------------------------------------------- looking
+def plan_reset(
+    plan: Plan, cluster: Cluster, agent_name: str, target: Target = EARLIEST, *, now_ms: int | None = None
+) -> ResetPlan:
+    """Look at what a reset would do. Raises UsageError for an unknown agent or a place that makes no sense for it,
+    NeedsOperator when it is refused."""
     agent = plan.agent(agent_name)
     if agent_name == "erasure":
         raise NeedsOperator(
@@ -79,57 +101,261 @@ def plan_reset(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
             " record that could be read again, so whom it forgot would come back. An empty C360_STATE_DIR is restored from"
             " its changelog; where the group's offsets were moved, `c360 worker --adopt` goes on from its state"
         )
+    if not target.whole:
+        _refuse_part(plan, agent, target)
+    _refuse_beside(plan, cluster, agent_name)
     admin = cluster.admin()
     existing = admin.topics()
-    members = admin.group_members(agent.group)
-    if members:
-        raise NeedsOperator(
-            f"{agent_name} is running: its group {agent.group} has {members} members. Stop its workers first"
-        )
+    journal = read_journal(plan, cluster, existing, agent_name)
+    refuse_active(admin, agent)
+    if journal is not None:
+        return _planned_before(plan, cluster, agent, journal, target)
     if agent_name == "govern":
         _refuse_after_lift(plan, cluster)
         _refuse_with_readers(plan, admin)
-    inputs = [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
+    inputs = _inputs(agent, existing)
+    now = admin.group_offsets(agent.group)
     reader = cluster.reader()
     try:
         if agent_name == "consent":
-            _refuse_unwritten(plan, admin, reader)
+            refuse_unwritten(plan, admin, reader)
         starts = reader.starts(inputs)
         # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
-        said = reader.ends([tp for tp in inputs if tp.topic in agent.writes and tp.topic != plan.links])
-        starts |= said
-        now = admin.group_offsets(agent.group)
+        said = reader.ends([tp for tp in inputs if tp.topic in loops_of(plan, agent)])
+        begins = {tp: _first(reader, {tp: starts[tp]}) for tp in inputs if tp not in said}
+        to = starts | said
         if agent_name == "consent":  # whom to forget was said once, and may have come back since
-            starts |= {tp: now[tp] for tp in inputs if tp.topic == plan.erase and now.get(tp, -1) > starts[tp]}
-        ends = ends_of_records(reader, starts)
+            to |= {tp: now[tp] for tp in inputs if tp.topic == plan.erase and now.get(tp, -1) > starts[tp]}
+        cut, notes = dict[TP, int](), list[str]()
+        if not target.whole:
+            known = _Known(starts, reader.ends(inputs), begins, now, system() if now_ms is None else now_ms)
+            cut, notes = _points(plan, agent, admin, known, target)
+            to |= cut
+        ends = ends_of_records(reader, to)
+        since = _since(reader, starts, begins, cut, target)
     finally:
         reader.close()
-    moves = {tp: (now.get(tp), starts[tp]) for tp in inputs}
-    cut = sorted({tp.topic for tp in inputs if starts[tp] > 0 and tp not in said})
-    notes = [f"{topic}: retention has cut its beginning; data is complete only from there" for topic in cut]
+    whole = sorted({tp.topic for tp in inputs if starts[tp] > 0 and tp not in said})
+    for topic in whole:
+        from_ = max(begins[tp] for tp in inputs if tp.topic == topic and starts[tp] > 0)
+        when = "; nothing is left of it" if from_ == NEVER else f" ({time_text(from_)})"
+        notes.append(f"{topic}: retention has cut its beginning; data is complete only from there{when}")
     derived = list(agent.writes) if agent_name == "govern" else []
     clears = [*agent.changelogs, *derived]
+    projection = next((p for p in plan.projections if p.agent == agent_name), None)
     return ResetPlan(
         agent_name,
         agent.group,
-        moves,
+        {tp: (now.get(tp), to[tp]) for tp in inputs},
         ends,
         tuple(t for t in clears if t in existing),
-        sum(ends[tp] - starts[tp] for tp in inputs),
+        sum(ends[tp] - to[tp] for tp in inputs),
         tuple(notes),
+        target.text,
+        () if projection is None or not since else meaning(plan, projection, since),
+        starts,
+        begins,
+        cut,
+        f"{', '.join(derived)} are emptied" if derived else "",
     )
 
 
-def _refuse_unwritten(plan: Plan, admin: Admin, reader: Reader) -> None:
-    """What consent knows is taken out of its topic; if that was made anew, it is in the changelog only, which is cleared."""
-    (log,) = plan.agent("consent").changelogs
-    said = last_positions(reader, TP(log, 0)) if log in admin.topics() else None
-    noted = None if said is None else said.notes.get(OUTPUT)
-    if noted and noted != admin.topic_ids([plan.consent]).get(plan.consent):
+def plan_undo(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
+    """Look at what `--undo` would do. Raises UsageError for an unknown agent, NeedsOperator when it cannot be undone (any
+    more)."""
+    agent, admin = plan.agent(agent_name), cluster.admin()
+    existing = admin.topics()
+    journal = read_journal(plan, cluster, existing, agent_name)
+    if journal is None:
         raise NeedsOperator(
-            f"{plan.consent} was deleted since the consent agent ran last, and what was decided is not in it any more. Let"
-            " `c360 worker --only consent` run until `c360 verify consent` is content: it writes all of it again; then reset"
+            f"there is no reset of {agent_name} to undo: it was not reset, or has run since and goes on from there"
         )
+    if agent_name == "govern":
+        raise NeedsOperator(
+            "a reset of govern empties what it wrote, and cannot be undone. Finish it:"
+            f" {command(agent_name, journal.target)}"
+        )
+    if journal.step == "beginning":
+        raise NeedsOperator(
+            f"a worker has begun to run {agent_name} anew: what was before is gone. Start a worker, which goes on"
+        )
+    refuse_active(admin, agent)
+    now, before = admin.group_offsets(agent.group), partitions_of(journal.before)
+    places = dict.fromkeys([*now, *before])
+    return ResetPlan(
+        agent_name,
+        agent.group,
+        {tp: (now.get(tp), before.get(tp)) for tp in places},
+        target="--undo",
+        journal=journal,
+    )
+
+
+def _refuse_beside(plan: Plan, cluster: Cluster, agent: str) -> None:
+    """A version that is being built begins anew by the command that builds it; one that is retired not at all."""
+    for projection in plan.projections:
+        if projection.agent == agent:
+            stage = control.read(plan, cluster).stage(plan, projection.name, projection.version)
+            if stage == "retired":
+                raise NeedsOperator(f"{agent} is retired: there is nothing to reset")
+            if stage in ("new", "building"):
+                raise NeedsOperator(f"{agent} is not built yet. Build it: c360 rebuild {agent} --execute")
+
+
+def _inputs(agent: PlannedAgent, existing: Mapping[str, int]) -> list[TP]:
+    return [TP(t, p) for t in agent.reads for p in range(existing.get(t, 0))]
+
+
+def _planned_before(
+    plan: Plan, cluster: Cluster, agent: PlannedAgent, journal: ResetJournal, target: Target
+) -> ResetPlan:
+    """What is left of a reset that was begun, as it was planned then. Raises NeedsOperator for another than that."""
+    to, ends = partitions_of(journal.to), partitions_of(journal.ends)
+    asked = {tp: n for tp, n in (target.offsets or {}).items() if tp.topic in {tp.topic for tp in to}}
+    histories_ = {tp.topic for tp in partitions_of(journal.cut)}
+    if journal.step == "undoing":
+        raise NeedsOperator(
+            f"a reset of {agent.name} is half undone. Finish that: {command(agent.name, '--undo')}; then begin again"
+        )
+    if journal.target != target.text or any(to[tp] != n for tp, n in asked.items() if tp.topic in histories_):
+        undo = "" if agent.name == "govern" else f"; or undo it: {command(agent.name, '--undo')}"
+        raise NeedsOperator(
+            f"{agent.name} is being reset, to somewhere else. Finish that: {command(agent.name, journal.target)}, and run"
+            f" its workers{undo}"
+        )
+    reader = cluster.reader()
+    try:
+        starts = reader.starts(list(to))
+        begins = {tp: _first(reader, {tp: n}) for tp, n in starts.items()}
+        since = _since(reader, starts, begins, partitions_of(journal.cut), target)
+    finally:
+        reader.close()
+    projection = next((p for p in plan.projections if p.agent == agent.name), None)
+    before = partitions_of(journal.before)
+    return ResetPlan(
+        agent.name,
+        agent.group,
+        {tp: (before.get(tp), n) for tp, n in to.items()},
+        ends,
+        tuple(journal.clears),
+        sum(ends[tp] - n for tp, n in to.items()),
+        (f"it was begun before ({journal.step}), and is finished as it was planned then",),
+        journal.target,
+        () if projection is None or not since else meaning(plan, projection, since),
+        starts,
+        begins,
+        partitions_of(journal.cut),
+        "what govern wrote is emptied" if agent.name == "govern" else "",
+        journal,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- a part of history
+def _refuse_part(plan: Plan, agent: PlannedAgent, target: Target) -> None:
+    """Who cannot begin in the middle, and why."""
+    projection = next((p for p in plan.projections if p.agent == agent.name), None)
+    if projection is not None:
+        if not histories(plan, projection):
+            raise UsageError(
+                f"{agent.name} reads rows only, which are read whole: one that is taken back must have been added. Use"
+                " --to-earliest"
+            )
+        return
+    if agent.name == "govern":
+        why = "govern would throw away what it governed before. Reset a projection to that point"
+    elif agent.name == "consent":
+        why = "consent keeps what is decided, whatever is read again, so a part of it says nothing new"
+    elif any(i.agent == agent.name for i in plan.identities):
+        why = f"{plan.links} says who is who, not what happened: of a part of it people would fall apart"
+    else:
+        why = f"{', '.join(t for t in agent.reads if t != plan.erase)} says how profiles are: who is not read would be removed"
+    raise UsageError(f"{agent.name} cannot begin at a point ({target.text}): {why}. Use --to-earliest")
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Of inputs: first retained offset, end, when the first record was appended, and where the group stands; now, ms."""
+
+    starts: Mapping[TP, int]
+    ends: Mapping[TP, int]
+    begins: Mapping[TP, float]
+    group: Mapping[TP, int]
+    now_ms: int
+
+
+def _points(
+    plan: Plan, agent: PlannedAgent, admin: Admin, known: _Known, target: Target
+) -> tuple[dict[TP, int], list[str]]:
+    """Where to begin in each history, and what to say of it. Raises NeedsOperator where that cannot be, UsageError for a
+    partition that is not read."""
+    projection = next(p for p in plan.projections if p.agent == agent.name)
+    topics = histories(plan, projection)
+    places = [tp for tp in known.starts if tp.topic in topics]
+    notes = [
+        f"times are those at which the broker appended records to {', '.join(topics)}, not their own: for these say since=…"
+        " on attributes of a new version"
+    ]
+    if target.at_ms is not None:
+        if target.at_ms > known.now_ms:
+            raise NeedsOperator(f"{time_text(target.at_ms)} is in the future: there is nothing to begin from")
+        for tp in places:
+            if known.starts[tp] > 0 and known.begins[tp] > target.at_ms:
+                raise _before_retention(tp, known)
+        return admin.offsets_for_time(places, target.at_ms), notes
+    if target.current:
+        given = {tp: known.group.get(tp, known.starts[tp]) for tp in places}
+    else:
+        assert target.offsets is not None
+        unknown = [f"{tp.topic}/{tp.partition}" for tp in target.offsets if tp not in known.starts]
+        if unknown:
+            raise UsageError(f"{agent.name} does not read {', '.join(unknown)}; it reads {', '.join(agent.reads)}")
+        given = {tp: offset for tp, offset in target.offsets.items() if tp.topic in topics}
+        for topic in {tp.topic for tp in given}:
+            if missing := [tp.partition for tp in places if tp.topic == topic and tp not in given]:
+                raise UsageError(
+                    f"{target.text}: of {topic} partitions {', '.join(map(str, missing))} are missing: customers would be"
+                    " folded from different points. Name all of a topic, or none"
+                )
+        whole = sorted({tp.topic for tp in target.offsets if tp.topic not in topics})
+        notes = [f"{topic} is read whole, whatever offsets are said: it says how things are" for topic in whole]
+    for tp, offset in given.items():
+        if offset < known.starts[tp]:
+            raise _before_retention(tp, known)
+        if offset > known.ends[tp]:
+            raise NeedsOperator(
+                f"{tp.topic}/{tp.partition}: offset {offset} is after the end, which is {known.ends[tp]}"
+            )
+    return given, notes
+
+
+def _before_retention(tp: TP, known: _Known) -> NeedsOperator:
+    begins = known.begins[tp]
+    when = "is empty" if begins == NEVER else f"has data from {time_text(begins)} on"
+    return NeedsOperator(
+        f"{tp.topic}/{tp.partition} begins at offset {known.starts[tp]} and {when}: retention has cut what was before. For all"
+        " that is there: --to-earliest"
+    )
+
+
+def _since(
+    reader: Reader, starts: Mapping[TP, int], begins: Mapping[TP, float], cut: Mapping[TP, int], target: Target
+) -> dict[str, str]:
+    """By topic of which a part is folded, or left: from when on all of it is."""
+    since: dict[str, float] = {}
+    for tp, begin in begins.items():
+        if starts[tp] > 0 and begin != NEVER:
+            since[tp.topic] = max(since.get(tp.topic, 0), begin)
+    said = {topic: time_text(at) for topic, at in since.items()}
+    for topic in {tp.topic for tp in cut}:
+        if target.at_ms is not None:
+            said[topic] = time_text(target.at_ms)
+            continue
+        places = [tp for tp in cut if tp.topic == topic]
+        at = min(_first(reader, {tp: cut[tp]}) for tp in places)
+        said[topic] = "now" if at == NEVER else time_text(at)
+        if all(cut[tp] == starts[tp] for tp in places):
+            del said[topic]
+    return said
 
 
 def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
@@ -155,7 +381,7 @@ def _refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
             return
         last = max(hold.lifted for read in lifted for hold in read.holds.values())
         raw = [TP(s.topic, p) for s in plan.sources for p in range(cluster.admin().topics().get(s.topic, 0))]
-        older = sorted({tp.topic for tp in raw if _first(reader, tp) < last})
+        older = sorted({tp.topic for tp in raw if _first(reader, reader.starts([tp])) < last})
     finally:
         reader.close()
     if older:
@@ -166,21 +392,34 @@ def _refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
         )
 
 
-def _first(reader: Reader, tp: TP) -> float:
-    """When the first record that is there was appended, ms; of none: never."""
-    for batches in reader.read(reader.starts([tp])):
+def _first(reader: Reader, positions: Mapping[TP, int]) -> float:
+    """When the first record from there on was appended, ms; NEVER where there is none."""
+    for batches in reader.read(positions):
         for batch in batches:
             return batch.times[0]
-    return float("inf")
+    return NEVER
 
 
-def reset_told(plan: Plan, cluster: Cluster, agent_name: str, run: Run) -> ResetPlan:
+# ---------------------------------------------------------------------------------------------------- asked for, undone
+def reset_told(
+    plan: Plan, cluster: Cluster, agent_name: str, run: Run, target: Target = EARLIEST, *, now_ms: int | None = None
+) -> ResetPlan:
     """Look, and do it, by a person: told in the audit log, also when it is refused."""
-    told = Told("reset", after={"agent": plan.agent(agent_name).name})
+    told = Told("reset", after={"agent": plan.agent(agent_name).name, "target": target.text})
     with run.refusing(told):
-        planned = plan_reset(plan, cluster, agent_name)
+        planned = plan_reset(plan, cluster, agent_name, target, now_ms=now_ms)
     with run.acting(_told(planned)):
-        execute_reset(plan, cluster, planned)
+        order_reset(plan, cluster, planned)
+    return planned
+
+
+def undo_told(plan: Plan, cluster: Cluster, agent_name: str, run: Run) -> ResetPlan:
+    """The same of `--undo`."""
+    told = Told("reset", after={"agent": plan.agent(agent_name).name, "target": "--undo"})
+    with run.refusing(told):
+        planned = plan_undo(plan, cluster, agent_name)
+    with run.acting(_told(planned)):
+        undo(plan, cluster, planned)
     return planned
 
 
@@ -190,6 +429,7 @@ def _told(planned: ResetPlan) -> Told:
         before={"positions": _positions({tp: now for tp, (now, _) in planned.moves.items()})},
         after={
             "agent": planned.agent,
+            "target": planned.target,
             "positions": _positions({tp: to for tp, (_, to) in planned.moves.items()}),
             "clears": ", ".join(planned.clears),
         },
@@ -204,149 +444,83 @@ def _positions(offsets: Mapping[TP, int | None]) -> str:
     return ", ".join(f"{topic} {' '.join(said)}" for topic, said in by_topic.items())
 
 
-def execute_reset(plan: Plan, cluster: Cluster, reset: ResetPlan, *, life: int | None = None) -> None:
-    """Do it. May be repeated after a crash at any point. `life`: of identity, minutes since 1970; by the clock if None."""
-    agent = plan.agent(reset.agent)
-    admin, reader = cluster.admin(), cluster.reader()
-    try:
-        # 2 truncate
-        cleared = [TP(t, p) for t in reset.clears for p in range(admin.topics()[t])]
-        cut = reader.ends(cleared)
-        if plan.links in reset.clears:
-            _say_again(cluster, reader, {tp: cut[tp] for tp in cleared if tp.topic == plan.links})
-        admin.delete_records(cut)
-        # 3 the first records of the new life
-        projection = next((p for p in plan.projections if p.agent == reset.agent), None)
-        producer = cluster.producer()
-        incarnation = encode_reset(time.time_ns() // 1000)
-        positions = {tp: to for tp, (_, to) in reset.moves.items()}
-        before: Mapping[int, Mapping[bytes, bytes]] = {}
-        if projection is not None:
-            folding = Folding(projection.attributes)
-            topic = plan.projected(projection)
-            before = _digests(topic, PROFILES, lambda digest: written_before(folding, digest), admin, reader)
-        door = next((d for d in plan.doors if d.agent == reset.agent), None)
-        if door is not None:
-            before = _digests(plan.leaves(door), doors.HELD, doors.held_before, admin, reader)
-        identity = next((i for i in plan.identities if i.agent == reset.agent), None)
-        life = time.time_ns() // 60_000_000_000 if life is None else life
-        if identity is not None:
-            life, before = _assigned(plan, identity, admin, reader, life)
-        if reset.agent == "consent":
-            asked = any(reset.ends[tp] > to for tp, to in positions.items() if tp.topic == plan.erase)
-            before = _decided(plan, admin, reader, life=0 if asked else NOW)
-        for log in (tp for tp in cleared if tp.topic in agent.changelogs):
-            own = {tp: n for tp, n in positions.items() if _belongs(plan, agent, tp, log)}
-            upto = {f"{tp.topic}/{tp.partition}": reset.ends[tp] for tp in own if reset.ends[tp] > own[tp]}
-            notes: dict[str, Any] = {}
-            if projection is not None:
-                notes = notes_of_reset(upto)
-            elif reset.agent == "consent":  # what is known was taken out of this one
-                notes = {OUTPUT: admin.topic_ids([plan.consent]).get(plan.consent, "")}
-            elif identity is not None:
-                notes = identities.notes_of_reset(life, upto)
-            elif door is not None:
-                notes = doors.notes_of_reset(
-                    {name: end for name, end in upto.items() if not name.startswith(plan.erase)}
-                )
-            first = encode_positions(own, agent.fingerprint, notes)
-            first_records(producer, log, incarnation, before.get(log.partition, {}), first)
-        producer.flush()
-        producer.close()
-        # 4 the group
-        admin.set_group_offsets(agent.group, positions)
-    finally:
-        reader.close()
+def order_reset(plan: Plan, cluster: Cluster, planned: ResetPlan, *, life: int | None = None) -> None:
+    """Do what a command does of it: steps 1 and 2, of govern all. May be repeated after a crash at any point.
 
-
-def first_records(
-    producer: Producer, log: TP, incarnation: bytes, rows: Mapping[bytes, bytes], positions: bytes
-) -> None:
-    """How a life begins in a partition of a changelog: what was before is void, what is known already, where it begins."""
-    producer.produce(log.topic, RESET, incarnation, log.partition)
-    for key, state in rows.items():
-        producer.produce(log.topic, key, state, log.partition)
-    producer.produce(log.topic, POSITIONS, positions, log.partition)
-
-
-def _say_again(cluster: Cluster, reader: Reader, ends: Mapping[TP, int]) -> None:
-    """What operators have said of who is who, and why, comes from no record: it is said again behind the ends."""
-    producer = cluster.producer()
-    for batches in reader.read(reader.starts(list(ends)), ends):
-        for batch in batches:
-            for i, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
-                if key is not None and value is not None and _is_of_operators(key, value):
-                    producer.produce(batch.tp.topic, key, value, batch.tp.partition, batch.headers(i))
-    producer.flush()
-    producer.close()
-
-
-def _is_of_operators(key: bytes, value: bytes) -> bool:
-    try:
-        return decode_fact(key, value).source == OPERATORS
-    except ValueError:  # no fact: the agent has put it aside
-        return False
-
-
-def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
-    """Whether an input is of the task that this changelog partition holds."""
-    if agent.name == "consent":  # one task for all
-        return True
-    if tp.partition != log.partition:
-        return False
-    if agent.name != "govern":
-        return True
-    source = next(s for s in plan.sources if plan.govern_changelog(s) == log.topic)
-    return tp.topic in (source.topic, plan.replay(source), plan.truncates(source))
-
-
-def _digests(
-    topic: str, table: bytes, row_of: Callable[[bytes], bytes], admin: Admin, reader: Reader
-) -> Mapping[int, Mapping[bytes, bytes]]:
-    """By partition: states without records, but with the digest of what the output topic holds for their profile."""
-    found: dict[int, dict[bytes, bytes]] = {}
-    partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
-    for tp, _, key, value in records(reader, reader.starts(partitions)):
-        assert key is not None
-        held = found.setdefault(tp.partition, {})
-        if value is None:
-            held.pop(table + key, None)
-        else:
-            held[table + key] = row_of(digest_of(value))
-    return found
-
-
-def _decided(plan: Plan, admin: Admin, reader: Reader, *, life: int) -> Mapping[int, Mapping[bytes, bytes]]:
-    """What is known of identifiers, in the one partition of the changelog.
-
-    Where somebody is still to be forgotten, what is known of whoever was ever erased is of a life that may be over.
+    `life`: of identity, minutes since 1970; by the clock if None.
     """
-    partitions = [TP(plan.consent, p) for p in range(admin.topics().get(plan.consent, 0))]
-    found: dict[bytes, bytes] = {}
-    for _, _, key, value in records(reader, reader.starts(partitions)):
-        assert key is not None
-        if value is None:
-            found.pop(CONSENTS + key, None)
-        else:
-            found[CONSENTS + key] = encode_held(Held(life, decode_state(value)))
-    return {0: found}
+    agent, admin = plan.agent(planned.agent), cluster.admin()
+    journal = planned.journal
+    if journal is None:
+        # 1 what is open ends before it is written where everything stands; then the journal
+        reader = cluster.reader()
+        try:
+            end_owners(cluster, reader, changelogs(agent, admin))
+        finally:
+            reader.close()
+        now, stood = admin.group_offsets(agent.group), {tp: n for tp, (n, _) in planned.moves.items()}
+        if any(now.get(tp) != offset for tp, offset in stood.items()):
+            raise NeedsOperator(f"{agent.name} has gone on since it was looked at: nothing was changed. Run it again")
+        now_us = time.time_ns() // 1000
+        journal = ResetJournal(
+            step="resetting",
+            target=planned.target,
+            incarnation=now_us,
+            life=now_us // 60_000_000 if life is None else life,
+            before=named({tp: now for tp, (now, _) in planned.moves.items() if now is not None}),
+            to=named({tp: to for tp, (_, to) in planned.moves.items() if to is not None}),
+            ends=named(planned.ends),
+            clears=list(planned.clears),
+            cut=named(planned.cut),
+        )
+        journals.write(plan, cluster, agent, journal)
+    if planned.agent == "govern" or journal.step == "beginning":
+        begin_life(plan, cluster, agent.name, by_command=True)
+        return
+    if journal.step == "reset":
+        return
+    # 2 the group
+    own = loops_of(plan, agent)
+    try:
+        admin.set_group_offsets(
+            agent.group, {tp: to for tp, to in partitions_of(journal.to).items() if tp.topic not in own}
+        )
+    except NeedsOperator:  # somebody has come in between, and nothing was moved
+        if planned.journal is None:
+            journals.write(plan, cluster, agent, None)
+        raise
+    journals.write(plan, cluster, agent, journals.at(journal, "reset"))
 
 
-def _assigned(
-    plan: Plan, identity: Identity, admin: Admin, reader: Reader, life: int
-) -> tuple[int, Mapping[int, Mapping[bytes, bytes]]]:
-    """The life that begins, and by partition what was assigned before. Lives are minutes, or more where they are short."""
-    topic = plan.assignments(identity)
-    found: dict[int, dict[bytes, bytes]] = {}
-    partitions = [TP(topic, p) for p in range(admin.topics().get(topic, 0))]
-    for tp, _, key, value in records(reader, reader.starts(partitions)):
-        assert key is not None
-        held = found.setdefault(tp.partition, {})
-        if value is None:
-            held.pop(identities.SENT + key, None)
-            continue
-        said = decode_assignment(value)
-        life = max(life, identities.life_after(said.seq))
-        row, state = identities.sent_before(key, said)
-        held[row] = state
-    return life, found
+def execute_reset(plan: Plan, cluster: Cluster, planned: ResetPlan, *, life: int | None = None) -> None:
+    """All of it, also what is a worker's to do: for callers that have loops without one."""
+    order_reset(plan, cluster, planned, life=life)
+    begin_life(plan, cluster, planned.agent)
+
+
+def undo(plan: Plan, cluster: Cluster, planned: ResetPlan) -> None:
+    """Give the group its offsets back; nothing else was changed. May be repeated after a crash at any point.
+
+    Raises NeedsOperator where a worker was faster.
+    """
+    agent, admin = plan.agent(planned.agent), cluster.admin()
+    producer = cluster.producer(journals.fence(agent))
+    try:
+        journal = control.read(plan, cluster).reset(agent.name)
+        if journal is None or journal.step == "beginning":
+            raise NeedsOperator(f"a worker has begun to run {agent.name} anew: what was before is gone")
+        journals.commit(producer, [journals.message(plan, agent, journals.at(journal, "undoing"))])
+    except (Evicted, TransactionAborted) as error:
+        raise NeedsOperator(f"a worker begins to run {agent.name} anew just now: nothing was undone") from error
+    finally:
+        producer.close()
+    before = partitions_of(journal.before)
+    if admin.group_offsets(agent.group).keys() - before.keys():
+        admin.delete_group(agent.group)  # an offset cannot be taken back alone
+    admin.set_group_offsets(agent.group, before)
+    if (found := admin.group_offsets(agent.group)) != before:
+        raise NeedsOperator(
+            f"the group {agent.group} is to stand at {_positions(before)}, and stands at {_positions(found)}: somebody else"
+            f" moves it. Stop that, then: {command(agent.name, '--undo')}"
+        )
+    journals.write(plan, cluster, agent, None)

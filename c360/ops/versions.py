@@ -7,7 +7,6 @@ promote, rollback
     1 refuse        unless the version is built, and it, its views and the sinks' copies of it have read all there was
     2 write         one record: live, and the one before
     3 look again    whether somebody else has decided otherwise meanwhile
-    4 wait          until sinks deliver it
 
 retire
     1 refuse        the live version; the one to go back to, unless forced
@@ -347,6 +346,8 @@ def switch_over(plan: Plan, cluster: Cluster, switch: Switch) -> None:
     controls = control.read(plan, cluster)
     if controls.said_live(switch.projection) != switch.before:
         raise NotYet(_otherwise(plan, controls, switch))
+    if controls.stage(plan, switch.projection, switch.to) == "retired":
+        raise NotYet(f"{switch.agent} is being retired by somebody else; {switch.away} is live as before")
     control.write(plan, cluster, switch.records(controls))
     after = control.read(plan, cluster)
     if after.stage(plan, switch.projection, switch.to) != "live":
@@ -425,6 +426,11 @@ def plan_retire(plan: Plan, cluster: Cluster, agent: str, *, force: bool, state_
     projection = version_of(plan, agent)
     controls = control.read(plan, cluster)
     stage = controls.stage(plan, projection.name, projection.version)
+    if controls.said_live(projection.name) is None:
+        raise NotYet(
+            f"{plan.control} does not say which version of {projection.name} is live, so nobody knows which may go. A worker"
+            f" says it when it starts; or say it: c360 promote {projection.name}@N --execute"
+        )
     if stage == "live":
         raise NotYet(f"{agent} is live: doors deliver it. Promote another version first")
     if stage == "previous" and not force:
@@ -502,6 +508,9 @@ def execute_retire(plan: Plan, cluster: Cluster, planned: Retirement, waiting: W
                     " does not follow, or c360 worker --only. Stop it, and say the same again: it goes on from here"
                 )
         # 5 delete
+        said = control.read(plan, cluster).version(planned.agent)
+        if said is None or said.state != "retired":
+            raise NotYet(f"somebody else has decided meanwhile what becomes of {planned.agent} (c360 versions)")
         existing = admin.topics()
         admin.delete([topic for topic in plan.topics_of(projection) if topic in existing])
         for group in planned.groups:

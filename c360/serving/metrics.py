@@ -323,6 +323,8 @@ def _door(page: Page, agent: DoorAgent) -> None:
             ),
             ("door_timers", "Profiles looked at as a decision had ended.", counters.timers),
             ("door_swept", "Profiles looked at as all were.", counters.swept),
+            ("door_beside", "Records taken in of versions that are not live.", counters.beside),
+            ("door_swapped", "Profiles that have gone over to the version that is live.", counters.swapped),
             ("receipts", "Receipts given for erasures.", counters.receipts),
         ),
     )

@@ -278,6 +278,10 @@ class RocksStores:
             raise NeedsOperator(f"the state directory {path.parent} cannot be made: {error.strerror}") from error
         return store
 
+    def forget(self, name: str) -> None:
+        if (self.directory / name).exists():
+            self.open(name).destroy()
+
     def close(self) -> None:
         self._stop.set()
 

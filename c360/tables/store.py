@@ -48,6 +48,10 @@ class Stores(Protocol):
         """Raises Fenced when another process has it open, NeedsOperator when the disk refuses."""
         ...
 
+    def forget(self, name: str) -> None:
+        """Destroy what is kept under a name, if anything is. Raises as `open`."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -96,6 +100,10 @@ class MemoryStores:
 
     def open(self, name: str) -> MemoryStore:
         return self.stores.setdefault(name, MemoryStore(self.budget))
+
+    def forget(self, name: str) -> None:
+        if name in self.stores:
+            self.stores.pop(name).destroy()
 
     def close(self) -> None:
         pass

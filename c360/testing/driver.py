@@ -129,10 +129,18 @@ class TestDriver:
 
     def sink(self, name: str) -> dict[str, Any]:
         """What the far side of a sink holds by now: by profile id, the JSON that the sink's function gave."""
-        for door in self.plan.doors:
-            if door.sink is not None and door.sink.name == name:
-                return self._leaves(door)
-        raise UsageError(f"{self.plan.app!r} has no sink {name!r}")
+        return self._leaves(doors.sink_door(self.plan, name))
+
+    def preview(self, name: str, version: int) -> doors.Preview:
+        """What a sink would send if this version of its projection were live; nothing is sent.
+
+        `held_back["sink-failed"]`: for so many profiles its function fails on this version.
+        """
+        self.settle()
+        door = doors.sink_door(self.plan, name)
+        return doors.preview(
+            self.plan, self.cluster, door, version, vault=self.vault, clock=self._now, wait_s=0.0, pause=lambda _: None
+        )
 
     def view(self, purpose: str, projection: str | None = None) -> dict[str, Any]:
         """What the view for a purpose holds by now: by profile id, its record."""
@@ -247,7 +255,7 @@ class TestDriver:
         """`c360 reset AGENT --to-earliest --execute`: stop, rewind, start again."""
         self.settle()
         self.stop()
-        reset.execute_reset(self.plan, self.cluster, reset.plan_reset(self.plan, self.cluster, agent))
+        reset.order_reset(self.plan, self.cluster, reset.plan_reset(self.plan, self.cluster, agent))
         self.start()
 
     # ---------------------------------------------------------------------------------------------------------- parts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from c360.engine.transport import TP, Admin, Batch, Cluster, Consumer, Delivered, Headers, Producer, Reader
 from c360.tables.budget import Budget
@@ -118,6 +118,29 @@ class FaultyReader:
         self.inner.close()
 
 
+ACTS = frozenset({"create", "delete", "delete_group", "delete_records", "set_group_offsets"})
+
+
+@dataclass
+class FaultyAdmin:
+    """What it only asks for is no step."""
+
+    inner: Admin
+    step: Callable[[str], None]
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+        if name not in ACTS:
+            return method
+
+        def act(*args: Any) -> None:
+            self.step(f"before {name}")
+            method(*args)
+            self.step(f"after {name}")
+
+        return act
+
+
 @dataclass
 class FaultyCluster:
     inner: Cluster
@@ -142,7 +165,7 @@ class FaultyCluster:
         return FaultyReader(self.inner.reader(), self.step)
 
     def admin(self) -> Admin:
-        return self.inner.admin()
+        return cast(Admin, FaultyAdmin(self.inner.admin(), self.step))
 
 
 @dataclass(eq=False)
@@ -201,6 +224,10 @@ class FaultyStores:
         error = self.plan(name)
         if error is not None:
             raise error
+
+    def forget(self, name: str) -> None:
+        assert name not in self.held, f"{name} is open"
+        self.inner.forget(name)
 
     def close(self) -> None:
         self.inner.close()

@@ -237,3 +237,18 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_worker_that_is_the_first_to_say_what_is_live_goes_by_that_at_once() -> None:
+    cluster, plan = MemoryCluster(), shop()
+    topics.apply(plan, cluster.admin())
+    cluster.admin().set_group_offsets(plan.agent("customer@1").group, {TP(plan.tasks, 0): 1})
+    worker = Worker(plan, cluster, MemoryStores(), "one")
+    worker.prepare()
+    try:
+        assert {loop.agent.name for loop in worker.loops} == {"govern", "customer@1"}
+        assert worker.watch.controls.live(plan, "customer") == 1
+    finally:
+        for loop in worker.loops:
+            loop.close()
+        worker.watch.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from c360.agents import door as doors
@@ -9,16 +12,18 @@ from c360.agents.judging import labels_of
 from c360.engine.partition import partition_of
 from c360.engine.state import POSITIONS, encode_positions
 from c360.engine.transport import TP
-from c360.errors import NeedsOperator
+from c360.errors import NeedsOperator, UsageError
 from c360.ops import reset
+from c360.ops.doctor import Check, examine
+from c360.ops.doors import Preview
 from c360.tables.shelf import owner_of
 from tests.governance.door_shop import HOUR, NOW, SECOND
 from tests.governance.version_shop import Versions, versions
 
 
-def four_and_four() -> Versions:
+def four_and_four(*, asks: bool = True) -> Versions:
     """0, 1, 2, 3 of the first version; 2, 3, 4, 5 of the second, of which 2 is the same."""
-    t = Versions()
+    t = Versions(versions(asks=asks))
     for n in range(4):
         t.put(1, f"crm:{n}", f"one {n}")
     for n in range(2, 6):
@@ -322,18 +327,55 @@ def test_of_a_version_that_is_retired_nothing_is_kept() -> None:
         assert t.bills() == TWO
 
 
+def test_sinks_go_on_and_start_again_when_all_topics_of_a_retired_version_are_gone() -> None:
+    with four_and_four() as t:
+        t.go_live(2, 1)
+        assert t.bills() == TWO
+        t.retire(1)
+        of_it = t.plan.topics_of(t.plan.versions_of("customer")[0])
+        t.cluster.admin().delete(of_it)  # before any task has noticed that it is retired
+        t.put(2, "crm:0", "two 0")
+        for loop in t.loops:
+            loop._look_again = 0.0
+        assert t.bills() == TWO | {"crm:0": "two 0"}
+        t.stop()
+        t.start()
+        t.cluster.admin().delete(of_it)  # the driver makes all that are declared
+        t.put(2, "crm:0", None)
+        assert t.bills() == TWO
+
+
+def test_a_sink_that_was_being_restored_while_a_version_was_retired_comes_up() -> None:
+    with four_and_four() as t:
+        t.go_live(2, 1)
+        assert t.bills() == TWO
+        t.stop()
+        t.start()
+        t.cluster.admin().delete(t.plan.topics_of(t.plan.versions_of("customer")[0]))
+        for _ in range(3):  # they have begun with what they knew, and find the topics gone
+            for process in t.processes:
+                process.turn()
+        t.retire(1)
+        for loop in t.loops:
+            loop._look_again = 0.0
+        t.put(2, "crm:0", "two 0")
+        assert t.bills() == TWO | {"crm:0": "two 0"}
+
+
 @pytest.mark.usefixtures("portions")
 def test_a_version_that_is_retired_before_all_have_gone_over() -> None:
-    with many() as t:
+    with Versions() as t:
+        for n in range(10, 60):
+            if not 20 <= n < 40:  # those are looked at in the middle, when there is nothing else to be dropped
+                t.put(1, f"crm:{n}", f"one {n}")
+            t.put(2, f"crm:{n}", f"two {n}")
         begin_to_sweep(t, 2)
         t.retire(1)
         for loop in t.loops:
             loop._look_again = 0.0
-        assert t.bills() == {f"crm:{n}": f"two {n}" for n in range(20) if n % 4}
-        for task in t.tasks():
-            kept = {int.from_bytes(row[:4], "big") for row, _ in task.beside.scan()}
-            assert kept == {task.readings.of[3]}
-            assert task.readings.gone == []
+        assert t.bills() == {f"crm:{n}": f"two {n}" for n in range(10, 60)}
+        assert not [row for task in t.tasks() for row in task.beside.scan()]
+        assert not [gone for task in t.tasks() for gone in task.readings.gone]
         known_exactly(t)
 
 
@@ -403,9 +445,10 @@ def test_a_function_that_fails_on_a_version_takes_its_profiles_back_and_tells() 
         assert t.bills() == {"crm:1": "more"}
 
 
+@pytest.mark.parametrize("asks", [True, False])
 @pytest.mark.parametrize("live", [1, 2])
-def test_a_reset_of_a_sink_reads_all_versions_again(live: int) -> None:
-    with four_and_four() as t:
+def test_a_reset_of_a_sink_reads_all_versions_again(live: int, asks: bool) -> None:
+    with four_and_four(asks=asks) as t:
         t.go_live(live)
         before = t.bills()
         count = len(t.written())
@@ -455,3 +498,51 @@ def test_verification_cannot_tell_while_a_task_has_not_gone_over() -> None:
         t.go_live(9, 1)
         with pytest.raises(AssertionError, match="version 9 is live, which this app does not declare"):
             t.verify("sink:bills")
+
+
+# --------------------------------------------------------------------------------------------------- before it is live
+def test_what_would_be_sent_is_known_before_and_is_what_is_sent() -> None:
+    with four_and_four() as t:
+        t.put(2, "crm:6", "/more")
+        t.rights.decide("crm:2", "marketing", "granted")
+        before = len(t.written())
+        expected = Preview(added=3, changed=1, removed=2, unchanged=1)
+        assert t.preview("bills", 2) == expected
+        assert t.preview("mail", 2).held_back == Counter(unknown=4)
+        assert len(t.written()) == before
+        t.go_live(2, 1)
+        assert len(t.written()) == before + 3 + 1 + 2
+        assert t.preview("bills", 2) == Preview(unchanged=5)
+        assert t.preview("bills", 1).held_back == Counter()
+        with pytest.raises(UsageError, match="customer@7 is not declared"):
+            t.preview("bills", 7)
+        with pytest.raises(UsageError, match="has no sink 'letters'; it has mail, bills"):
+            t.preview("letters", 1)
+
+
+def test_a_function_that_would_fail_on_a_version_is_known_before() -> None:
+    with Versions(live=2) as t:
+        t.put(2, "crm:1", "/more")
+        t.put(1, "crm:1", "/more")
+        t.put(1, "crm:2", "one")
+        assert t.preview("bills", 1) == Preview(added=1, removed=1, held_back=Counter({"sink-failed": 1}))
+
+
+def test_the_doctor_says_which_version_a_sink_delivers(tmp_path: Path) -> None:
+    with four_and_four() as t:
+        assert t.bills() == ONE
+
+        def said() -> Check:
+            return {check.name: check for check in examine(t.plan, t.cluster, tmp_path)}["sink:bills version"]
+
+        assert (said().ok, said().message) == (True, "delivers customer@1")
+        t.rights.stopped = True
+        t.advance(2 * SECOND)
+        t.go_live(2, 1)
+        assert t.bills() == ONE
+        assert not said().ok
+        assert said().message == "2 of 2 tasks do not deliver customer@2 yet, which is live"
+        t.rights.stopped = False
+        t.rights.state()
+        assert t.bills() == TWO
+        assert said().message == "delivers customer@2"

@@ -76,6 +76,7 @@ def test_a_reset_of_consent_that_is_killed_at_any_step_leaves_every_refusal_wher
             faulty = FaultyCluster(t.cluster, plan)
             with suppress(Crash):
                 execute_reset(t.plan, faulty, plan_reset(t.plan, faulty, "consent"))
+            t.cluster.producer(f"{t.plan.agent('consent').group}.reset")  # what its broker ends, 15 s later
             assert compacted(t) == known
             t.advance(timedelta(seconds=2))
             assert _may_deliver(t) == "stale"

@@ -16,20 +16,27 @@ from c360.testing import TestDriver
 from tests.governance.door_shop import Street
 
 
-def versions(name: str = "versions", declared: Sequence[int] = (1, 2, 3)) -> App:
-    """What leaves says of which version it is. The function wants `more`, which the first version does not have, of "/more"."""
+def versions(name: str = "versions", declared: Sequence[int] = (1, 2, 3), *, asks: bool = True) -> App:
+    """What leaves says of which version it is. The function wants `more`, which the first version does not have, of "/more".
+
+    `asks` False: nobody is asked, and nobody is forgotten.
+    """
     app = App(name, partitions=2)
 
     @app.identifier("crm", priority=1)
     class CrmId(str): ...
 
-    service, marketing = app.purpose("service", basis="contract"), app.purpose("marketing")
+    service, marketing = (
+        app.purpose("service", basis="contract"),
+        app.purpose("marketing", basis="consent" if asks else "contract"),
+    )
+    kind: Any = Personal[str] if asks else str
 
     @app.source("clicks", event_id="id", key=CrmId, purposes=[service, marketing])
     class Click(Record):
         id: str
         about: str
-        name: Personal[str]
+        name: kind
 
     class First(Projection):
         about: str | None = newest(Click.about)
@@ -46,9 +53,11 @@ def versions(name: str = "versions", declared: Sequence[int] = (1, 2, 3)) -> App
             app.projection("customer", version=version, purposes=[service, marketing])(record)
     given: Any = {1: First, 2: Second, 3: Third}[declared[0]]
 
-    @app.erasure("forget")
-    class Forget(Record):
-        id: CrmId
+    if asks:
+
+        @app.erasure("forget")
+        class Forget(Record):
+            id: CrmId
 
     def leaves(profile: Any) -> dict[str, Any]:
         if profile.about == "/more":

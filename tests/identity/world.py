@@ -97,8 +97,8 @@ class World:
         self.sent = Counter[str]()
         self.after_step: list[Node] = []  # of the last batch
 
-    def put(self, key: str, message: Fact | Mark | Forget) -> None:
-        """From outside: facts come in any order, marks of one node in theirs."""
+    def put(self, key: str, message: Message) -> None:
+        """From outside: facts come in any order, marks of one node in theirs. Of another node: one that was long on its way."""
         sender = f"mark {key}" if isinstance(message, Mark | Forget) else f"fact {self.dice.random()}"
         self._send(sender, key, message)
 

@@ -357,6 +357,26 @@ def test_what_a_purpose_sees_is_compared_for_the_purposes_that_both_are_for() ->
     assert judged(a, b, purposes=("service",)).equal == 1
 
 
+def test_a_purpose_that_sees_what_has_changed_is_not_told_again() -> None:
+    def seen(spend: int, orders: int) -> dict[str, Any]:
+        listed = {"subjects": ["crm:1"], "subjects_total": 1, "identifiers": ["crm:1"], "as_of": "2026-11-02T09:00:00Z"}
+        return {**listed, "attributes": {"spend": spend, "orders": orders}}
+
+    def with_view(version: int, spend: int, view: Any) -> bytes:
+        whole = json.loads(record(version, spend=spend, orders=9))
+        return json.dumps(whole if view is None else {**whole, "views": {"marketing": view}}).encode()
+
+    def changed(*two: bytes) -> set[str]:
+        tally = judged(*two, shared=("spend", "orders"), purposes=("marketing",))
+        return {name for name, counts in tally.attributes.items() if counts.changed}
+
+    assert changed(with_view(1, 5, None), with_view(2, 6, None)) == {"spend"}
+    assert changed(with_view(1, 5, seen(3, 2)), with_view(2, 6, seen(4, 2))) == {"spend"}
+    assert changed(with_view(1, 5, seen(3, 2)), with_view(2, 6, seen(3, 1))) == {"spend", "#views"}
+    assert changed(with_view(1, 5, seen(3, 2)), with_view(2, 5, seen(4, 2))) == {"#views"}
+    assert changed(with_view(1, 5, seen(5, 9)), with_view(2, 5, None)) == set()
+
+
 def test_who_is_touched_stays_open_only_where_something_differs() -> None:
     a, b, c = record(1, spend=1), record(2, spend=2), record(2, spend=1)
     for touched in (Touched(frozenset(["crm:1"])), Touched(all_=True)):
@@ -451,7 +471,7 @@ def test_a_version_that_is_not_there_to_be_compared_is_named_with_what_to_do() -
     world = rested(versions(Same), 1)
     said = [(live_key("customer"), Live(1)), (version_key("customer@2"), VersionState("building"))]
     control.write(world.plan, world.driver.cluster, said)
-    assert "c360 rebuild customer@2 --execute" in fails(world, "customer@1", "customer@2")
+    assert "c360 rebuild customer@2" in fails(world, "customer@1", "customer@2")
     control.write(world.plan, world.driver.cluster, [(version_key("customer@2"), VersionState("retired"))])
     assert "customer@2 is retired" in fails(world, "customer@2", "customer@1")
 
@@ -461,7 +481,7 @@ def test_a_version_that_was_never_built_is_named_with_how_to_build_it() -> None:
     driver.stop()
     world = Moving.__new__(Moving)
     world.driver = driver
-    assert "customer@1 has never read anything. Build it: c360 rebuild customer@1 --execute" in fails(
+    assert "customer@1 has never read anything. Build it: c360 rebuild customer@1" in fails(
         world, "customer@1", "customer@2"
     )
     driver.cluster.admin().delete(["people.customer.v2"])

@@ -439,6 +439,67 @@ def test_a_retirement_that_was_killed_is_finished_by_the_same_command(method: st
     )
 
 
+def test_nothing_is_retired_while_nobody_knows_which_version_is_live() -> None:
+    town = Town(shop(1, 2))
+    town.cluster.admin().delete([town.plan.control])  # of an app whose first version was live
+    for agent in ("customer@1", "customer@2"):
+        with pytest.raises(NotYet, match=r"shop\.control does not say which version of customer is live"):
+            versions.plan_retire(town.plan, town.cluster, agent, force=True, state_dir=None)
+
+
+def test_a_version_that_was_decided_on_again_while_its_workers_stopped_keeps_its_topics() -> None:
+    town = Town(shop(1, 2))
+    control.write(town.plan, town.cluster, [(live_key("customer"), Live(2))])
+    gone = versions.plan_retire(town.plan, town.cluster, "customer@1", force=False, state_dir=None)
+
+    def decides(seconds: float) -> None:
+        control.write(town.plan, town.cluster, [(version_key("customer@1"), VersionState("ready"))])
+        town.cluster.expire(member)
+
+    member = town.cluster.consumer(town.plan.agent("customer@1").group)
+    member.subscribe([town.plan.tasks], rebuild.Hold.__new__(rebuild.Hold))
+    with pytest.raises(NotYet, match="somebody else has decided meanwhile what becomes of customer@1"):
+        versions.execute_retire(town.plan, town.cluster, gone, Waiting(10.0, decides))
+    assert "shop.customer.v1" in town.cluster.admin().topics()
+
+
+def test_a_version_that_is_being_retired_is_not_promoted() -> None:
+    town = Town(shop(1, 2))
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("ready"))])
+    switch = versions.plan_promote(town.plan, control.read(town.plan, town.cluster), "customer@2")
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("retired"))])
+    before = decided(town)
+    with pytest.raises(NotYet, match="customer@2 is being retired by somebody else; customer@1 is live as before"):
+        versions.switch_over(town.plan, town.cluster, switch)
+    assert decided(town) == before
+
+
+def test_a_worker_that_was_away_while_a_version_was_retired_deletes_what_it_has_of_it() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    stores = MemoryStores()
+
+    def run(until: Callable[[], bool]) -> None:
+        worker = Worker(town.plan, town.cluster, stores, "away")
+        thread = threading.Thread(target=_quietly(worker))
+        thread.start()
+        town.wait(until)
+        worker.stop()
+        thread.join()
+        assert worker.error is None
+
+    def kept() -> set[str]:
+        return {name.rpartition("/")[0] for name, store in stores.stores.items() if store.data}
+
+    run(lambda: len(town.profiles(1)) > 0)
+    assert {"shop.customer.v1", "shop.customer.v1.service"} <= kept()
+    control.write(town.plan, town.cluster, [(live_key("customer"), Live(2))])
+    gone = versions.plan_retire(town.plan, town.cluster, "customer@1", force=False, state_dir=None)
+    versions.execute_retire(town.plan, town.cluster, gone, soon())
+    run(lambda: len(town.profiles(2)) > 0)
+    assert not {name for name in kept() if name.startswith("shop.customer.v1")}
+
+
 def test_a_version_that_somebody_still_runs_keeps_its_topics() -> None:
     town = Town(shop(1, 2))
     control.write(town.plan, town.cluster, [(live_key("customer"), Live(2))])

@@ -164,6 +164,12 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             assert states(desk("c360 versions")) == {"customer@1": "live", "customer@2": "ready"}
             assert desk("c360 profile crm:1")["version"] == 1
             assert desk("c360 profile crm:1 --projection customer@2")["version"] == 2
+            differ = desk("c360 diff customer@1 customer@2 --html diff.html")
+            assert {name for name, c in differ["attributes"].items() if c["changed"]} == {"spend"}
+            cancelled = len(range(0, CUSTOMERS, 7))
+            assert differ["changed"] <= cancelled <= differ["changed"] + differ["moving"]
+            assert differ["equal"] + differ["moving"] >= CUSTOMERS - cancelled > 10 * differ["moving"]
+            assert "spend" in (tmp_path / "diff.html").read_text()
             # 4
             assert desk("c360 promote customer@2")["live"] == "customer@1"
             done = desk('c360 promote customer@2 --execute --reason "cancelled orders are no spend"')

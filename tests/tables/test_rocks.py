@@ -137,3 +137,14 @@ def test_who_opens_a_store_while_old_ones_are_removed_has_it(tmp_path: Path) -> 
     finally:
         done.set()
         thread.join()
+
+
+def test_what_is_kept_under_a_name_is_forgotten_and_what_is_not_there_is_not_made(tmp_path: Path) -> None:
+    stores = RocksStores(tmp_path)
+    store = stores.open("shop.customer.v1/0")
+    store.write([(b"key", b"value")])
+    store.close()
+    stores.forget("shop.customer.v1/0")
+    stores.forget("shop.customer.v1/1")
+    assert not list((tmp_path / "shop.customer.v1").iterdir())
+    stores.close()

@@ -192,19 +192,14 @@ def check(
         raise UsageError(f"{first.agent} is compared with itself; name another version")
     controls, existing = control.read(plan, cluster), admin.topics()
     for one in (first, second):
-        match controls.stage(plan, one.name, one.version):
-            case "retired":
-                raise NeedsOperator(
-                    f"{one.agent} is retired: its profiles are not kept up, or gone. c360 versions lists the others"
-                )
-            case "building":
-                raise NeedsOperator(
-                    f"{one.agent} is not built to its end. Finish it: c360 rebuild {one.agent} --execute; then compare"
-                )
-            case _ if missing := [
-                topic for topic in (plan.projected(one), *plan.agent(one.agent).changelogs) if topic not in existing
-            ]:
-                raise NeedsOperator(f"{missing[0]} is not there. {how_to_build(plan, cluster, one.agent)}")
+        stage = controls.stage(plan, one.name, one.version)
+        if stage == "retired":
+            raise NeedsOperator(f"{one.agent} is retired: its profiles are gone. c360 versions lists the others")
+        if stage == "building":
+            raise NeedsOperator(f"{one.agent} is not built to its end: c360 rebuild {one.agent}; then compare")
+        topics = (plan.projected(one), *plan.agent(one.agent).changelogs)
+        if missing := [topic for topic in topics if topic not in existing]:
+            raise NeedsOperator(f"{missing[0]} is not there. {how_to_build(plan, cluster, one.agent)}")
     a, b = (existing[plan.projected(one)] for one in (first, second))
     if a != b:
         raise NeedsOperator(
@@ -220,7 +215,7 @@ def never_built(plan: Plan, cluster: Cluster, agent: str) -> NeedsOperator:
 def how_to_build(plan: Plan, cluster: Cluster, agent: str) -> str:
     one = projection_of(plan, agent)
     if control.read(plan, cluster).stage(plan, one.name, one.version) == "new":
-        return f"Build it: c360 rebuild {agent} --execute; then compare"
+        return f"Build it: c360 rebuild {agent}; then compare"
     return "Start a worker; then compare"
 
 

@@ -97,8 +97,9 @@ def compare(first: Profile, second: Profile, terms: Terms) -> Difference:
         values[IDENTIFIERS] = len(first.identifiers), len(second.identifiers)
     if terms.as_of and first.as_of != second.as_of:
         values[AS_OF] = first.as_of, second.as_of
-    if differing := [p for p in terms.purposes if not _same_view(first, second, p, terms)]:
-        values[VIEWS] = ", ".join(differing), ", ".join(differing)
+    told = frozenset(values)
+    if views := [p for p in terms.purposes if not _same_view(first, second, p, terms, told)]:
+        values[VIEWS] = ", ".join(views), ", ".join(views)
     return Difference(values, only)
 
 
@@ -112,16 +113,18 @@ def same(a: Any, b: Any, *, number: bool = False) -> bool:
     return bool(a == b) and _encode(a) == _encode(b)
 
 
-def _same_view(first: Profile, second: Profile, purpose: str, terms: Terms) -> bool:
-    """A purpose that is not among the views sees the whole."""
+def _same_view(first: Profile, second: Profile, purpose: str, terms: Terms, told: frozenset[str]) -> bool:
+    """Whether a purpose sees the same. What the whole differs in is `told` already, and is no difference of a view."""
+    if purpose not in first.views and purpose not in second.views:
+        return True  # it sees the whole
     a, b = _seen(first, purpose), _seen(second, purpose)
     if a is None or b is None:
         return a is b
-    alike = a["subjects"] == b["subjects"] and (not terms.as_of or a["as_of"] == b["as_of"])
+    alike = MEMBERS in told or a["subjects"] == b["subjects"]
+    alike = alike and (not terms.as_of or AS_OF in told or a["as_of"] == b["as_of"])
     x, y = a["attributes"], b["attributes"]
-    return alike and all(
-        same(x[name], y[name], number=name in terms.numbers) for name in terms.shared if name in x and name in y
-    )
+    names = [name for name in terms.shared if name in x and name in y and name not in told]
+    return alike and all(same(x[name], y[name], number=name in terms.numbers) for name in names)
 
 
 def _seen(profile: Profile, purpose: str) -> Mapping[str, Any] | None:

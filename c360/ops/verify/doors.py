@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from c360.agents.readings import delivered
 from c360.engine.state import Positions, partitions_of
 from c360.engine.transport import TP
 from c360.governance.consent import decode_state
@@ -46,7 +47,7 @@ class DoorCheck:
                 out.cannot_tell(
                     f"{self.door.agent} is looking at all profiles again: what it has delivered is of before"
                 )
-            if task.notes.get("readings", {}).get(str(self.version)) != task.notes.get("rows"):
+            elif task.notes and delivered(task.notes) != self.version:
                 out.cannot_tell(f"{self.door.agent} has not gone over to version {self.version} yet, which is live")
         if self.input is None or self.leaving is None:
             out.cannot_tell(f"version {self.version} is live, which this app does not declare")

@@ -34,6 +34,7 @@ class ProjectionCheck:
         """`erased`: how often a subject was; None where that cannot be told."""
         self.plan, self.projection, self.log, self.dead = plan, projection, log, dead
         self.partitions, self.erased = partitions, erased
+        self.cut: dict[TP, int] = {}  # what comes before was not wanted (`c360 reset --to-datetime`)
         self.identity = plan.identity_of(projection)
         self.sources = {plan.governed(s): s for s in plan.sources_of(projection)}
         self.changelogs = {plan.governed(s): plan.govern_changelog(s) for s in plan.sources_of(projection)}
@@ -42,6 +43,7 @@ class ProjectionCheck:
         out = Findings()
         for task in positions.values():
             out.positions |= partitions_of(task.positions)
+            self.cut |= partitions_of(task.notes.get("cut", {}))
         profiles = Profiles(self.plan, self.projection)
         for topic in self.sources:
             for partition in self.partitions:
@@ -83,14 +85,14 @@ class ProjectionCheck:
         return {subject: Member(a.standing.profile, a.standing.identifiers) for subject, a in found.items()}
 
     def _fold(self, tp: TP, profiles: Profiles, out: Findings) -> None:
-        stop = out.positions.get(tp, 0)
-        if self.log.start(tp) > 0 and not self.log.was_reset(self.changelogs[tp.topic]):
+        stop, begin = out.positions.get(tp, 0), self.cut.get(tp, 0)
+        if self.log.start(tp) > begin and not self.log.was_reset(self.changelogs[tp.topic]):
             out.cannot_tell(
                 f"{tp.topic}/{tp.partition}: its first records were deleted; what profiles have of them cannot be recomputed"
             )
         dead = self.dead.of(self.projection.agent, tp)
         refused = set()
-        for entry in self.log.read([tp]):
+        for entry in self.log.read([tp], begin):
             if entry.offset >= stop:
                 out.lag += 1
             elif (self.projection.agent, tp, entry.offset) in self.dead.large:
@@ -98,7 +100,7 @@ class ProjectionCheck:
             elif not profiles.add(tp.topic, entry.key or b"", entry.value or b"{}"):
                 refused.add(entry.offset)
         cut = self.dead.cut and not self.log.was_reset(self.changelogs[tp.topic])
-        for offset in sorted(refused | dead.keys()):
+        for offset in sorted(refused | {offset for offset in dead if offset >= begin}):
             if dead[offset] != (offset in refused) and (dead[offset] or not cut):
                 kind = "lost" if not dead[offset] else "doubled" if offset in refused else "unexpected"
                 out.differ(kind, TP(self.plan.dlq, -1), None, None, origin=f"{tp.topic}/{tp.partition}@{offset}")
