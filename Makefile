@@ -13,7 +13,7 @@ BIN := .venv/bin
 TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check simulate chaos soak bench bench-consent clean lock
+.PHONY: help setup demo test lint types check simulate chaos soak bench bench-consent bench-rebuild clean lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile
@@ -60,6 +60,9 @@ bench: setup  ## c360 beside Kafka Streams and the null limit, checked: a table 
 
 bench-consent: setup  ## how soon nothing leaves after a withdrawal, with a million changes waiting (BENCH_ARGS="--help" for more)
 	@$(BIN)/python -m benchmarks.consent --json $(BENCH_ARGS)
+
+bench-rebuild: setup  ## how fast a version is built, and what live readers feel of it: JSON (BENCH_ARGS="--help" for more)
+	@$(BIN)/python -m benchmarks.rebuild $(BENCH_ARGS)
 
 lock: setup  ## renew requirements.lock from pyproject.toml (review the difference, then make setup)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -82,17 +82,23 @@ class App:
     """A customer data app: `app = App("shop")`, then decorators. Broker, state directory and keys come from settings.
 
     `name` prefixes every topic, group and transactional id. `partitions` is the count of all topics keyed by subject,
-    fixed when the app is first started: changing it is a new generation of the app.
+    fixed when the app is first started: changing it is a new generation of the app. `govern`: the versions of govern that
+    run: with (1, 2) a second one reads all raw topics from their beginning, beside the first (docs/operations.md).
     """
 
-    def __init__(self, name: str, *, partitions: int = 12) -> None:
+    def __init__(self, name: str, *, partitions: int = 12, govern: int | Sequence[int] = 1) -> None:
         if not APP_NAME.match(name):
             raise DeclarationError(f"App({name!r}): a name is lower case letters, digits, - and _, at most 40")
         if not 1 <= partitions <= 10_000:
             raise DeclarationError(f"App({name!r}, partitions={partitions}): partitions is 1 to 10000")
         self.name = name
         self.partitions = partitions
-        self._said = Declarations()
+        governs = (govern,) if isinstance(govern, int) else tuple(sorted(govern))
+        if not governs or governs[0] < 1 or len(set(governs)) < len(governs):
+            raise DeclarationError(
+                f"App({name!r}, govern={govern}): versions are numbers from 1 on, such as govern=(1, 2)"
+            )
+        self._said = Declarations(governs=governs)
 
     def plan(self) -> Plan:
         """Check everything together and name every topic, group and table. Raises DeclarationError."""
@@ -331,22 +337,38 @@ class App:
         self._said.sources[source.topic] = replace(old, types=old.types + source.types)
 
     # ------------------------------------------------------------------------------------------------ enrichments
-    @overload
-    def enrich(self, record: type[R], *, since: datetime | None = None) -> Callable[[Callable[[R], T]], T]: ...
+    def _version_of_govern(self, said: str, govern: int | None) -> int | None:
+        if govern is not None and govern not in self._said.governs:
+            raise DeclarationError(
+                f"{said}: govern={govern} is no version of govern; say App({self.name!r},"
+                f" govern={(*self._said.governs, govern)})"
+            )
+        return govern
 
     @overload
     def enrich(
-        self, record: type[R], *, since: datetime, before: Callable[[R], T]
+        self, record: type[R], *, since: datetime | None = None, govern: int | None = None
+    ) -> Callable[[Callable[[R], T]], T]: ...
+
+    @overload
+    def enrich(
+        self, record: type[R], *, since: datetime, before: Callable[[R], T], govern: int | None = None
     ) -> Callable[[Callable[[R], T]], T]: ...
 
     def enrich(
-        self, record: type[R], *, since: datetime | None = None, before: Callable[[R], Any] | None = None
+        self,
+        record: type[R],
+        *,
+        since: datetime | None = None,
+        before: Callable[[R], Any] | None = None,
+        govern: int | None = None,
     ) -> Callable[[Callable[[R], Any]], Any]:
         """Declare a value computed in govern from each record of a type: pure and deterministic, stored beside it.
 
         The decorated name can be used in attributes like a field: `top(section)`. A record whose enrichment raises
         goes to the dead-letter topic with the traceback. `since`: records whose event time is earlier get what `before`
-        makes of them, a plain function with the same return type; without `before` they get none.
+        makes of them, a plain function with the same return type; without `before` they get none. `govern`: the one version
+        of govern that adds it, so that one of the same name stands beside it in another.
         """
 
         def declare(function: Callable[[R], T]) -> T:
@@ -354,8 +376,11 @@ class App:
             said = f"@app.enrich({record.__name__}) {name}"
             if inspect.iscoroutinefunction(function):
                 raise DeclarationError(f"{said}: asynchronous enrichments are not built yet; write a plain function")
-            if any(e.record is record and e.name == name for e in self._said.enrichments):
-                raise DeclarationError(f"{said}: {record.__name__} already has an enrichment of this name")
+            self._version_of_govern(said, govern)
+            for other in self._said.enrichments:
+                same = other.record is record and other.name == name
+                if same and (None in (govern, other.govern) or govern == other.govern):
+                    raise DeclarationError(f"{said}: {record.__name__} already has an enrichment of this name")
             returns = _returned(said, function)
             check_since(said, since, before)
             if before is not None and (was := _returned(f"{said}, before=", before)) != returns:
@@ -363,7 +388,7 @@ class App:
                     f"{said}: before= returns {_type_name(was)}, and this {_type_name(returns)}; annotate both as one type,"
                     " for attributes take their values alike"
                 )
-            enrichment = Enrichment(record, name, function, value_type(returns), returns, since, before)
+            enrichment = Enrichment(record, name, function, value_type(returns), returns, since, before, govern)
             self._said.enrichments.append(enrichment)
             return cast(T, enrichment)
 
@@ -378,13 +403,15 @@ class App:
         changes: Mapping[type[str], Mapping[str, Any]] | None = None,
         blocked: Sequence[str] = BLOCKED,
         cap: int = 1000,
+        govern: int | None = None,
     ) -> IdentityDeclaration:
         """Declare a rule set that decides who is one customer; without any, there is `default` as identifiers say.
 
         Several may stand side by side over the same facts, also several versions of one: `risk = app.identity("risk",
         changes={Email: {"limit": 1}})`, and `@app.projection("account", identity=risk)` follows it. `changes`: settings of
         `@app.identifier` that are other here. `blocked`: regular expressions of whole values that join nobody. `cap`:
-        above so many linked identifiers and subjects only unique ones join. A change needs a new version.
+        above so many linked identifiers and subjects only unique ones join. A change needs a new version. `govern`: the version
+        of govern whose links it decides over, default the lowest.
         """
         said = f"app.identity({name!r})"
         if not NAME.match(name):
@@ -403,7 +430,8 @@ class App:
                 )
         if any((d.name, d.version) == (name, version) for d in self._said.identities):
             raise DeclarationError(f"{said}: version {version} is already declared; give this one another version=…")
-        declared = IdentityDeclaration(name, version, dict(changes or {}), tuple(blocked), cap)
+        self._version_of_govern(said, govern)
+        declared = IdentityDeclaration(name, version, dict(changes or {}), tuple(blocked), cap, govern)
         self._said.identities.append(declared)
         return declared
 
@@ -417,6 +445,7 @@ class App:
         purposes: Iterable[Purpose] = (),
         region: str | None = None,
         replay: timedelta | None = None,
+        govern: int | None = None,
     ) -> Callable[[type[P]], type[P]]:
         """Declare a projection: one profile per customer in the topic `{app}.{name}.v{version}`.
 
@@ -425,7 +454,7 @@ class App:
         attributes, or of what it follows, needs a new version number. `purposes`: for each there is a view, the topic
         `{app}.{name}.v{version}.{purpose}`, with the profiles and values that it may have now. `region`: where its topics are.
         `replay`: how far back a rebuild of it must be able to read events, so that what is older need not be kept; default:
-        all, for ever (docs/operations.md).
+        all, for ever. `govern`: the version of govern whose records it folds, default the lowest (docs/operations.md).
         """
         if not re.match(r"[a-z][a-z0-9_]{0,39}\Z", name) or name in (
             "govern",
@@ -449,9 +478,9 @@ class App:
         def declare(record: type[P]) -> type[P]:
             said = f"@app.projection({name!r}) {getattr(record, '__name__', record)}"
             looking = purposes_said(said, purposes, self._said.purposes)
-            declared = declare_projection(
-                name, version, record, self._said.enrichments, identity, looking, region, replay
-            )
+            of = self._version_of_govern(said, govern) or self._said.governs[0]
+            enrichments = [e for e in self._said.enrichments if e.govern in (None, of)]
+            declared = declare_projection(name, version, record, enrichments, identity, looking, region, replay, of)
             for other in self._said.projections:
                 if (other.name, other.version) == (name, version):
                     raise DeclarationError(

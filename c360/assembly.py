@@ -35,7 +35,7 @@ from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
-from c360.ops import control, keys, topics
+from c360.ops import beside, control, keys, topics
 from c360.ops.beginning import begin_lives
 from c360.ops.trim import trim
 from c360.plan import Plan
@@ -88,7 +88,7 @@ def governance_of(
     look_s: float = 0.1,
 ) -> GlobalTable | None:
     """The process's copy of `plan.governance`; None where no agent of it asks. The topics exist when it is turned."""
-    asking = {"govern", *(door.agent for door in plan.doors)}
+    asking = {*(view.govern_agent for view in plan.views), *(door.agent for door in plan.doors)}
     if plan.erases:
         asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
@@ -105,9 +105,9 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     chosen: list[Agent] = []
     common = shared or Shared()
     known = suppression_of(plan, common)
-    if plan.sources and (not only or "govern" in only):
-        chosen.append(Govern(plan, admin.topics, common.vault, common.governance, known, common.registry))
-    chosen += [IdentityAgent(plan, i, known) for i in plan.identities if not only or i.agent in only]
+    for view in (v for v in plan.views if plan.sources and (not only or v.govern_agent in only)):
+        chosen.append(Govern(view, admin.topics, common.vault, common.governance, known, common.registry))
+    chosen += [IdentityAgent(plan.at(i.govern), i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
         chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
@@ -230,8 +230,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
-        for name in self.only:
-            self.plan.agent(name)
+        self.only = tuple(self.plan.agent(name).name for name in self.only)
         self.turnstile = Turnstile()
         self.watch = control.Watch(self.plan, self.cluster)
 
@@ -295,6 +294,7 @@ class Worker:
         is half reset, or has drifted."""
         if begin_lives(self.plan, self.cluster, self.watch.controls, names, self.stopping.is_set):
             self.watch.turn()
+        beside.begin(self.plan, self.cluster, names)
         agents = [agent for agent in self.plan.agents if agent.name in names]
         for line in control.begin(self.plan, self.cluster, self.watch.controls, agents, accept_drift=self.accept_drift):
             log.warning("accepted: %s", line)
@@ -534,6 +534,7 @@ def stepping(
     """`clock` is also that of the broker and of ages."""
     admin = cluster.admin()
     topics.apply(plan, admin)
+    beside.begin(plan, cluster, [agent.name for agent in plan.agents])
 
     def seconds() -> float:
         return clock() / 1000

@@ -90,6 +90,7 @@ class Enrichment:
     returns: Any = None  # its annotation
     since: datetime | None = None  # records of before this event time get what `before` gives, None: nothing
     before: Callable[[Any], Any] | None = None
+    govern: int | None = None  # the version of govern that it is of; None: every one
 
     def __call__(self, record: Record) -> Any:
         return self.function(record)
@@ -185,6 +186,7 @@ class IdentityDeclaration:
     changes: Mapping[type, Mapping[str, Any]] = field(default_factory=dict)  # by identifier class, settings by name
     blocked: tuple[str, ...] = BLOCKED
     cap: int = 1000
+    govern: int | None = None  # the version of govern whose links it decides over; None: the lowest
 
 
 # ------------------------------------------------------------------------------------------------------- attributes
@@ -465,6 +467,7 @@ class ProjectionDeclaration:
     purposes: tuple[str, ...] = ()  # who looks at it, by name: each has a view
     region: str | None = None  # where its topics are
     replay: timedelta | None = None  # how far back a rebuild of it must be able to read events; None: all of them
+    govern: int = 1  # the version of govern whose records it folds
 
     @property
     def agent(self) -> str:
@@ -494,6 +497,7 @@ class Declarations:
     consents: list[ConsentSource] = field(default_factory=list)
     erasures: list[ErasureSource] = field(default_factory=list)
     sinks: list[SinkDeclaration] = field(default_factory=list)
+    governs: tuple[int, ...] = (1,)  # the versions of govern that run beside each other, the lowest first
 
 
 # --------------------------------------------------------------------------------------------------- value types
@@ -545,7 +549,10 @@ def _input_type(item: Input, enrichments: Iterable[Enrichment], said: str) -> Va
     if item.name is None:
         return "bool"
     if item.enriched:
-        return next(e.type for e in enrichments if e.record is item.record and e.name == item.name)
+        found = [e.type for e in enrichments if e.record is item.record and e.name == item.name]
+        if not found:
+            raise DeclarationError(f"{said}: {item} is of another version of govern than the projection (govern=)")
+        return found[0]
     return value_type(field_named(item.record, item.name, said).annotation)
 
 
@@ -558,6 +565,7 @@ def declare_projection(
     purposes: Iterable[str] = (),
     region: str | None = None,
     replay: timedelta | None = None,
+    govern: int = 1,
 ) -> ProjectionDeclaration:
     """Read the class body of a projection. Raises DeclarationError naming class and attribute."""
     if not (isinstance(record, type) and issubclass(record, Projection)):
@@ -615,6 +623,7 @@ def declare_projection(
         tuple(sorted(purposes)),
         region,
         replay,
+        govern,
     )
 
 

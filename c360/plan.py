@@ -163,6 +163,7 @@ class Identity:
     name: str
     version: int
     rules: Rules
+    govern: int = 1  # the version of govern whose links it decides over
 
     @property
     def agent(self) -> str:
@@ -171,7 +172,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked app. Below this nothing has heard of `App`."""
+    """A checked app. Below this nothing has heard of `App`.
+
+    Of several versions of govern it is the view of one, by default the lowest: what is named after govern, what it adds to
+    records and which links it writes are that version's; `at` gives that of another, all else is the same in all.
+    """
 
     app: str
     partitions: int
@@ -187,14 +192,68 @@ class Plan:
     consents: tuple[ConsentSource, ...] = ()
     erasures_said: tuple[ErasureSource, ...] = ()
     doors: tuple[Door, ...] = ()
+    enrichments: tuple[Enrichment, ...] = ()  # of all versions of govern
+    govern: int = 1  # the version that this is the view of
+    governs: tuple[int, ...] = (1,)  # the declared ones, the lowest first
+
+    # versions of govern -------------------------------------------------------------------------------------------
+    def at(self, version: int) -> Plan:
+        """The same app as that version of govern has it."""
+        return next(view for view in self.views if view.govern == version)
+
+    @cached_property
+    def views(self) -> tuple[Plan, ...]:
+        """One for each version of govern, the lowest first."""
+        return tuple(self if version == self.govern else self._seen_by(version) for version in self.governs)
+
+    def _seen_by(self, version: int) -> Plan:
+        added = [e for e in self.enrichments if e.govern in (None, version)]
+        sources = tuple(with_enrichments(s, added) for s in self.sources)
+        return replace(self, govern=version, sources=sources, links_of=_links_of(sources, self.identifiers))
+
+    def governing(self, agent: str) -> Plan | None:
+        """Of an agent that is a version of govern, the view that it has. Raises UsageError as `agent` does."""
+        name = self.agent(agent).name
+        return next((view for view in self.views if view.govern_agent == name), None)
+
+    @property
+    def govern_agent(self) -> str:
+        return "govern" if self.govern == 1 else f"govern@{self.govern}"
+
+    def govern_task(self, topic: str, partition: int) -> str:
+        """What a task of govern is called where tasks of all versions are."""
+        return f"{topic}/{partition}" + self._of_version("@")
+
+    def _of_version(self, before: str) -> str:
+        return "" if self.govern == 1 else f"{before}{self.govern}"
+
+    @property
+    def deciding(self) -> tuple[Identity, ...]:
+        """The rule sets that decide over the links of this version of govern; where none does yet, all say what is a link."""
+        return tuple(i for i in self.identities if i.govern == self.govern) or self.identities
 
     def agent(self, name: str) -> PlannedAgent:
         """The agent of that name. Raises UsageError, naming those there are."""
+        if name == "govern" and 1 not in self.governs:
+            name = f"govern@{self.governs[0]}"
         for agent in self.agents:
             if agent.name == name:
                 return agent
         known = ", ".join(agent.name for agent in self.agents)
         raise UsageError(f"there is no agent {name!r} in {self.app!r}; it has {known}")
+
+    def upstream(self, agent: str) -> tuple[str, ...]:
+        """The versions of govern and identity that an agent reads from, also through others: it is behind where they are."""
+        found = set[str]()
+        waiting = [self.agent(agent)]
+        while waiting:
+            read = set(waiting.pop().reads)
+            for other in self.agents:
+                of = self.governing(other.name) is not None or any(i.agent == other.name for i in self.identities)
+                if of and other.name not in found and not read.isdisjoint(other.writes):
+                    found.add(other.name)
+                    waiting.append(other)
+        return tuple(sorted(found - {agent}))
 
     def versions_of(self, projection: str) -> tuple[ProjectionDeclaration, ...]:
         """The declared versions of a projection, the lowest first."""
@@ -234,16 +293,16 @@ class Plan:
 
     # names ------------------------------------------------------------------------------------------------------
     def governed(self, source: Source) -> str:
-        return f"{self.app}.governed.{source.name}.v1"
+        return f"{self.app}.governed.{source.name}.v{self.govern}"
 
     def replay(self, source: Source) -> str:
         return f"{self.app}.replay.{source.name}"
 
     def truncates(self, source: Source) -> str:
-        return f"{self.app}.truncates.{source.name}"
+        return f"{self.app}.truncates.{source.name}" + self._of_version(".v")
 
     def govern_changelog(self, source: Source) -> str:
-        return f"{self.app}.govern.v1.{source.name}.changelog"
+        return f"{self.app}.govern.v{self.govern}.{source.name}.changelog"
 
     def projected(self, projection: ProjectionDeclaration) -> str:
         return f"{self.app}.{projection.name}.v{projection.version}"
@@ -251,11 +310,12 @@ class Plan:
     def sources_of(self, projection: ProjectionDeclaration) -> tuple[Source, ...]:
         """The sources a projection reads, in order of declaration."""
         records = {i.record for d in projection.declarations for i in d.inputs}
-        return tuple(s for s in self.sources if any(t.record in records for t in s.types))
+        return tuple(s for s in self.at(projection.govern).sources if any(t.record in records for t in s.types))
 
     def readers_of(self, source: Source) -> tuple[ProjectionDeclaration, ...]:
-        """The versions that fold records of a source."""
-        return tuple(p for p in self.projections if source in self.sources_of(p))
+        """The versions that fold records of a source as this version of govern has them."""
+        mine = [p for p in self.projections if p.govern == self.govern]
+        return tuple(p for p in mine if any(s.name == source.name for s in self.sources_of(p)))
 
     def keeps(self, source: Source) -> timedelta | None:
         """How far back its governed records are needed, for a rebuild of any version that reads them; None: for ever.
@@ -267,7 +327,7 @@ class Plan:
 
     @property
     def links(self) -> str:
-        return f"{self.app}.links"
+        return f"{self.app}.links" + self._of_version(".v")
 
     def loop(self, identity: Identity) -> str:
         return self._of(identity, "identity")
@@ -297,7 +357,7 @@ class Plan:
         return (
             bool(self.erasures_said)
             or any(namespace.personal for namespace in self.identifiers.values())
-            or any(sealed_of(self, source) for source in self.sources)
+            or any(sealed_of(view, source) for view in self.views for source in view.sources)
         )
 
     @cached_property
@@ -457,6 +517,7 @@ def class_of_input(plan: Plan, item: Input) -> FieldClass | None:
 
 def classes_of(plan: Plan, projection: ProjectionDeclaration) -> dict[str, FieldClass]:
     """The classified attributes of a projection."""
+    plan = plan.at(projection.govern)
     pairs = zip(projection.attributes, projection.declarations, strict=True)
     found = {attribute.name: class_of_attribute(plan, declaration) for attribute, declaration in pairs}
     return {name: said for name, said in found.items() if said is not None}
@@ -489,9 +550,22 @@ def subjects_of(source: Source, declared: SourceType, identifiers: Mapping[type,
 def _identities(plan: Plan, said: Declarations) -> tuple[Identity, ...]:
     """The rule sets, resolved: `default` is there without being said. Raises DeclarationError where they contradict."""
     declared = said.identities
-    if not any(d.name == DEFAULT for d in declared):
+    if not any(d.name == DEFAULT for d in declared) and plan.links_of:
         declared = [IdentityDeclaration(DEFAULT, 1), *declared]
-    return tuple(Identity(d.name, d.version, _rules(plan, d)) for d in declared)
+    found = []
+    for d in declared:
+        view = plan.at(d.govern or plan.govern)
+        if not view.links_of:
+            raise DeclarationError(
+                f"app.identity({d.name!r}): no record type has an identifier beside its subject, so nothing could ever be"
+                " joined; type such a field with a class decorated by @app.identifier"
+            )
+        found.append(Identity(d.name, d.version, _rules(view, d), view.govern))
+    return tuple(found)
+
+
+def _links_of(sources: Iterable[Source], identifiers: Mapping[type, Namespace]) -> Mapping[type, tuple[LinkField, ...]]:
+    return {t.record: links for s in sources for t in s.types if (links := link_fields(t, s.enrichments, identifiers))}
 
 
 def _rules(plan: Plan, declared: IdentityDeclaration) -> Rules:
@@ -508,7 +582,8 @@ def _rules(plan: Plan, declared: IdentityDeclaration) -> Rules:
 
 def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
     """Check the declarations together. Raises DeclarationError."""
-    sources = tuple(with_enrichments(s, said.enrichments) for s in said.sources.values())
+    first = [e for e in said.enrichments if e.govern in (None, said.governs[0])]
+    sources = tuple(with_enrichments(s, first) for s in said.sources.values())
     read = {t.record for s in sources for t in s.types}
     for enrichment in said.enrichments:
         if enrichment.record not in read:
@@ -525,17 +600,9 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
                         " from no source; decorate it with @app.source or @app.cdc"
                     )
     bare = Plan(app, partitions, dict(said.identifiers), sources, tuple(said.projections), (), (), ())
-    links_of = {
-        t.record: links for s in sources for t in s.types if (links := link_fields(t, s.enrichments, said.identifiers))
-    }
-    if links_of:
-        bare = replace(bare, links_of=links_of)
-        bare = replace(bare, identities=_identities(bare, said))
-    elif said.identities:
-        raise DeclarationError(
-            f"app.identity({said.identities[0].name!r}): no record type has an identifier beside its subject, so nothing"
-            " could ever be joined; type such a field with a class decorated by @app.identifier"
-        )
+    bare = replace(bare, enrichments=tuple(said.enrichments), govern=said.governs[0], governs=said.governs)
+    bare = replace(bare, links_of=_links_of(sources, said.identifiers))
+    bare = replace(bare, identities=_identities(bare, said))
     bare = replace(
         bare,
         purposes=Purposes(said.purposes),
@@ -545,10 +612,11 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
     )
     _check_rights(bare)
     _check_sealed(bare)
-    _check_clear(bare)
-    _check_tenants(bare)
+    for view in bare.views:
+        _check_clear(view)
+        _check_tenants(view)
     _check_blocked(bare)
-    governed = {bare.governed(s).removesuffix(".v1"): bare.governed(s) for s in sources}
+    governed = {bare.governed(s).removesuffix(f".v{bare.govern}"): bare.governed(s) for s in sources}
     user_agents = tuple(UserAgent(a.name, governed.get(a.topic, a.topic), a.function) for a in said.agents)
     longest = _in_ms(_longest(bare.projections)) if bare.erases else None
     topics = tuple(
@@ -568,16 +636,16 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
     for source in plan.sources:
         topics.append(PlannedTopic(source.topic, "raw", None))
         topics.append(PlannedTopic(plan.replay(source), "replay", None, like=source.topic))
-        if source.kind == "rows":
-            topics.append(PlannedTopic(plan.truncates(source), "truncates", None, like=source.topic))
-        topics.append(PlannedTopic(plan.govern_changelog(source), "changelog", None, like=source.topic))
-        topics.append(PlannedTopic(plan.governed(source), "governed", n, keeps_ms=_in_ms(plan.keeps(source))))
+        for view in plan.views:
+            if source.kind == "rows":
+                topics.append(PlannedTopic(view.truncates(source), "truncates", None, like=source.topic))
+            topics.append(PlannedTopic(view.govern_changelog(source), "changelog", None, like=source.topic))
+            topics.append(PlannedTopic(view.governed(source), "governed", n, keeps_ms=_in_ms(view.keeps(source))))
     if plan.sources or plan.asks or plan.erases:
         topics.append(PlannedTopic(plan.dlq, "dlq", n))
         topics.append(PlannedTopic(plan.audit, "audit", 1))
     topics += _topics_of_rights(plan, {s.topic for s in plan.sources})
-    if plan.identities:
-        topics.append(PlannedTopic(plan.links, "links", n))
+    topics += [PlannedTopic(view.links, "links", n) for view in plan.views if view.deciding]
     for identity in plan.identities:
         topics.append(PlannedTopic(f"{plan.loop(identity)}.changelog", "changelog", n))
         topics.append(PlannedTopic(plan.loop(identity), "loop", n))
@@ -625,39 +693,21 @@ def _topics_of_rights(plan: Plan, known: set[str]) -> Iterator[PlannedTopic]:
 
 def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
     agents = []
-    if plan.sources:
-        inputs = [plan.replay(s) for s in plan.sources]
-        inputs += [plan.truncates(s) for s in plan.sources if s.kind == "rows"]
-        agents.append(
-            PlannedAgent(
-                name="govern",
-                group=f"{plan.app}.govern.v1",
-                lead=tuple(s.topic for s in plan.sources),
-                reads=(*(s.topic for s in plan.sources), *inputs),
-                writes=(
-                    *(plan.governed(s) for s in plan.sources),
-                    *((plan.links,) if plan.identities else ()),
-                    plan.dlq,
-                ),
-                changelogs=tuple(plan.govern_changelog(s) for s in plan.sources),
-                tables=("ids", "rows", "misfits", *(("links",) if plan.identities else ())),
-                fingerprint="govern/1",
-                logic=logic_of_govern(plan),
-            )
-        )
+    for view in plan.views if plan.sources else ():
+        agents.append(_govern(view))
     for identity in plan.identities:
-        loop = plan.loop(identity)
+        loop, links = plan.loop(identity), plan.at(identity.govern).links
         agents.append(
             PlannedAgent(
                 name=identity.agent,
                 group=loop,
                 lead=(plan.tasks,),
-                reads=(plan.links, loop, *((plan.erase,) if plan.erases else ())),
+                reads=(links, loop, *((plan.erase,) if plan.erases else ())),
                 writes=(
                     plan.assignments(identity),
                     plan.identity_changes(identity),
                     loop,
-                    *((plan.links, plan.found, plan.receipts) if plan.erases else ()),
+                    *((links, plan.found, plan.receipts) if plan.erases else ()),
                 ),
                 changelogs=(f"{loop}.changelog",),
                 tables=("nodes", "neighbours", "waiting", "lent", "evidence", "holders", "told", "sent"),
@@ -677,7 +727,7 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 group=f"{plan.app}.{projection.name}.v{projection.version}",
                 lead=(plan.tasks,),
                 reads=(
-                    *(plan.governed(s) for s in plan.sources_of(projection)),
+                    *(plan.at(projection.govern).governed(s) for s in plan.sources_of(projection)),
                     *assigned,
                     *moves,
                     *days,
@@ -696,6 +746,27 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
             )
         )
     return (*agents, *_agents_of_rights(plan))
+
+
+def _govern(plan: Plan) -> PlannedAgent:
+    """Of one version of govern."""
+    inputs = [plan.replay(s) for s in plan.sources]
+    inputs += [plan.truncates(s) for s in plan.sources if s.kind == "rows"]
+    return PlannedAgent(
+        name=plan.govern_agent,
+        group=f"{plan.app}.govern.v{plan.govern}",
+        lead=tuple(s.topic for s in plan.sources),
+        reads=(*(s.topic for s in plan.sources), *inputs),
+        writes=(
+            *(plan.governed(s) for s in plan.sources),
+            *((plan.links,) if plan.deciding else ()),
+            plan.dlq,
+        ),
+        changelogs=tuple(plan.govern_changelog(s) for s in plan.sources),
+        tables=("ids", "rows", "misfits", *(("links",) if plan.deciding else ())),
+        fingerprint="govern/1",
+        logic=logic_of_govern(plan),
+    )
 
 
 def _agents_of_rights(plan: Plan) -> Iterator[PlannedAgent]:
@@ -888,6 +959,7 @@ NEED_CLEAR = ("total", "average", "minimum", "maximum")  # attributes that calcu
 def _check_sealed(plan: Plan) -> None:
     """Attributes that would have to know what is sealed. Raises DeclarationError with what to do instead."""
     for projection in plan.projections:
+        plan = plan.at(projection.govern)
         for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
             said, kind = f"{projection.record.__name__}.{attribute.name}", declaration.kind
             for item in declaration.inputs:
@@ -964,6 +1036,8 @@ def _enriches(enrichment: Enrichment) -> str:
 def logic_of(projection: ProjectionDeclaration, identity: Identity | None, plan: Plan) -> tuple[str, ...]:
     """Everything that decides what a profile of this projection holds, in lines."""
     parts = ["projection/3", *([] if identity is None else [f"identity: {identity.agent}"])]
+    parts += [] if projection.govern == 1 else [f"govern: {projection.govern}"]
+    plan = plan.at(projection.govern)
     first = {attribute.of: attribute.name for attribute in reversed(projection.attributes)}
     for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):
         parts.append(f"attribute {attribute.name}: {_said(attribute, declaration, first[attribute.of])}")

@@ -140,6 +140,13 @@ class Controls:
         """Declared versions that are no more: nobody makes their topics again, and nobody waits for them."""
         return tuple(p for p in plan.projections if self.stage(plan, p.name, p.version) == "retired")
 
+    def absent(self, plan: Plan) -> frozenset[str]:
+        """Agents of versions that were never built, or are retired: they hold nothing of anybody."""
+        stages = {p: self.stage(plan, p.name, p.version) for p in plan.projections}
+        return frozenset(
+            a.name for p, stage in stages.items() if stage in ("new", "retired") for a in plan.agents_of(p)
+        )
+
     def gone(self, plan: Plan) -> frozenset[str]:
         """The topics of those."""
         return frozenset(topic for p in self.retired(plan) for topic in plan.topics_of(p))

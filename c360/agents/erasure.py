@@ -358,9 +358,10 @@ class ErasureTask:
                     f"{request}#{probe}.{self.agent.random(4).hex()}"  # asked again, it is another: answers do not mix
                 )
                 asked = Probe(name, request, view, probe)
-                loop = plan.loop(self.agent.views[view])
+                identity = self.agent.views[view]
+                loop, links = plan.loop(identity), plan.at(identity.govern).links
                 for partition in range(n):
-                    out.send(plan.links, probe_mark(asked), None, partition)
+                    out.send(links, probe_mark(asked), None, partition)
                     out.send(loop, b"", encode_probe(asked), partition)
             case Shred(_, subject, _, _):
                 place = TP(plan.keys, partition_of(subject.encode(), n))
@@ -421,7 +422,10 @@ def _passed(batch: Batch, i: int, key: bytes, value: bytes) -> Event:
 
 # ------------------------------------------------------------------------------------------------------------- agent
 def govern_tasks(plan: Plan, topics: Mapping[str, int]) -> list[str]:
-    return [f"{s.topic}/{p}" for s in plan.sources for p in range(topics.get(s.topic, 0))]
+    """Of all versions of govern that are declared."""
+    return [
+        view.govern_task(s.topic, p) for view in plan.views for s in plan.sources for p in range(topics.get(s.topic, 0))
+    ]
 
 
 def answering(plan: Plan, topics: Mapping[str, int]) -> list[str]:
@@ -512,9 +516,13 @@ class ErasureAgent:
     def _is_empty(self, agent: str) -> bool:
         """Whether nobody runs it and it holds nobody: its version was never built, or is retired and gone.
 
-        A retirement deletes the group last. One that was killed before, or a version that was run by hand, holds customers.
+        What a retirement has left that was killed, or somebody who ran a version by hand, holds customers.
         """
-        return self.idle(agent) and not self.admin.group_offsets(self.plan.agent(agent).group)
+        if not self.idle(agent):
+            return False
+        topics = self.admin.topics()
+        logs = [TP(log, p) for log in self.plan.agent(agent).changelogs for p in range(topics.get(log, 0))]
+        return not any(self.ends(logs).values())
 
     def telling(self) -> Telling:
         """How far it has read what is asked, said on the fence: for doors, who must know who is suppressed."""

@@ -43,6 +43,7 @@ def looked_at(conditions: Iterable[Where]) -> frozenset[str] | None:
 
 def stored(plan: Plan, projection: ProjectionDeclaration) -> tuple[Attribute, ...]:
     """The attributes of a projection as they are kept: what may be sealed, as JSON."""
+    plan = plan.at(projection.govern)
     pairs = zip(projection.attributes, projection.declarations, strict=True)
     return tuple(
         replace(attribute, type="json") if any(class_of_input(plan, i) for i in declared.inputs) else attribute

@@ -427,7 +427,7 @@ class GovernTask:
         for tp, offset in held.items():
             if offset > 0 and self.passed.get(str(tp.partition)) != offset:
                 self.passed[str(tp.partition)] = offset
-                task = f"{self.raw.topic}/{self.raw.partition}"
+                task = self.plan.govern_task(*self.raw)
                 out.send(self.plan.passed, *encode_passed(Passed(task, tp.partition, offset)), 0)
         if self.removal is not None:
             self._remove_some(self.removal, suppression.hide)
@@ -447,7 +447,7 @@ class GovernTask:
             self.seen = news.seen
 
     def _give_receipts(self, removal: _Removal, out: Outbox) -> None:
-        task, removed = f"{self.raw.topic}/{self.raw.partition}", removal.removed
+        task, removed = self.plan.govern_task(*self.raw), removal.removed
         read = {f"{self.plan.suppressed}/{p}": offset for p, offset in enumerate(removal.seen) if offset > 0}
         for veiled, found in sorted(removal.doomed.items()):
             for request, hold in sorted(found.holds.items()):
@@ -793,7 +793,9 @@ class GovernTask:
             def seal(content: bytes) -> SealedValue:
                 return task_keys.seal_letter(time, content, out)
 
-        value = misfit_record("govern", self.raw, offset, time, key, batch.values[i], batch.headers(i), error, seal)
+        value = misfit_record(
+            self.plan.govern_agent, self.raw, offset, time, key, batch.values[i], batch.headers(i), error, seal
+        )
         out.send(self.dlq, None if key is None or seal is not None or len(key) > MISFIT_BYTES else key, value)
         self.misfits.put(_OFFSET.pack(offset), True)
         self.counters.misfits[error.reason if isinstance(error, Misfit) else "failed"] += 1
@@ -865,7 +867,7 @@ class Govern:
         self.plan, self.vault, self.governance, self.suppression = plan, vault, governance, suppression
         names = Names() if vault is None else vault.names
         self.topics = topics
-        planned = plan.agent("govern")
+        planned = plan.agent(plan.govern_agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
         self.parts = {s.topic: compile_source(plan, s, names, registry) for s in plan.sources}

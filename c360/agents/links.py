@@ -89,7 +89,7 @@ class _Reading(NamedTuple):
 def says_nothing(plan: Plan, clear: str) -> bool:
     """Whether every rule set blocks the value of a label in clear: asked where the label that is written hides it."""
     value = clear.partition(":")[2]
-    return bool(plan.identities) and all(identity.rules.blocks(value) for identity in plan.identities)
+    return bool(plan.deciding) and all(identity.rules.blocks(value) for identity in plan.deciding)
 
 
 def subject_labels(plan: Plan, namespace: Namespace, names: Names, *, tenants: bool) -> Callable[..., str]:
@@ -108,7 +108,7 @@ def subject_labels(plan: Plan, namespace: Namespace, names: Names, *, tenants: b
 
 def _reading(plan: Plan, link: LinkField, names: Names) -> _Reading:
     namespace, twin = link.namespace, plan.twin(link.namespace)
-    rules = [identity.rules for identity in plan.identities]
+    rules = [identity.rules for identity in plan.deciding]
     of_record = attrgetter(link.name)
 
     @lru_cache(LABELS_KEPT)

@@ -68,6 +68,7 @@ class Compiled:
 
 
 def compile_projection(plan: Plan, projection: ProjectionDeclaration) -> Compiled:
+    plan = plan.at(projection.govern)
     folding = Folding(stored(plan, projection))
     followed = plan.identity_of(projection)
     asks = any(plan.purposes.by_name[purpose].asks for purpose in projection.purposes)

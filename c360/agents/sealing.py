@@ -218,7 +218,7 @@ class TaskKeys:
         """`published`: the process's copy of the keys topic, asked for what was wrapped anew; without one it is done here."""
         self.topic, self.partitions, self.vault, self.published = plan.keys, plan.partitions, vault, published
         self.table: Table[_Held] = Table(KEYS, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Held).decode)
-        self.sealer = Sealer(plan.app, f"{task.topic}/{task.partition}", vault.master, self._records, vault.random)
+        self.sealer = Sealer(plan.app, plan.govern_task(*task), vault.master, self._records, vault.random)
 
     def keys(
         self, subjects: Collection[str], out: Outbox, lives: Mapping[str, int] | None = None

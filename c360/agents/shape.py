@@ -60,6 +60,7 @@ class Shape:
         self, plan: Plan, projection: ProjectionDeclaration, purpose: str | None, *, sensitive: Collection[str] = ()
     ) -> None:
         """`purpose` None: all. `sensitive`: the attributes of this class that are taken; the others are left out."""
+        plan = plan.at(projection.govern)
         self.projection, self.purpose = projection, purpose
         classes = classes_of(plan, projection)
         visible = None if purpose is None else view_of(sets_of(plan, projection), purpose).states

@@ -133,10 +133,10 @@ class UserAgents:
 
     def _decoders(self) -> Mapping[str, Callable[[bytes], Any]]:
         """For governed topics: bytes to (record, sign), as record objects."""
-        decoders = {}
+        decoders: dict[str, Callable[[bytes], Any]] = {}
         for source in self.plan.sources:
             decode = governed_decoder([governed_type(t) for t in sealed_types(self.plan, source)])
-            decoders[self.plan.governed(source)] = decode
+            decoders |= {view.governed(source): decode for view in self.plan.views}
         return decoders
 
 

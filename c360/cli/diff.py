@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from c360.ops.diff import Report
 from c360.ops.diff import diff as compare
 from c360.ops.diff.page import page, percent, signed
 
+LINE_S = 5.0
 MEMORY = 96 << 20  # of the local copy; the rest is on disk
 
 
@@ -29,6 +31,9 @@ class Limit(NamedTuple):
     profiles: int = 0
 
     def over(self, report: Report) -> bool:
+        """Also where nothing could be compared as all were moving: whoever asks wants to know that few differ."""
+        if report.tally.moving and not report.tally.compared:
+            return True
         return report.share > self.part if self.part is not None else report.tally.differing > self.profiles
 
 
@@ -101,13 +106,15 @@ def diff(
         click.echo("\n".join(lines(report)))
     if max_changed is not None and max_changed.over(report):
         said = f"{report.tally.differing} profiles differ ({percent(report.share)}), which is more than --max-changed allows"
+        if not report.tally.compared:
+            said = "all profiles were moving, so nobody knows how many differ: run it again at a quieter hour"
         stderr.print(said, soft_wrap=True, highlight=False)
         sys.exit(1)
 
 
 @contextmanager
 def progress_shown() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar on a terminal; elsewhere a line whenever something else is done."""
+    """A bar on a terminal; elsewhere a line when something else is done, and each five seconds while it takes."""
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -124,13 +131,13 @@ def progress_shown() -> Iterator[Callable[[str, int, int | None], None]]:
 
             yield draw
         return
-    last = ""
+    said_at: dict[str, float] = {}
 
     def line(what: str, done: int, total: int | None) -> None:
-        nonlocal last
-        if what != last:
-            stderr.print(f"{what}: {done if total is None else total}", highlight=False, soft_wrap=True)
-            last = what
+        now = time.monotonic()
+        if now - said_at.get(what, now - LINE_S) >= LINE_S:
+            stderr.print(f"{what}: {done if total is None else f'{done}/{total}'}", highlight=False, soft_wrap=True)
+            said_at[what] = now
 
     yield line
 

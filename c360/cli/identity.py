@@ -62,8 +62,9 @@ def identity() -> None:
     """Who is who and why; corrections; conflicts; how good rules are."""
 
 
-def facts_of(context: Context, broker: str | None, *, quiet: bool) -> Facts:
-    plan = context.plan
+def facts_of(context: Context, chosen: Identity, broker: str | None, *, quiet: bool) -> Facts:
+    """The links that a rule set decides over."""
+    plan = context.plan.at(chosen.govern)
     if not quiet:
         stderr.print(f"reading {plan.links} once", style="dim")
     return read_facts(plan, context.cluster(broker))
@@ -74,7 +75,7 @@ def names_of(context: Context, broker: str | None, *typed: str) -> Names:
 
 
 def graph_of(context: Context, chosen: Identity, broker: str | None, *, quiet: bool) -> Graph:
-    return Graph(facts_of(context, broker, quiet=quiet), chosen.rules)
+    return Graph(facts_of(context, chosen, broker, quiet=quiet), chosen.rules)
 
 
 # ------------------------------------------------------------------------------------------------------------- looking
@@ -307,7 +308,7 @@ def _say(
     plan, chosen = context.plan, chosen_rules(context.plan, rules)
 
     def planned_now() -> say.Saying:
-        facts = facts_of(context, broker, quiet=as_json)
+        facts = facts_of(context, chosen, broker, quiet=as_json)
         names, now_ms = names_of(context, broker, *typed), time.time_ns() // 1_000_000
         return say.plan_saying(plan, chosen, facts, what, typed, undo=undo, now_ms=now_ms, names=names)
 
@@ -361,7 +362,7 @@ def diff(
     """Which customers would merge or split under another declared rule set, over the facts there are."""
     most = _percent(max_changed)
     one, other = (chosen_rules(context.plan, name) for name in (base, rules))
-    found = compare.compare(one, other, facts_of(context, broker, quiet=as_json), limit=limit)
+    found = compare.compare(one, other, facts_of(context, one, broker, quiet=as_json), limit=limit)
     if as_json:
         print_json(found)
     else:

@@ -30,9 +30,11 @@ from c360.cli.common import (
     stderr,
 )
 from c360.engine.loop import LoopSettings
+from c360.engine.pace import Pace
 from c360.errors import C360Error, EngineFatal, UsageError
 from c360.ops.load import RawRecord, read_lines
 from c360.ops.load import load as load_records
+from c360.ops.pace import follow, read_pace
 from c360.ops.slot import slot_in
 from c360.ops.vault import ServiceAway
 
@@ -75,6 +77,7 @@ log = logging.getLogger("c360.worker")
 )
 @click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
+@click.option("--pace-file", type=click.Path(path_type=Path), hidden=True, help="Where it reads how fast it may go.")
 @click.option("--niceness", type=int, default=0, hidden=True, help="How far it stands back for others of the machine.")
 @broker_option
 @pass_context
@@ -93,6 +96,7 @@ def worker(
     processes: int,
     number: int | None,
     niceness: int,
+    pace_file: Path | None,
 ) -> None:
     """Run the agents until SIGTERM or Ctrl-C; then commit everything and leave."""
     from c360.tables.budget import Budget
@@ -113,12 +117,15 @@ def worker(
         stores = RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20))
         if plan.erases:
             stores.keep_swept(settings.sweep_s)
+        pace = None if pace_file is None else Pace(read_pace(pace_file))
         running = Worker(
             plan,
             cluster,
             stores,
             name,
-            settings=LoopSettings(commit_s=commit_ms / 1000, adopt=adopt, accept_drift=accept_drift, standby=standby),
+            settings=LoopSettings(
+                commit_s=commit_ms / 1000, adopt=adopt, accept_drift=accept_drift, standby=standby, pace=pace
+            ),
             only=[a.strip() for a in only.split(",")] if only else (),
             fence_max_age_ms=round(settings.fence_max_age_s * 1000),
         )
@@ -130,6 +137,8 @@ def worker(
                 running.master = context.master()
         running.accept_drift, running.registry = accept_drift, context.registry()
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
+        if pace_file is not None and pace is not None:
+            threading.Thread(target=follow, args=(pace_file, pace, running.stopping), name="pace", daemon=True).start()
         if number is not None:
             threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
         tune_process()

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,18 +20,43 @@ from rich.table import Table
 
 from c360.cli.audit import reason_option, run_of, who_option
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
+from c360.clock import system
 from c360.config import environment
+from c360.engine.pace import LEAST
 from c360.engine.transport import Cluster
+from c360.ops import control
 from c360.ops import rebuild as building
 from c360.ops import versions as living
 from c360.ops.audit import Run
+from c360.ops.doors import Preview
+from c360.ops.doors import preview as preview_of
+from c360.ops.pace import NOTHING, Feeler, Felt, Governor, Rate
+from c360.ops.profiles import chosen_projection
 from c360.ops.slot import slot_in
 from c360.ops.supervisor import Supervisor
 
 C = TypeVar("C", bound=Callable[..., Any])
 STOP_S = 40.0  # of a worker that commits first
 LINE_S = 5.0  # between two lines where there is no terminal
+PACE = "pace"  # file in the directory of a rebuild
 NICE = 10  # processes that build stand back for those that serve
+
+
+class MegaBytes(click.ParamType):
+    """Megabytes a second, as bytes; or "auto"."""
+
+    name = "MB/s"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rate:
+        if value == "auto":
+            return "auto"
+        try:
+            found = float(value) * 1e6
+        except ValueError:
+            found = 0.0
+        if not LEAST <= found < float("inf"):
+            self.fail(f"{value!r} is neither auto nor megabytes a second, {LEAST / 1e6:g} or more", param, ctx)
+        return found
 
 
 def execute_option(command: C) -> C:
@@ -41,7 +66,7 @@ def execute_option(command: C) -> C:
 def wait_option(command: C) -> C:
     return click.option(
         "--wait", "wait_s", type=click.FloatRange(min=0), default=living.WAIT_S, show_default=True, metavar="SECONDS",
-        help="At most so long for all to have read what there was when the command began, or to have stopped.",
+        help="At most so long for all to have read what there was when the command began, and to have switched or stopped.",
     )(command)  # fmt: skip
 
 
@@ -57,15 +82,22 @@ def versions(context: Context, as_json: bool, broker: str | None) -> None:
     if as_json:
         print_json({"versions": [asdict(version) for version in found]})
         return
-    table = Table("version", "state", "progress", "lag", "read", "fingerprint")
+    table = Table("version", "state", "progress", "lag", "read", "size", "fingerprint")
     for v in found:
-        table.add_row(v.agent, v.state, f"{v.progress:.0%}", f"{v.lag:,}", f"{v.records:,}", v.fingerprint)
+        size = "?" if v.bytes is None else f"{v.bytes / 1e6:,.1f} MB"
+        table.add_row(v.agent, v.state, f"{v.progress:.0%}", f"{v.lag:,}", f"{v.records:,}", size, v.fingerprint)
     Console().print(table)
 
 
 # --------------------------------------------------------------------------------------------------------------- rebuild
 @click.command()
 @click.argument("agent")
+@click.option(
+    "--rate",
+    type=MegaBytes(),
+    metavar="MB/s|auto",
+    help="Of all its processes; auto: as fast as live profiles stay as fresh as they are. Default: as fast as it goes.",
+)
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that build it.")
 @click.option("--partitions", is_flag=True, help="Show each partition.")
 @click.option("--execute", is_flag=True, help="May be said, as to the other commands; it is done without, too.")
@@ -78,6 +110,7 @@ def versions(context: Context, as_json: bool, broker: str | None) -> None:
 def rebuild(
     context: Context,
     agent: str,
+    rate: Rate,
     processes: int,
     partitions: bool,
     execute: bool,
@@ -98,8 +131,12 @@ def rebuild(
             only = [course.agent.name, *(view.name for view in course.views)]
             return _processes(context, directory, slot, only, processes, broker)
 
-        with run_of(context, cluster, who, reason) as run:
-            built = building.build_told(plan, cluster, agent, crew_of, say, stop.is_set, run=run)
+        with run_of(context, cluster, who, reason) as run, _felt(context, cluster, rate) as felt:
+            governor = Governor(directory / PACE, rate, processes, felt)
+            quota = building.quota_of(rate, processes)
+            built = building.build_told(
+                plan, cluster, agent, crew_of, say, stop.is_set, run=run, governor=governor, quota=quota
+            )
     if built.state == "ready":
         shutil.rmtree(directory, ignore_errors=True)
     if as_json:
@@ -120,6 +157,23 @@ def rebuild(
     sys.exit(0 if built.state == "ready" else 130)
 
 
+@contextmanager
+def _felt(context: Context, cluster: Cluster, rate: Rate) -> Iterator[Callable[[], Felt]]:
+    """What live readers feel; looked at only where the pace follows it."""
+    if rate != "auto":
+        yield lambda: NOTHING
+        return
+    plan, live = context.plan, control.live_in(context.plan, cluster)
+    names = dict.fromkeys(p.name for p in plan.projections)
+    topics = [plan.projected(chosen_projection(plan, name, live)) for name in names]
+    feeler = Feeler(cluster, topics, plan.partitions)
+    feeler.start()
+    try:
+        yield feeler.felt
+    finally:
+        feeler.stop()
+
+
 def _processes(
     context: Context, directory: Path, slot: str, only: list[str], processes: int, broker: str | None
 ) -> building.Processes:
@@ -128,7 +182,16 @@ def _processes(
 
     def command(k: int) -> list[str]:
         words = [sys.executable, "-m", "c360", "-A", context.name, "worker", "--only", ",".join(only)]
-        words += ["--number", str(k), "--slot", f"{slot}-{k}", "--niceness", str(NICE)]
+        words += [
+            "--number",
+            str(k),
+            "--slot",
+            f"{slot}-{k}",
+            "--niceness",
+            str(NICE),
+            "--pace-file",
+            str(directory / PACE),
+        ]
         return [*words, *(["--broker", broker] if broker else [])]
 
     logs = [directory / f"process-{k}.log" for k in range(processes)]
@@ -217,6 +280,7 @@ def _duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------------------------------------- switching
 @click.command()
 @click.argument("agent")
+@click.option("--preview", is_flag=True, help="Also say what each sink would send: all of the version is judged, once.")
 @wait_option
 @execute_option
 @reason_option
@@ -228,6 +292,7 @@ def _duration(seconds: float) -> str:
 def promote(
     context: Context,
     agent: str,
+    preview: bool,
     wait_s: float,
     execute: bool,
     reason: str | None,
@@ -237,9 +302,27 @@ def promote(
 ) -> None:
     """Have doors deliver AGENT ("customer@2") instead of the live version: sinks receive what differs, and nothing else."""
     cluster = context.cluster(broker)
+    sinks = _previewed(context, cluster, agent) if preview else None
     with _running(context, cluster, who, reason, execute=execute) as run:
         switch = living.promote(context.plan, cluster, agent, waiting=living.Waiting(wait_s), run=run)
-    _say_switch(switch, executed=execute, as_json=as_json)
+    if sinks is not None and not as_json:
+        for name, would in sinks.items():
+            held_back = "".join(f"; {count} {reason}" for reason, count in sorted(would.held_back.items()))
+            said = f"{would.added} new, {would.changed} changed, {would.removed} removed, {would.unchanged} as they are"
+            click.echo(f"{name}: {said}{held_back}")
+    by_name = None if sinks is None else {name: vars(would) for name, would in sinks.items()}
+    switched = _sinks(context, cluster, switch, wait_s, execute=execute)
+    _say_switch(switch, switched, executed=execute, as_json=as_json, more={"preview": by_name})
+
+
+def _previewed(context: Context, cluster: Cluster, agent: str) -> dict[str, Preview]:
+    """What each sink would send."""
+    plan, vault = context.plan, context.vault(cluster)
+    projection = living.version_of(plan, agent)
+    doors = [door for door in plan.doors if door.sink is not None and projection in door.versions]
+    return {
+        door.agent: preview_of(plan, cluster, door, projection.version, vault=vault, clock=system) for door in doors
+    }
 
 
 @click.command()
@@ -266,7 +349,7 @@ def rollback(
     cluster = context.cluster(broker)
     with _running(context, cluster, who, reason, execute=execute) as run:
         switch = living.rollback(context.plan, cluster, name, waiting=living.Waiting(wait_s), run=run)
-    _say_switch(switch, executed=execute, as_json=as_json)
+    _say_switch(switch, _sinks(context, cluster, switch, wait_s, execute=execute), executed=execute, as_json=as_json)
 
 
 @contextmanager
@@ -281,22 +364,36 @@ def _running(
         yield run
 
 
-def _say_switch(switch: living.Switch, *, executed: bool, as_json: bool) -> None:
+def _sinks(
+    context: Context, cluster: Cluster, switch: living.Switch, wait_s: float, *, execute: bool
+) -> dict[str, bool]:
+    if not execute:
+        return living.switched(context.plan, cluster, switch)
+    return living.wait_for_sinks(context.plan, cluster, switch, living.Waiting(wait_s))
+
+
+def _say_switch(
+    switch: living.Switch,
+    sinks: dict[str, bool],
+    *,
+    executed: bool,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    live = switch.agent if executed or switch.done else switch.away
     if as_json:
-        print_json(
-            {
-                "projection": switch.projection, "from": switch.away, "to": switch.agent,
-                "executed": executed and not switch.done, "live": switch.agent if executed or switch.done else switch.away,
-            }
-        )  # fmt: skip
-    elif switch.done:
-        click.echo(f"{switch.agent} is live; there was nothing to do")
+        changed = executed and not switch.done
+        said = {"projection": switch.projection, "from": switch.away, "to": switch.agent, "executed": changed}
+        print_json({**said, "live": live, "sinks": sinks, **(more or {})})
+        return
+    if switch.done:
+        click.echo(f"{live} is live; there was nothing to do")
     elif executed:
-        click.echo(f"{switch.agent} is live. To go back to {switch.away}: c360 rollback {switch.projection}")
+        click.echo(f"{live} is live. To go back to {switch.away}: c360 rollback {switch.projection}")
     else:
-        click.echo(
-            f"{switch.agent} would be live instead of {switch.away}; nothing was changed; add --execute to do it"
-        )
+        click.echo(f"{switch.agent} would be live instead of {live}; nothing was changed; add --execute to do it")
+    for name, done in sinks.items() if executed else ():
+        click.echo(f"{name} {'delivers it' if done else 'is not through with it yet; it goes on by itself'}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- retiring

@@ -1,6 +1,7 @@
 """aiokafka, for the little that librdkafka has no call for, with librdkafka's settings.
 
-Static members (KIP-345), and since when a transaction has been open (KIP-664).
+Static members (KIP-345), since when a transaction has been open (KIP-664), quotas of clients (KIP-546), and how many bytes
+topics have (KIP-113).
 
 A static member keeps its partitions while its process restarts, and so does not leave its group when it is closed: the
 others would wait for its session to run out. It leaves by a request of its own.
@@ -30,6 +31,7 @@ from aiokafka.protocol.types import (  # type: ignore[import-untyped]
     Bytes,
     CompactArray,
     CompactString,
+    Float64,
     Int16,
     Int32,
     Int64,
@@ -38,7 +40,7 @@ from aiokafka.protocol.types import (  # type: ignore[import-untyped]
     TaggedFields,
 )
 
-from c360.engine.transport import TP
+from c360.engine.transport import QUOTAS, TP
 from c360.errors import BrokerAway
 
 log = logging.getLogger("c360.kafka")
@@ -113,6 +115,20 @@ def transaction_since(settings: Mapping[str, str], transactional_id: str) -> int
     return since
 
 
+def set_quota(settings: Mapping[str, str], client_id: str, quota: Mapping[str, float]) -> None:
+    """Bytes a second and broker that clients of this id may do; what is not named has no quota of its own.
+
+    Raises BrokerAway, also when they refuse.
+    """
+    _within(f"quotas of {client_id}", _set_quota, settings, client_id, quota)
+
+
+def topic_bytes(settings: Mapping[str, str], names: Sequence[str]) -> dict[str, int]:
+    """Bytes of topics on the disks of all brokers. Raises BrokerAway."""
+    found: dict[str, int] = _within("sizes of topics", _topic_bytes, settings, names)
+    return found
+
+
 def _member(settings: Mapping[str, str]) -> str:
     return f"{settings['group.id']}: static member {settings['group.instance.id']}"
 
@@ -163,6 +179,31 @@ async def _transaction_since(settings: Mapping[str, str], transactional_id: str)
     return since_ms if state == ONGOING else None
 
 
+async def _set_quota(settings: Mapping[str, str], client_id: str, quota: Mapping[str, float]) -> None:
+    async with _client(settings) as client:
+        ((code, message, _),) = (await client.send(_any(client), _AlterQuotas(client_id, quota))).entries
+    if code:
+        raise for_code(code)(message or client_id)
+
+
+async def _topic_bytes(settings: Mapping[str, str], names: Sequence[str]) -> dict[str, int]:
+    found = dict.fromkeys(names, 0)
+    async with _client(settings, names) as client:
+        wanted = [(name, sorted(client.cluster.partitions_for_topic(name) or ())) for name in names]
+        for broker in client.cluster.brokers():
+            for code, _, topics in (await client.send(broker.nodeId, _LogDirs(wanted))).results:
+                if code:
+                    raise for_code(code)("log directories")
+                for name, partitions in topics:
+                    found[name] += sum(size for _, size, _, _ in partitions)
+    return found
+
+
+def _any(client: Any) -> int:
+    node: int = client.get_random_node()
+    return node
+
+
 def _assigned(encoded: bytes) -> Sequence[tuple[str, Sequence[int]]]:
     if not encoded:
         return ()
@@ -185,23 +226,29 @@ class _Coordinator:
 
 
 @asynccontextmanager
-async def _coordinator(
-    settings: Mapping[str, str], kind: CoordinationType, of: str, topics: Sequence[str] = ()
-) -> AsyncIterator[_Coordinator]:
+async def _client(settings: Mapping[str, str], topics: Sequence[str] = ()) -> AsyncIterator[Any]:
     client = AIOKafkaClient(bootstrap_servers=settings["bootstrap.servers"].split(","), **security(settings))
     await client.bootstrap()
     try:
         if topics:
             await client.set_topics(topics)
-        node = await client.coordinator_lookup(kind, of)
-        while not await client.ready(node, group=ConnectionGroup.COORDINATION):
-            await asyncio.sleep(0.01)
-        yield _Coordinator(client, node)
+        yield client
     finally:
         await client.close()
 
 
-# aiokafka knows the first two without the names of static members, and not the third.
+@asynccontextmanager
+async def _coordinator(
+    settings: Mapping[str, str], kind: CoordinationType, of: str, topics: Sequence[str] = ()
+) -> AsyncIterator[_Coordinator]:
+    async with _client(settings, topics) as client:
+        node = await client.coordinator_lookup(kind, of)
+        while not await client.ready(node, group=ConnectionGroup.COORDINATION):
+            await asyncio.sleep(0.01)
+        yield _Coordinator(client, node)
+
+
+# aiokafka knows the first two without the names of static members, and not the others.
 class _LeaveResponse(Response):  # type: ignore[misc]
     API_KEY, API_VERSION = 13, 3
     MEMBER = Schema(("member_id", String()), ("group_instance_id", String()), ("error_code", Int16))
@@ -278,3 +325,53 @@ class _DescribeTransactions(Request[_DescribeTransactionsV0]):  # type: ignore[m
 
     def build(self, version: type[Any]) -> Any:
         return version([self.transactional_id], {})
+
+
+class _AlterQuotasResponse(Response):  # type: ignore[misc]
+    API_KEY, API_VERSION = 49, 0
+    ENTITY = Schema(("type", String()), ("name", String()))
+    ENTRY = Schema(("error_code", Int16), ("error_message", String()), ("entity", Array(ENTITY)))
+    SCHEMA = Schema(("throttle_time_ms", Int32), ("entries", Array(ENTRY)))
+
+
+class _AlterQuotasV0(RequestStruct):  # type: ignore[misc]
+    API_KEY, API_VERSION, RESPONSE_TYPE = 49, 0, _AlterQuotasResponse
+    ENTITY = Schema(("type", String()), ("name", String()))
+    CHANGE = Schema(("key", String()), ("value", Float64), ("remove", Boolean))
+    SCHEMA = Schema(
+        ("entries", Array(Schema(("entity", Array(ENTITY)), ("changes", Array(CHANGE))))), ("validate_only", Boolean)
+    )
+
+
+class _AlterQuotas(Request[_AlterQuotasV0]):  # type: ignore[misc]
+    API_KEY = 49
+
+    def __init__(self, client_id: str, quota: Mapping[str, float]) -> None:
+        self.client_id, self.quota = client_id, quota
+
+    def build(self, version: type[Any]) -> Any:
+        changes = [(name, float(self.quota.get(name, 0)), name not in self.quota) for name in QUOTAS]
+        return version([([("client-id", self.client_id)], changes)], False)
+
+
+class _LogDirsResponse(Response):  # type: ignore[misc]
+    API_KEY, API_VERSION = 35, 1
+    PARTITION = Schema(("partition", Int32), ("size", Int64), ("lag", Int64), ("is_future", Boolean))
+    TOPIC = Schema(("name", String()), ("partitions", Array(PARTITION)))
+    RESULT = Schema(("error_code", Int16), ("directory", String()), ("topics", Array(TOPIC)))
+    SCHEMA = Schema(("throttle_time_ms", Int32), ("results", Array(RESULT)))
+
+
+class _LogDirsV1(RequestStruct):  # type: ignore[misc]
+    API_KEY, API_VERSION, RESPONSE_TYPE = 35, 1, _LogDirsResponse
+    SCHEMA = Schema(("topics", Array(Schema(("name", String()), ("partitions", Array(Int32))))))
+
+
+class _LogDirs(Request[_LogDirsV1]):  # type: ignore[misc]
+    API_KEY = 35
+
+    def __init__(self, topics: Sequence[tuple[str, Sequence[int]]]) -> None:
+        self.topics = topics
+
+    def build(self, version: type[Any]) -> Any:
+        return version(self.topics)

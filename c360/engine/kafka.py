@@ -917,6 +917,23 @@ class KafkaAdmin:
         except ValueError as error:  # a kind of security that aiokafka does not have
             raise BrokerAway(f"transactions of {transactional_id}: cannot be asked for with {error}") from None
 
+    def set_quota(self, client_id: str, quota: Mapping[str, float]) -> None:
+        from c360.engine.aio import set_quota  # here: only rebuilds need it
+
+        try:
+            set_quota(self._config, client_id, quota)
+        except ValueError as error:
+            raise BrokerAway(f"quotas of {client_id}: cannot be set with {error}") from None
+
+    def topic_bytes(self, names: Sequence[str]) -> dict[str, int] | None:
+        from c360.engine.aio import topic_bytes  # here: only reports need it
+
+        try:
+            return topic_bytes(self._config, names)
+        except (ValueError, BrokerAway) as error:
+            log.info("%s", error)
+            return None
+
     def delete_records(self, before: Mapping[TP, int]) -> None:
         """Kafka refuses this for topics that are only compacted; those may delete for as long as it takes."""
         refused = self._delete_records(before)

@@ -39,6 +39,7 @@ from c360.clock import Clock
 from c360.engine.agent import Agent, Choosy, Gated, Processor, Task
 from c360.engine.metrics import LoopMetrics
 from c360.engine.owners import LastOwners
+from c360.engine.pace import Pace
 from c360.engine.post import Post
 from c360.engine.restore import PATIENCE_S, Progress, restore
 from c360.engine.standby import Standby
@@ -105,6 +106,7 @@ class LoopSettings:
     # Between two questions whether a shut gate is open: a statement of the fence comes each 0.25 s and holds for 1 s.
     shut_s: float = 0.05
     shut_most_s: float = 1.0  # between two tries to pass it, each of which makes and undoes something, at most
+    pace: Pace | None = None  # of the process: what it reads at most
     store_tries: int = 3  # in a row that a task's store may fail before the worker gives up
 
 
@@ -305,7 +307,10 @@ class Loop:
             wait_s = min(timeout_s, self._commit_rest()) if self.uncommitted else timeout_s
             if self.shut is not None:
                 wait_s = min(timeout_s, max(0.0, self.shut.ask - time.monotonic()))
-            batches = self.consumer.poll(self.settings.batch_records, wait_s)
+            most, resting = self.settings.batch_records, False
+            if self.settings.pace is not None:
+                most, resting = self._keep_pace(self.settings.pace, wait_s)
+            batches = [] if resting else self.consumer.poll(most, wait_s)
             self._raise_trouble()
             if self.shut is not None:
                 self._try_gate(self.shut)
@@ -316,9 +321,11 @@ class Loop:
             done = sum(self._process(batch) for batch in batches)
             if done:
                 self.uncommitted += self._deliver(at_least=self.settings.batch_records)
-            behind = done >= self.settings.batch_records
+                if self.settings.pace is not None:
+                    self.settings.pace.spend(*_size(batches))
+            behind = resting or done >= most
             # 5 to 7
-            if self._commit_due(idle=not done, behind=behind):
+            if self._commit_due(idle=not (done or resting), behind=behind):
                 self.commit()
             self.computing.leave(unless_fresh=behind)
             return done
@@ -347,6 +354,13 @@ class Loop:
         self.executor.shutdown(wait=True)  # a restore that is under way notices `closing`
         if self.standby is not None:
             self.standby.close()
+
+    def _keep_pace(self, pace: Pace, wait_s: float) -> tuple[int, bool]:
+        """How many records to read, and whether none yet: then it has waited, and is behind as before."""
+        most, rest_s = pace.next(self.settings.batch_records)
+        if rest_s > 0:
+            time.sleep(min(rest_s, wait_s))
+        return most, rest_s > 0
 
     def _set_pace(self) -> None:
         if isinstance(self.agent, Paced):
@@ -1200,6 +1214,11 @@ class Loop:
         self.post.close(self.owners)
         for task in self.tasks.values():
             task.heard = False
+
+
+def _size(batches: Sequence[Batch]) -> tuple[int, int]:
+    """Records, and bytes of their values."""
+    return sum(map(len, batches)), sum(len(value) for batch in batches for value in batch.values if value)
 
 
 def _named(tp: TP) -> str:

@@ -611,6 +611,15 @@ class MemoryAdmin:
             for tp, offset in before.items():
                 self._cluster.get(tp).cut(offset)
 
+    def set_quota(self, client_id: str, quota: Mapping[str, float]) -> None:
+        """Kept, and not enforced."""
+        self._cluster.quotas.pop(client_id, None)
+        if quota:
+            self._cluster.quotas[client_id] = dict(quota)
+
+    def topic_bytes(self, names: Sequence[str]) -> dict[str, int] | None:
+        return None
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -627,6 +636,7 @@ class MemoryCluster:
         self.changed = threading.Condition(self.lock)
         self.topics: dict[str, _Topic] = {}
         self.groups: dict[str, _Group] = {}
+        self.quotas: dict[str, dict[str, float]] = {}  # by client id
         self.ids = count(1)
         self._producers: dict[str, MemoryProducer] = {}
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from c360.errors import NeedsOperator
 
+QUOTAS = ("consumer_byte_rate", "producer_byte_rate", "request_percentage")
 Headers = list[tuple[str, bytes]]
 Delivered = Callable[[int, int | None], None]
 """Told of a record that is in the log: its offset, and when it was appended by the broker's clock, ms; None in a topic that
@@ -213,6 +214,15 @@ class Admin(Protocol):
     def delete_records(self, before: Mapping[TP, int]) -> None: ...
     def transaction_since(self, transactional_id: str) -> int | None:
         """When the open transaction of this id began, epoch ms by the broker's clock; None if none is open."""
+        ...
+
+    def set_quota(self, client_id: str, quota: Mapping[str, float]) -> None:
+        """What the brokers let clients of this id do at most ("consumer_byte_rate", "producer_byte_rate": bytes a second and
+        broker); of what is not named, as much as of others."""
+        ...
+
+    def topic_bytes(self, names: Sequence[str]) -> dict[str, int] | None:
+        """Bytes of topics on the brokers' disks, copies included; None where the brokers do not say."""
         ...
 
     def close(self) -> None: ...

@@ -19,6 +19,7 @@ from c360.agents.consent import CONSENTS, NOW, Held, encode_held
 from c360.agents.control import Controls, Logic, ResetJournal, encode, logic_key
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
+from c360.declare import ProjectionDeclaration
 from c360.engine.restore import PATIENCE_S, last_positions
 from c360.engine.state import POSITIONS, RESET, decode_positions, encode_positions, encode_reset, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
@@ -51,7 +52,7 @@ def begin_lives(
     for name, journal in resets.items():
         reading = [n for n in names if n == name or set(plan.agent(n).reads) & set(journal.clears)]
         if reading and journal.step not in ("reset", "beginning"):
-            undo = "" if name == "govern" else f"; or go back: {command(name, '--undo')}"
+            undo = "" if plan.governing(name) is not None else f"; or go back: {command(name, '--undo')}"
             raise NeedsOperator(
                 f"{name} is half reset ({journal.step}), so {reading[0]} does not start. Finish it:"
                 f" {command(name, '--undo' if journal.step == 'undoing' else journal.target)}"
@@ -230,9 +231,7 @@ def _first_records(
     door = next((d for d in plan.doors if d.agent == agent.name), None)
     identity = next((i for i in plan.identities if i.agent == agent.name), None)
     if projection is not None:
-        folding = Folding(projection.attributes)
-        topic = plan.projected(projection)
-        before = _digests(topic, PROFILES, lambda digest: written_before(folding, digest), admin, reader)
+        before = written_by(plan, projection, admin, reader)
     elif door is not None:
         before = _digests(plan.leaves(door), doors.HELD, doors.held_before, admin, reader)
     elif identity is not None:
@@ -285,10 +284,20 @@ def _belongs(plan: Plan, agent: PlannedAgent, tp: TP, log: TP) -> bool:
         return True
     if tp.partition != log.partition:
         return False
-    if agent.name != "govern":
+    if plan.governing(agent.name) is None:
         return True
     source = next(s for s in plan.sources if plan.govern_changelog(s) == log.topic)
     return tp.topic in (source.topic, plan.replay(source), plan.truncates(source))
+
+
+def written_by(
+    plan: Plan, projection: ProjectionDeclaration, admin: Admin, reader: Reader
+) -> Mapping[int, Mapping[bytes, bytes]]:
+    """By partition of its changelog: rows of the profiles that a version has written, without which it would not take back
+    those that it has no more."""
+    folding = Folding(projection.attributes)
+    topic = plan.projected(projection)
+    return _digests(topic, PROFILES, lambda digest: written_before(folding, digest), admin, reader)
 
 
 def _digests(

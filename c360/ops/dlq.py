@@ -102,6 +102,11 @@ def shown(misfit: MisfitRecord, opener: Opener | None) -> MisfitRecord:
     )
 
 
+def _kind(stage: str) -> str:
+    """Of an agent's name, without the version."""
+    return stage.partition("@")[0]
+
+
 def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | None) -> dict[str, int]:
     """Send misfits of raw topics back to govern and consent, with their origin; each once, in offset order.
 
@@ -115,7 +120,7 @@ def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | Non
     result = {"replayed": 0, "cut": 0, "other": 0}
     for letter in _wanted(plan, cluster, topic, reason):
         misfit = letter.misfit
-        if misfit.topic not in {"govern": sources, "consent": deciding}.get(misfit.stage, ()):
+        if misfit.topic not in {"govern": sources, "consent": deciding}.get(_kind(misfit.stage), ()):
             result["other"] += 1
         elif misfit.sha256 is not None:
             result["cut"] += 1
@@ -128,7 +133,7 @@ def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | Non
         if misfit.sealed is not None:  # who put it aside opens it itself: it stays sealed on the way
             key, value, headers = None, msgspec.json.encode(misfit.sealed), [(SEALED, b"1")]
         headers = [*headers, (ORIGIN, str(offset).encode()), (TIME, str(misfit.timestamp).encode())]
-        if stage == "govern":
+        if _kind(stage) == "govern":  # versions of it read one topic, and each takes what it has put aside itself
             producer.produce(plan.replay(sources[raw]), key, value, partition, headers)
         else:
             producer.produce(plan.consent_commands, key, value, 0, [*headers, (RAW, f"{raw}/{partition}".encode())])

@@ -27,7 +27,7 @@ def named(offsets: Mapping[TP, int]) -> dict[str, int]:
 
 def loops_of(plan: Plan, agent: PlannedAgent) -> set[str]:
     """Inputs in which its own tasks tell each other what they know."""
-    return {topic for topic in agent.reads if topic in agent.writes and topic != plan.links}
+    return {topic for topic in agent.reads if topic in agent.writes} - {view.links for view in plan.views}
 
 
 def read_journal(plan: Plan, cluster: Cluster, existing: Mapping[str, int], agent: str) -> ResetJournal | None:

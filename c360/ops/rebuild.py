@@ -7,7 +7,8 @@ In numbered steps; whoever is killed at any of them says the same again, and it 
 3. begin     its topics; the first records of its life, as a reset writes them; last the offsets of its group. So it writes
              nothing until it has caught up with `upto`, and then each profile once: fewer writes, and readers of its topic
              see no profile that is half folded
-4. work      processes of its own, with client ids and state directories of their own
+4. work      processes of its own, with client ids, broker quotas and state directories of their own, at the pace that was
+             asked for (`c360.ops.pace`)
 5. end       each task has caught up and compared all profiles, and the views have read them: control: `ready`; the processes
              stop, and ordinary workers go on with it
 
@@ -16,6 +17,7 @@ Doors and sinks learn nothing of it before it is promoted (`c360.ops.versions`).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,10 +32,12 @@ from c360.engine.lag import ends_of_records
 from c360.engine.restore import last_positions
 from c360.engine.state import encode_positions, encode_reset, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Reader
-from c360.errors import NeedsOperator, NotYet
+from c360.errors import BrokerAway, NeedsOperator, NotYet
 from c360.ops import control, topics
 from c360.ops.audit import Run, Told
-from c360.ops.reset import first_records
+from c360.ops.beginning import first_records, written_by
+from c360.ops.journal import refuse_active
+from c360.ops.pace import Governor, Rate
 from c360.ops.supervisor import Supervisor
 from c360.ops.versions import Waiting, inputs_of, next_number, version_of
 from c360.plan import Plan, PlannedAgent
@@ -41,7 +45,11 @@ from c360.plan import Plan, PlannedAgent
 LOOK_S = 0.5
 HELD_S = 12.0  # a builder that was killed is out of its group by then: twice the session
 RATE_S = 10.0  # over which the rate is told
+QUOTA_ROOM = 1.5  # of the pace: brokers measure in windows of a second, and count what is around records
+QUOTA_EACH = 50e6  # bytes a second of a process that has no bound; more than any folds
 LOG_LINES = 15  # of a process that could not go on
+
+log = logging.getLogger("c360.rebuild")
 
 Phase = Literal["folding", "writing", "views", "ready"]
 
@@ -154,8 +162,15 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         topics.apply(plan, admin, gone=controls.gone(plan))
         planned = plan.agent(agent)
         inputs = inputs_of(planned, admin.topics())
-        starts = reader.starts(inputs)
-        starts |= reader.ends([tp for tp in inputs if tp.topic in planned.writes])  # what its tasks say to each other
+        begins = reader.starts(inputs)
+        starts = begins | reader.ends(
+            [tp for tp in inputs if tp.topic in planned.writes]
+        )  # what its tasks say to each other
+        offsets = admin.group_offsets(planned.group)
+        # Also where it was stopped for so long that its offsets have expired, or that what it had to read next was cut
+        anew = any(offsets.get(tp, -1) < begins[tp] for tp in inputs)
+        if anew:
+            refuse_active(admin, planned)  # who runs it by hand would go on in its changelog
         # 2 decide
         known = controls.version(agent)
         if known is None:
@@ -167,8 +182,9 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         else:
             resumed = True
         # 3 begin
-        if not admin.group_offsets(planned.group).keys() >= set(inputs):
-            _first_life(plan, cluster, projection, starts, known.upto)
+        if anew:
+            before = written_by(plan, projection, admin, reader)
+            _first_life(plan, cluster, projection, starts, known.upto, before)
             admin.set_group_offsets(planned.group, starts)
         return Course(plan, projection, starts, partitions_of(known.upto), resumed)
     finally:
@@ -177,9 +193,14 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
 
 
 def _first_life(
-    plan: Plan, cluster: Cluster, projection: ProjectionDeclaration, starts: Mapping[TP, int], upto: Mapping[str, int]
+    plan: Plan,
+    cluster: Cluster,
+    projection: ProjectionDeclaration,
+    starts: Mapping[TP, int],
+    upto: Mapping[str, int],
+    before: Mapping[int, Mapping[bytes, bytes]],
 ) -> None:
-    """In each partition of its changelog: where it begins, and up to where it writes nothing."""
+    """In each partition of its changelog: what was written before, where it begins, and up to where it writes nothing."""
     agent = plan.agent(projection.agent)
     (log,) = agent.changelogs
     incarnation = encode_reset(time.time_ns() // 1000)
@@ -187,9 +208,11 @@ def _first_life(
     try:
         for partition in range(plan.partitions):
             own = {tp: at for tp, at in starts.items() if tp.partition == partition}
-            ends = {name: upto[name] for tp in own if (name := f"{tp.topic}/{tp.partition}") in upto}
+            ends = {
+                name: upto[name] for tp, at in own.items() if upto.get(name := f"{tp.topic}/{tp.partition}", 0) > at
+            }
             positions = encode_positions(own, agent.fingerprint, notes_of_reset(ends))
-            first_records(producer, TP(log, partition), incarnation, {}, positions)
+            first_records(producer, TP(log, partition), incarnation, before.get(partition, {}), positions)
         producer.flush()
     finally:
         producer.close()
@@ -331,12 +354,15 @@ def build(
     say: Callable[[Report], None],
     stopped: Callable[[], bool],
     *,
+    governor: Governor | None = None,
+    quota: Mapping[str, float] | None = None,
     waiting: Waiting | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     pause: Callable[[float], object] = time.sleep,
 ) -> Built:
     """All steps. Stopped by `stopped`, it leaves the version as it is: `building`.
 
+    `governor`: sets the pace of the crew. `quota`: that brokers are to give to its client id while it builds.
     Raises UsageError, NotYet; NeedsOperator where a process cannot go on, or somebody has retired it meanwhile.
     """
     projection = version_of(plan, agent)
@@ -345,11 +371,15 @@ def build(
     admin, reader, watch = cluster.admin(), cluster.reader(), control.Watch(plan, cluster)
     try:
         course = begin(plan, cluster, agent)
+        _tidy_quotas(plan, admin, course.projection, control.read(plan, cluster))
         crew = crew_of(course)
         look, meter, begun = Look(course, admin, reader), Meter(), monotonic()
         before = look().done
         try:
             # 4 work
+            _set_quota(admin, course.agent.group, quota or {})
+            if governor is not None:
+                governor.begin()
             crew.start()
             while (standing := look()).phase != "ready":
                 say(meter.report(standing, monotonic()))
@@ -362,6 +392,8 @@ def build(
                 if not held.keep():
                     raise NotYet(f"another c360 rebuild has taken over {agent}, as this one was not heard of for long")
                 _check_wanted(watch, agent)
+                if governor is not None:
+                    governor.step()
                 pause(LOOK_S)
             # 5 end
             say(meter.report(standing, monotonic()))
@@ -371,6 +403,7 @@ def build(
             seconds = monotonic() - begun
         finally:
             crew.stop()
+            _set_quota(admin, course.agent.group, {})
         return Built(agent, "ready", standing.done - before, seconds, course.resumed)
     finally:
         watch.close()
@@ -388,20 +421,49 @@ def build_told(
     stopped: Callable[[], bool],
     *,
     run: Run,
+    governor: Governor | None = None,
+    quota: Mapping[str, float] | None = None,
 ) -> Built:
     """As `build`, by a person: told in the audit log, also when it is refused."""
     told = Told("rebuild", after={"agent": agent})
     with run.refusing(told):
         refuse(plan, settle_live(plan, cluster), version_of(plan, agent))
     with run.acting(told) as more:
-        built = build(plan, cluster, agent, crew_of, say, stopped)
+        built = build(plan, cluster, agent, crew_of, say, stopped, governor=governor, quota=quota)
         more["state"] = built.state
     return built
 
 
+# ---------------------------------------------------------------------------------------------------------------- apart
 def client_id(group: str) -> str:
     """By which brokers know those who build a version, for quotas."""
     return f"{group}.rebuild"
+
+
+def quota_of(rate: Rate, processes: int) -> dict[str, float]:
+    """Bytes a second and broker, whatever becomes of the pace that the processes keep: a fence, not the throttle.
+
+    What they write to the changelog is about as much as they read, and is not to be held back so long that its transactions
+    run out.
+    """
+    most = rate * QUOTA_ROOM if isinstance(rate, float) else QUOTA_EACH * processes
+    return {"consumer_byte_rate": most, "producer_byte_rate": 2 * most}
+
+
+def _set_quota(admin: Admin, group: str, quota: Mapping[str, float]) -> None:
+    """Brokers may refuse, or not know quotas; then there is the pace alone."""
+    try:
+        admin.set_quota(client_id(group), quota)
+    except BrokerAway as error:
+        log.warning("no quota: %s", error)
+
+
+def _tidy_quotas(plan: Plan, admin: Admin, mine: ProjectionDeclaration, controls: Controls) -> None:
+    """Of versions that nobody builds any more: who was killed could not take its own away."""
+    for other in plan.projections:
+        built = controls.version(other.agent) is not None
+        if built and other != mine and controls.stage(plan, other.name, other.version) != "building":
+            _set_quota(admin, plan.agent(other.agent).group, {})
 
 
 def _check_wanted(watch: control.Watch, agent: str) -> None:

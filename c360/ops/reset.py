@@ -46,7 +46,7 @@ from dataclasses import dataclass, field
 
 from c360.agents.control import ResetJournal
 from c360.clock import system
-from c360.engine.lag import ends_of_records
+from c360.engine.lag import NEAR, ends_of_records
 from c360.engine.state import partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import Evicted, NeedsOperator, TransactionAborted, UsageError
@@ -110,8 +110,13 @@ def plan_reset(
     refuse_active(admin, agent)
     if journal is not None:
         return _planned_before(plan, cluster, agent, journal, target)
-    if agent_name == "govern":
-        _refuse_after_lift(plan, cluster)
+    if plan.governing(agent_name) is not None:
+        if len(plan.governs) > 1:
+            raise NeedsOperator(
+                f"{agent.name} runs beside another version of govern, and they share the dead letters. Declare one more beside,"
+                f" govern={(*plan.governs, max(plan.governs) + 1)} of the App, and take this one out"
+            )
+        refuse_after_lift(plan, cluster)
         _refuse_with_readers(plan, admin)
     inputs = _inputs(agent, existing)
     now = admin.group_offsets(agent.group)
@@ -122,7 +127,7 @@ def plan_reset(
         starts = reader.starts(inputs)
         # What its own tasks have said to each other. (Identity also takes back links, of who was erased: these are history.)
         said = reader.ends([tp for tp in inputs if tp.topic in loops_of(plan, agent)])
-        begins = {tp: _first(reader, {tp: starts[tp]}) for tp in inputs if tp not in said}
+        begins = _firsts(reader, {tp: starts[tp] for tp in inputs if tp not in said})
         to = starts | said
         if agent_name == "consent":  # whom to forget was said once, and may have come back since
             to |= {tp: now[tp] for tp in inputs if tp.topic == plan.erase and now.get(tp, -1) > starts[tp]}
@@ -140,7 +145,7 @@ def plan_reset(
         from_ = max(begins[tp] for tp in inputs if tp.topic == topic and starts[tp] > 0)
         when = "; nothing is left of it" if from_ == NEVER else f" ({time_text(from_)})"
         notes.append(f"{topic}: retention has cut its beginning; data is complete only from there{when}")
-    derived = list(agent.writes) if agent_name == "govern" else []
+    derived = list(agent.writes) if plan.governing(agent_name) is not None else []
     clears = [*agent.changelogs, *derived]
     projection = next((p for p in plan.projections if p.agent == agent_name), None)
     return ResetPlan(
@@ -170,7 +175,7 @@ def plan_undo(plan: Plan, cluster: Cluster, agent_name: str) -> ResetPlan:
         raise NeedsOperator(
             f"there is no reset of {agent_name} to undo: it was not reset, or has run since and goes on from there"
         )
-    if agent_name == "govern":
+    if plan.governing(agent_name) is not None:
         raise NeedsOperator(
             "a reset of govern empties what it wrote, and cannot be undone. Finish it:"
             f" {command(agent_name, journal.target)}"
@@ -218,7 +223,7 @@ def _planned_before(
             f"a reset of {agent.name} is half undone. Finish that: {command(agent.name, '--undo')}; then begin again"
         )
     if journal.target != target.text or any(to[tp] != n for tp, n in asked.items() if tp.topic in histories_):
-        undo = "" if agent.name == "govern" else f"; or undo it: {command(agent.name, '--undo')}"
+        undo = "" if plan.governing(agent.name) is not None else f"; or undo it: {command(agent.name, '--undo')}"
         raise NeedsOperator(
             f"{agent.name} is being reset, to somewhere else. Finish that: {command(agent.name, journal.target)}, and run"
             f" its workers{undo}"
@@ -226,7 +231,7 @@ def _planned_before(
     reader = cluster.reader()
     try:
         starts = reader.starts(list(to))
-        begins = {tp: _first(reader, {tp: n}) for tp, n in starts.items()}
+        begins = _firsts(reader, starts)
         since = _since(reader, starts, begins, partitions_of(journal.cut), target)
     finally:
         reader.close()
@@ -245,7 +250,7 @@ def _planned_before(
         starts,
         begins,
         partitions_of(journal.cut),
-        "what govern wrote is emptied" if agent.name == "govern" else "",
+        "what govern wrote is emptied" if plan.governing(agent.name) is not None else "",
         journal,
     )
 
@@ -261,7 +266,7 @@ def _refuse_part(plan: Plan, agent: PlannedAgent, target: Target) -> None:
                 " --to-earliest"
             )
         return
-    if agent.name == "govern":
+    if plan.governing(agent.name) is not None:
         why = "govern would throw away what it governed before. Reset a projection to that point"
     elif agent.name == "consent":
         why = "consent keeps what is decided, whatever is read again, so a part of it says nothing new"
@@ -351,7 +356,7 @@ def _since(
             said[topic] = time_text(target.at_ms)
             continue
         places = [tp for tp in cut if tp.topic == topic]
-        at = min(_first(reader, {tp: cut[tp]}) for tp in places)
+        at = min(_firsts(reader, {tp: cut[tp] for tp in places}).values())
         said[topic] = "now" if at == NEVER else time_text(at)
         if all(cut[tp] == starts[tp] for tp in places):
             del said[topic]
@@ -360,14 +365,15 @@ def _since(
 
 def _refuse_with_readers(plan: Plan, admin: Admin) -> None:
     for agent in plan.agents:
-        if agent.name != "govern" and any(n > 0 for n in admin.group_offsets(agent.group).values()):
+        if plan.governing(agent.name) is None and any(n > 0 for n in admin.group_offsets(agent.group).values()):
             raise NeedsOperator(
-                f"{agent.name} has read what govern wrote and would see every record twice. Build beside instead: a new"
-                f" App name over the same raw topics; or give {agent.name} up and delete its group {agent.group} first"
+                f"{agent.name} has read what govern wrote and would see every record twice. Run another version beside instead,"
+                f" App({plan.app!r}, govern={(*plan.governs, max(plan.governs) + 1)}) (docs/operations.md), or give"
+                f" {agent.name} up and delete its group {agent.group} first"
             )
 
 
-def _refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
+def refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
     """What was sent before an erasure is void for ever, and a raw record does not say of which life it is."""
     if not plan.erases:
         return
@@ -381,23 +387,29 @@ def _refuse_after_lift(plan: Plan, cluster: Cluster) -> None:
             return
         last = max(hold.lifted for read in lifted for hold in read.holds.values())
         raw = [TP(s.topic, p) for s in plan.sources for p in range(cluster.admin().topics().get(s.topic, 0))]
-        older = sorted({tp.topic for tp in raw if _first(reader, reader.starts([tp])) < last})
+        older = sorted({tp.topic for tp, at in _firsts(reader, reader.starts(raw)).items() if at < last})
     finally:
         reader.close()
     if older:
         raise NeedsOperator(
             f"{len(lifted)} identifiers were erased and lifted, and {', '.join(older)} still have records from before: govern"
             " would take them in again, as of the new life. Erase those customers again, or delete what was before the lift"
-            " (kafka-delete-records), then reset"
+            " (kafka-delete-records); then again"
         )
 
 
-def _first(reader: Reader, positions: Mapping[TP, int]) -> float:
-    """When the first record from there on was appended, ms; NEVER where there is none."""
-    for batches in reader.read(positions):
-        for batch in batches:
-            return batch.times[0]
-    return NEVER
+def _firsts(reader: Reader, positions: Mapping[TP, int]) -> dict[TP, float]:
+    """Of each partition when the first record from there on was appended, ms; NEVER where there is none."""
+    found: dict[TP, float] = {}
+    look, left, all_ends = NEAR, dict(positions), reader.ends(list(positions))
+    while left:
+        ends = {tp: min(all_ends[tp], offset + look) for tp, offset in left.items()}
+        for batches in reader.read(left, ends):  # of many partitions at once: one by one each costs 30 ms
+            for batch in batches:
+                found.setdefault(batch.tp, batch.times[0])
+        left = {tp: offset for tp, offset in left.items() if tp not in found and ends[tp] < all_ends[tp]}
+        look *= 64
+    return {tp: found.get(tp, NEVER) for tp in positions}
 
 
 # ---------------------------------------------------------------------------------------------------- asked for, undone
@@ -474,7 +486,7 @@ def order_reset(plan: Plan, cluster: Cluster, planned: ResetPlan, *, life: int |
             cut=named(planned.cut),
         )
         journals.write(plan, cluster, agent, journal)
-    if planned.agent == "govern" or journal.step == "beginning":
+    if plan.governing(planned.agent) is not None or journal.step == "beginning":
         begin_life(plan, cluster, agent.name, by_command=True)
         return
     if journal.step == "reset":

@@ -104,11 +104,13 @@ def _csv(text: str) -> Iterable[tuple[TP, int]]:
 # ------------------------------------------------------------------------------------------------------------- meaning
 def histories(plan: Plan, projection: ProjectionDeclaration) -> tuple[str, ...]:
     """The governed topics of a projection of which a part can be folded."""
+    plan = plan.at(projection.govern)
     return tuple(plan.governed(s) for s in plan.sources_of(projection) if s.kind != "rows")
 
 
 def meaning(plan: Plan, projection: ProjectionDeclaration, since: Mapping[str, str]) -> tuple[str, ...]:
     """What each attribute will be of, in words. `since`: by governed topic, from when on it is folded; none: all of it."""
+    plan = plan.at(projection.govern)
     said = []
     for attribute, declared in zip(projection.attributes, projection.declarations, strict=True):
         topics = dict.fromkeys(plan.governed(plan.source_of(item.record)) for item in declared.inputs)

@@ -124,9 +124,9 @@ def _settings(plan: Plan, topic: PlannedTopic, actual: Mapping[str, str]) -> Ite
 
 def _who_needs(plan: Plan, topic: PlannedTopic) -> str:
     """The versions that need the most of it, and how much that is."""
-    (source,) = (s for s in plan.sources if plan.governed(s) == topic.name)
-    kept = plan.keeps(source)
-    readers = plan.readers_of(source)
+    view, source = next((v, s) for v in plan.views for s in plan.sources if v.governed(s) == topic.name)
+    kept = view.keeps(source)
+    readers = view.readers_of(source)
     most = [p.agent for p in readers if p.replay == kept] if source.kind == "events" else [p.agent for p in readers]
     needs = f"{', '.join(most)} {'need' if len(most) > 1 else 'needs'}" if most else "it is planned to keep"
     return f"{needs} {'all of it' if kept is None else span(kept // MS)}"
@@ -142,8 +142,9 @@ def raw_notes(plan: Plan, admin: Admin) -> list[str]:
     for source in plan.sources:
         config = configs.get(source.topic, {})
         kept = int(config.get("retention.ms", "-1"))
-        needed = plan.keeps(source)
-        if config.get("cleanup.policy", "delete") == "delete" and less(kept, -1 if needed is None else needed // MS):
+        spans = [None if (said := view.keeps(source)) is None else said // MS for view in plan.views]
+        needed = -1 if None in spans else max(said for said in spans if said is not None)
+        if config.get("cleanup.policy", "delete") == "delete" and less(kept, needed):
             notes.append(
                 f"{source.topic} keeps {span(kept)}: what versions need beyond that is in {plan.governed(source)} only, as"
                 " govern wrote it then"

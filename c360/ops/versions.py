@@ -7,6 +7,7 @@ promote, rollback
     1 refuse        unless the version is built, and it, its views and the sinks' copies of it have read all there was
     2 write         one record: live, and the one before
     3 look again    whether somebody else has decided otherwise meanwhile
+    4 wait          until sinks deliver it
 
 retire
     1 refuse        the live version; the one to go back to, unless forced
@@ -18,17 +19,19 @@ retire
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from c360.agents.control import Controls, Live, Stage, VersionState, live_key, version_key
 from c360.declare import ProjectionDeclaration
 from c360.engine.lag import ends_of_records, records_left
+from c360.engine.restore import last_positions
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NotYet, UsageError
 from c360.ops import control, erase
@@ -106,7 +109,11 @@ def versions(plan: Plan, cluster: Cluster) -> list[Version]:
     try:
         existing = admin.topics()
         found = [_version(plan, controls, p, existing, admin, reader) for p in plan.projections]
-        return found + [_of_identity(plan, controls, i, existing, admin, reader) for i in plan.identities]
+        found += [_of_identity(plan, controls, i, existing, admin, reader) for i in plan.identities]
+        sizes = admin.topic_bytes([topic for version in found for topic in version.topics])
+        if sizes is None:
+            return found
+        return [replace(version, bytes=sum(sizes[topic] for topic in version.topics)) for version in found]
     finally:
         reader.close()
         admin.close()
@@ -277,9 +284,12 @@ def check(plan: Plan, cluster: Cluster, switch: Switch, waiting: Waiting, *, era
         _check_space(plan, switch, existing)
         if erasing:
             _check_erasures(plan, cluster)
-        agent = plan.agent(switch.agent)
-        _check_reached(admin, reader, agent, inputs_of(agent, existing), waiting)
-        projection = version_of(plan, switch.agent)
+        agent, projection = plan.agent(switch.agent), version_of(plan, switch.agent)
+        _check_reset(plan, cluster, reader, agent, existing)
+        # A version of govern that was built for it may still read raw topics, which its own inputs do not show.
+        above = set(plan.upstream(switch.agent)) - set(plan.upstream(switch.away))
+        for behind in [*map(plan.agent, sorted(above)), agent]:  # govern comes before identity
+            _check_reached(admin, reader, behind, inputs_of(behind, existing), waiting)
         output = [TP(plan.projected(projection), p) for p in range(existing[plan.projected(projection)])]
         readers = [a for a in plan.agents_of(projection) if a != agent] + sinks_of(plan, projection)
         for door in readers:
@@ -323,6 +333,22 @@ def _check_erasures(plan: Plan, cluster: Cluster) -> None:
         )
 
 
+def _check_reset(
+    plan: Plan, cluster: Cluster, reader: Reader, agent: PlannedAgent, existing: Mapping[str, int]
+) -> None:
+    """Its topic is of before until it has read all again and compared all profiles."""
+    if control.read(plan, cluster).reset(agent.name) is not None:
+        raise NotYet(
+            f"{agent.name} is being reset: its topic is of before. Run its worker, and wait until it has caught up"
+        )
+    for log in (TP(topic, p) for topic in agent.changelogs for p in range(existing.get(topic, 0))):
+        said = last_positions(reader, log)
+        if said is not None and {"catch_up", "sweep"} & said.notes.keys():
+            raise NotYet(
+                f"{agent.name} has not compared all its profiles yet after it was reset or built: wait a moment"
+            )
+
+
 def _check_reached(admin: Admin, reader: Reader, agent: PlannedAgent, inputs: Sequence[TP], waiting: Waiting) -> None:
     """Whether its group gets to where its inputs end now."""
     starts = reader.starts(inputs)
@@ -357,6 +383,37 @@ def switch_over(plan: Plan, cluster: Cluster, switch: Switch) -> None:
         back = switch.before or Live(switch.of)
         control.write(plan, cluster, [(live_key(switch.projection), back)])
         raise NotYet(f"{switch.agent} is being retired by somebody else; {switch.away} is live as before")
+
+
+def switched(plan: Plan, cluster: Cluster, switch: Switch) -> dict[str, bool]:
+    """By sink of this version: whether all that it holds is of it, as its tasks have said last (`agents.readings`)."""
+    reader = cluster.reader()
+    try:
+        found = {}
+        for sink in sinks_of(plan, version_of(plan, switch.agent)):
+            said = [last_positions(reader, TP(sink.changelogs[0], p)) for p in range(plan.partitions)]
+            found[sink.name] = all(one is not None and _is_of(one.notes, switch.to) for one in said)
+        return found
+    finally:
+        reader.close()
+
+
+def _is_of(notes: Mapping[str, Any], version: int) -> bool:
+    rows = notes.get("rows")
+    return rows is not None and rows == notes.get("readings", {}).get(str(version)) and "sweep" not in notes
+
+
+def wait_for_sinks(plan: Plan, cluster: Cluster, switch: Switch, waiting: Waiting) -> dict[str, bool]:
+    """Until all have switched, or it has taken too long."""
+    found: dict[str, bool] = {}
+
+    def done() -> bool:
+        nonlocal found
+        found = switched(plan, cluster, switch)
+        return all(found.values())
+
+    waiting(done)
+    return found
 
 
 def _otherwise(plan: Plan, controls: Controls, switch: Switch) -> str:
@@ -481,6 +538,8 @@ def retire(
     )
     with run.acting(told):
         execute_retire(plan, cluster, planned, waiting)
+        if state_dir is not None:  # of a rebuild that was never finished; nobody else would delete it
+            shutil.rmtree(state_dir / "rebuild" / plan.agent(agent).group, ignore_errors=True)
     return Retirement(
         agent, planned.topics, planned.groups,
         tuple(map(str, local_state(plan, plan.agents_of(version_of(plan, agent)), state_dir))),

@@ -54,6 +54,7 @@ def explain(
     names: Names = NO_NAMES,
 ) -> dict[str, Any] | None:
     """None where no profile has the identifier. Raises UsageError for an unknown attribute."""
+    plan = plan.at(projection.govern)
     known = [a.name for a in projection.attributes]
     if attribute is not None and attribute not in known:
         raise UsageError(f"{projection.agent} has no attribute {attribute!r}; it has {', '.join(known)}")
@@ -61,7 +62,7 @@ def explain(
     if found is None:
         return None
     identity = plan.identity_of(projection)
-    graph = None if identity is None else Graph(read_facts(plan, cluster), identity.rules)
+    graph = None if identity is None else Graph(read_facts(plan.at(identity.govern), cluster), identity.rules)
     subjects = members(graph, normalized(plan, typed, names), found["profile_id"])
     chosen = [
         (a, d)

@@ -175,7 +175,7 @@ def _teller(page: Page, teller: Teller) -> None:
 
 def _govern(page: Page, agent: Govern) -> None:
     for source, counters in agent.counters.items():
-        labels = {"source": source}
+        labels = {"source": source if agent.plan.govern == 1 else f"{source}@{agent.plan.govern}"}
         page.totals(
             "c360_",
             labels,

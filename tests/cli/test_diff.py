@@ -11,7 +11,10 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from c360.cli import common
+from c360.cli.diff import Limit
 from c360.cli.main import cli
+from c360.ops.diff import Report
+from c360.ops.diff.compare import Tally, Terms
 from tests.cli.test_json import hold
 from tests.docs.pages import schemas
 from tests.ops.differing import Moving, Other, versions
@@ -69,6 +72,16 @@ def test_more_than_may_differ_is_exit_1(c360: Any, limit: str, code: int) -> Non
     assert ran.exit_code == code
     assert ("more than --max-changed allows" in ran.stderr) == bool(code)
     assert "profiles compared" in ran.stdout
+
+
+def test_a_limit_is_not_kept_where_nothing_could_be_compared() -> None:
+    tally = Tally(Terms(()), moving=3)
+    report = Report("customer@1", "customer@2", tally, {}, 8, None)
+    for limit in (Limit(part=1.0), Limit(profiles=1000)):
+        assert limit.over(report)
+        tally.equal = 1
+        assert not limit.over(report)
+        tally.equal = 0
 
 
 @pytest.mark.parametrize("limit", ["2 percent", "-1", "101%", ""])

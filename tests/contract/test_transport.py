@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
+from aiokafka.protocol.admin import DescribeClientQuotasRequest  # type: ignore[import-untyped]
 
 from c360.clock import system
 from c360.engine.kafka import KafkaCluster
@@ -945,6 +948,38 @@ def test_a_groups_offsets_are_moved_only_while_it_has_no_members(
     admin.delete_group(name)
     admin.delete_group(f"{name}-never")
     assert admin.group_offsets(name) == {}
+
+
+def test_a_quota_of_clients_is_set_and_taken_away_and_sizes_of_topics_are_told(
+    cluster: Cluster, name: str, topic: str, feed: Feed
+) -> None:
+    admin = cluster.admin()
+    admin.set_quota(name, {"consumer_byte_rate": 2e6, "producer_byte_rate": 1.5e6})
+    until(lambda: quotas(cluster, name) == {"consumer_byte_rate": 2e6, "producer_byte_rate": 1.5e6})
+    admin.set_quota(name, {"consumer_byte_rate": 3e6})
+    until(lambda: quotas(cluster, name) == {"consumer_byte_rate": 3e6})
+    admin.set_quota(name, {})
+    admin.set_quota(name, {})
+    until(lambda: quotas(cluster, name) == {})
+    feed(topic, "x" * 1000)
+    sizes = admin.topic_bytes([topic])
+    assert isinstance(cluster, MemoryCluster) if sizes is None else sizes[topic] > 50
+
+
+def quotas(cluster: Cluster, client_id: str) -> dict[str, float]:
+    """Of a client id, as the brokers have them."""
+    if isinstance(cluster, MemoryCluster):
+        return cluster.quotas.get(client_id, {})
+
+    async def ask() -> dict[str, float]:
+        client = AIOKafkaClient(bootstrap_servers=cluster.name)
+        await client.bootstrap()
+        request = DescribeClientQuotasRequest([("client-id", 0, client_id)], True)  # 0: exactly this one
+        said = await client.send(client.get_random_node(), request)
+        await client.close()
+        return {key: value for _, values in said.entries for key, value in values}
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.kafka

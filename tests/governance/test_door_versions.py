@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from c360.agents import door as doors
 from c360.agents.judging import labels_of
+from c360.assembly import Stepping
 from c360.engine.partition import partition_of
 from c360.engine.state import POSITIONS, encode_positions
 from c360.engine.transport import TP
@@ -17,6 +19,7 @@ from c360.ops import reset
 from c360.ops.doctor import Check, examine
 from c360.ops.doors import Preview
 from c360.tables.shelf import owner_of
+from c360.tables.store import MemoryStores
 from tests.governance.door_shop import HOUR, NOW, SECOND
 from tests.governance.version_shop import Versions, versions
 
@@ -546,3 +549,42 @@ def test_the_doctor_says_which_version_a_sink_delivers(tmp_path: Path) -> None:
         t.rights.state()
         assert t.bills() == TWO
         assert said().message == "delivers customer@2"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_workers_of_two_deployments_side_by_side_deliver_net_changes_only(seed: int) -> None:
+    """One does not know the second version: while it is live, that one delivers nothing, and drops what it holds of it."""
+    dice, truth, live = Random(seed), {1: dict[str, str](), 2: dict[str, str]()}, 1
+    plans = {"before": versions(declared=(1,)).plan(), "after": versions(declared=(1, 2)).plan()}
+    with Versions(versions(declared=(1, 2))) as t:
+
+        def another(deployment: str) -> Stepping:
+            t.plan, t.stores, t.slots = plans[deployment], MemoryStores(), t.slots + 1
+            try:
+                return t._process()
+            finally:
+                t.plan = plans["after"]
+
+        for _ in range(40):
+            what = dice.random()
+            if what < 0.5:
+                version, who = dice.choice((1, 2)), f"crm:{dice.randrange(8)}"
+                about = None if dice.random() < 0.2 else f"of {dice.choice((version, 0))}, {dice.randrange(3)}"
+                t.put(version, who, about)
+                truth[version].pop(who, None)
+                truth[version] |= {} if about is None else {who: about}
+            elif what < 0.65:
+                live = 3 - live
+                t.go_live(live, 3 - live)
+            elif what < 0.8 and len(t.processes) < 3:
+                t.processes.append(another(dice.choice(("before", "after"))))
+            elif what < 0.9 and len(t.processes) > 1:
+                t.processes.pop(dice.randrange(len(t.processes))).leave()
+            else:
+                for process in t.processes * dice.randrange(4):
+                    process.turn()
+        t.processes.insert(0, another("after"))
+        while len(t.processes) > 1:
+            t.processes.pop().leave()
+        assert t.bills() == truth[live]
+        net_only(t.written())

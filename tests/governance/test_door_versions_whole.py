@@ -6,16 +6,21 @@ rest, the oracle of `c360 verify` says what the far sides hold, and no far side 
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from c360 import App, Projection, Record, count, newest
-from c360.agents.control import Live, live_key
+from c360.agents.control import Live, VersionState, live_key, version_key
+from c360.cli.versions import promote
 from c360.ops import control
 from c360.testing import TestDriver
+from tests.cli.test_audit import Here
+from tests.cli.test_json import hold
 from tests.governance.door_shop import HOUR, NOW, SECOND
 
 STEPS = 30
@@ -159,3 +164,27 @@ def test_the_second_version_has_other_customers_than_the_first() -> None:
         assert t.sink("bills") == {"cookie:a": {"name": "Ann", "clicks": 1}}
         t.go_live(1)
         assert t.sink("bills") == {"crm:1": {"name": "Ann", "clicks": 2}}
+
+
+def test_promote_says_before_what_each_sink_would_send() -> None:
+    with Two() as t:
+        t.customer(1, "a", "Ann")
+        t.click("a")
+        t.customer(2, None, "Bob")
+        t.choose(2, "granted", NOW - SECOND)
+        t.settle()
+        control.write(t.plan, t.cluster, [(version_key("customer@2"), VersionState("ready"))])
+        here = Here(shop(), t.cluster)
+        ran = CliRunner().invoke(promote, ["customer@2", "--preview", "--json"], obj=here)
+        assert ran.exit_code == 0, ran.output
+        hold("c360 promote", json.loads(ran.stdout))
+        assert json.loads(ran.stdout)["preview"] == {
+            "sink:mail": {"added": 0, "changed": 0, "removed": 0, "unchanged": 1, "held_back": {"unknown": 1}},
+            "sink:bills": {"added": 1, "changed": 0, "removed": 1, "unchanged": 1, "held_back": {}},
+        }
+        ran = CliRunner().invoke(promote, ["customer@2", "--preview"], obj=here)
+        assert "sink:mail: 0 new, 0 changed, 0 removed, 1 as they are; 1 unknown" in ran.stdout
+        before = list(t.read("two.activation.bills"))
+        t.go_live(2)
+        t.settle()
+        assert len(list(t.read("two.activation.bills"))) == len(before) + 2

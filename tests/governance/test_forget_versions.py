@@ -38,8 +38,7 @@ class Decided(TestDriver):
     def retire(self, version: int) -> None:
         self.say(version, VersionState("retired"))
         (projection,) = (p for p in self.plan.projections if p.version == version)
-        for agent in self.plan.agents_of(projection):
-            self.cluster.admin().delete_group(agent.group)
+        self.cluster.admin().delete(self.plan.topics_of(projection))
 
 
 def click(driver: TestDriver, who: str) -> None:

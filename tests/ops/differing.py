@@ -159,7 +159,7 @@ class Traffic:
             case 0 | 1 | 2:
                 yield "visits", cookie, self.visit(who, cookie, now_ms)
             case 3:
-                email, name = f"{dice.randrange(self.people)}@example.org", dice.choice(["Ann", "Bo"])
+                email, name = f"{dice.randrange(self.people)}@mail.org", dice.choice(["Ann", "Bo"])
                 row = {"id": int(who), "crm": who, "email": email, "born": None, "name": name}
                 yield from self.change("accounts", int(who), row, now_ms)
             case _:
@@ -177,7 +177,7 @@ class Traffic:
             "id": f"v{self.n}",
             "cookie": cookie,
             "customer": who if self.dice.random() < 0.4 else None,
-            "emails": [f"{who}@example.org"] if self.dice.random() < 0.2 else [],
+            "emails": [f"{who}@mail.org"] if self.dice.random() < 0.2 else [],
             "page": f"/{self.dice.randrange(4)}",
             "ts": text(now_ms - self.dice.randrange(9 * 86_400_000)),
         }

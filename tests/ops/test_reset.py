@@ -15,15 +15,17 @@ from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.state import POSITIONS, RESET, decode_positions
 from c360.engine.transport import TP, Admin, Cluster, TopicSpec
-from c360.errors import C360Error, NeedsOperator, UsageError
-from c360.ops import beginning, control, targets, topics
+from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
+from c360.ops import beginning, control, targets, topics, versions
 from c360.ops.beginning import begin_life, begin_lives
 from c360.ops.reset import ResetPlan, order_reset, plan_reset, plan_undo, undo
 from c360.ops.targets import EARLIEST, Target
+from c360.ops.verify import verify
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
-from c360.testing.faults import Crash, FaultyCluster
+from c360.testing.faults import At, Crash, FaultyCluster
+from examples.shop.app import app as example
 from tests.agents.test_control import shop
 from tests.engine.test_crash import every_step
 from tests.ops.test_audit import made as audited
@@ -118,6 +120,8 @@ def test_nothing_is_destroyed_before_a_worker_begins_and_readers_see_nobody_vani
     before, log = profiles(t.cluster), raw(t, LOG)
     order(t)
     assert raw(t, LOG) == log
+    report = verify(t.plan, t.cluster, [AGENT])
+    assert (report.complete, report.differences) == (False, 0), "who waits for it must wait"
     said = journal(t)
     assert said is not None
     assert (said.step, said.target, said.clears) == ("reset", "--to-earliest", [LOG])
@@ -639,3 +643,82 @@ def test_a_version_that_is_not_built_or_no_more_is_not_reset() -> None:
     control.write(plan, cluster, [(version_key("customer@2"), VersionState("retired"))])
     with pytest.raises(NeedsOperator, match="retired: there is nothing to reset"):
         plan_reset(plan, cluster, "customer@2")
+
+
+def shopping() -> TestDriver:
+    """Consent, erasure, identity, views and a sink: all kinds of agents there are, at rest and stopped."""
+    t = TestDriver(example, now=NOW)
+    for n in range(8):
+        customer = {"id": str(n % 4), "name": f"n{n}", "email": f"m{n % 3}@mail.de", "city": "Ulm"}
+        t.send("crm.public.customers", f'{{"id": "{n % 4}"}}', change("u", n + 1, customer, table="customers"))
+        click = {"id": f"c{n}", "cookie": f"co{n % 3}", "customer": str(n % 4), "login": None, "category": "a/b"}
+        t.send("web.clicks", None, click | {"ts": f"2026-11-02T08:00:{n:02}Z"})
+        choice = {
+            "customer": str(n % 4),
+            "purpose": "marketing",
+            "granted": n % 2 == 0,
+            "at": f"2026-11-02T08:0{n}:00Z",
+        }
+        t.send("web.consent", None, choice)
+    t.settle()
+    t.stop()
+    return t
+
+
+KINDS = ["identity@1", "customer@1", "consent", "customer@1:marketing", "sink:newsletter"]
+
+
+@pytest.mark.parametrize("agent", KINDS)
+def test_every_kind_of_agent_is_undone_to_the_byte_and_begun_after_any_kill(agent: str) -> None:
+    t = shopping()
+    compacted = [
+        topic.name
+        for topic in t.plan.topics
+        if topic.role in ("assignments", "projection", "consent", "view", "activation")
+    ]
+    right = {topic: latest(t, topic) for topic in t.plan.agent(agent).writes if topic in compacted}
+    assert all(right.values()), "it has made something"
+    before = state(t, agent)
+    order(t, agent=agent)
+    undo(t.plan, t.cluster, plan_undo(t.plan, t.cluster, agent))
+    assert state(t, agent) == before
+    for n in range(0, 60, 6):
+        t = shopping()
+        order(t, agent=agent)
+        with suppress(Crash):
+            begin_life(t.plan, FaultyCluster(t.cluster, At(n, Crash)), agent)
+        t.cluster.producer(f"{t.plan.agent(agent).group}.reset")  # what its broker ends, 15 s later
+        t.start()
+        t.settle()
+        assert journal(t, agent) is None
+        t.verify()
+        assert {topic: latest(t, topic) for topic in right} == right
+        t.stop()
+
+
+def latest(t: TestDriver, topic: str) -> dict[bytes | None, object]:
+    """What a compacted topic says, without the numbers of assignments, which go on."""
+    found: dict[bytes | None, object] = {}
+    for key, value in t.read(topic):
+        found[key] = value
+        if value is not None and "assignments" in topic:
+            said = json.loads(value)
+            found[key] = {name: said[name] for name in ("profile", "identifiers", "deferred", "was")}
+    return {key: said for key, said in found.items() if said is not None}
+
+
+def test_a_version_that_is_being_reset_or_still_compares_its_profiles_is_not_promoted() -> None:
+    cluster, plan = MemoryCluster(), shop(2)
+    topics.apply(plan, cluster.admin())
+    control.write(plan, cluster, [(live_key("customer"), Live(1)), (version_key("customer@2"), VersionState("ready"))])
+
+    def promote() -> None:
+        switch = versions.plan_promote(plan, control.read(plan, cluster), "customer@2")
+        versions.check(plan, cluster, switch, versions.Waiting(0.0), erasing=False)
+
+    order_reset(plan, cluster, plan_reset(plan, cluster, "customer@2"))
+    with pytest.raises(NotYet, match="is being reset: its topic is of before"):
+        promote()
+    begin_life(plan, cluster, "customer@2")
+    with pytest.raises(NotYet, match="has not compared all its profiles yet"):
+        promote()

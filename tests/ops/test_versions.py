@@ -14,11 +14,14 @@ import pytest
 
 from c360 import App, Projection, Record, count, newest, total
 from c360.agents.control import Live, VersionState, live_key, version_key
+from c360.agents.erasure import KNOWN
 from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
 from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
+from c360.governance.erasure import Known, encode_known
 from c360.ops import control, rebuild, topics, versions
+from c360.ops.audit import Run
 from c360.ops.records import follow
 from c360.ops.versions import Waiting
 from c360.plan import Plan
@@ -27,14 +30,15 @@ from c360.tables.store import MemoryStores
 DEADLINE_S = 60.0
 
 
-def shop(*numbers: int, partitions: int = 2) -> Plan:
-    """The versions of `customer` with these numbers. Odd ones sum, even ones count; 11 is as 1."""
+def shop(*numbers: int, partitions: int = 2, other: bool = False, card: str = "card") -> Plan:
+    """The versions of `customer` with these numbers, all of the same logic. `other`: the second follows rules of its own;
+    `card`: the namespace of what makes two one."""
     app = App("shop", partitions=partitions)
 
     @app.identifier("crm", unique=True)
     class Crm(str): ...
 
-    @app.identifier("card", limit=50)
+    @app.identifier(card, limit=50)
     class Card(str): ...
 
     everyone = app.purpose("service", basis="contract")
@@ -51,11 +55,13 @@ def shop(*numbers: int, partitions: int = 2) -> Plan:
         orders: int = count(Order)
         card: str | None = newest(Order.card)
 
+    rules = app.identity("other", changes={Card: {"limit": 1}}) if other else None
     for number in numbers:
         copied = type(
             f"Sums{number}", (Projection,), dict(Sums.__dict__) | {"__annotations__": dict(Sums.__annotations__)}
         )
-        app.projection("customer", version=number, purposes=[everyone])(copied)
+        followed = rules if number == 2 else None
+        app.projection("customer", version=number, purposes=[everyone], identity=followed)(copied)
     return app.plan()
 
 
@@ -297,6 +303,50 @@ def test_a_rebuild_that_is_stopped_on_its_way_goes_on_where_it_was() -> None:
         town.wait(lambda: town.profiles(1) == town.profiles(2) != {})
 
 
+def test_a_rebuild_whose_offsets_have_expired_begins_anew_and_leaves_nothing_of_before() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    with town.worker():
+        town.wait(lambda: len(town.profiles(1)) > 0)
+        rebuild.begin(town.plan, town.cluster, "customer@2")
+        producer = town.cluster.producer()
+        for partition in range(2):  # written before it was stopped; since then somebody was erased
+            producer.produce("shop.customer.v2", b"crm:gone", town.profiles(1)[b"crm:1"], partition)
+        producer.flush()
+        town.cluster.admin().delete_group(town.plan.agent("customer@2").group)
+        built = town.built("customer@2")
+        assert (built.state, built.resumed) == ("ready", True)
+        assert b"crm:gone" not in town.profiles(2)
+        town.wait(lambda: town.profiles(1) == town.profiles(2) != {})
+
+
+def test_a_rebuild_of_which_retention_has_cut_what_it_had_to_read_next_begins_with_what_is_retained() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    with town.worker():
+        town.wait(lambda: len(town.profiles(1)) > 0)
+        rebuild.begin(town.plan, town.cluster, "customer@2")
+        governed = [TP("shop.governed.orders.v1", partition) for partition in range(2)]
+        ends = town.cluster.reader().ends(governed)
+        town.cluster.admin().delete_records({tp: end - 5 * tp.partition for tp, end in ends.items()})  # of one all
+        built = town.built("customer@2")
+        assert (built.state, built.resumed) == ("ready", True)
+        assert town.profiles(2)
+
+
+def test_a_version_that_somebody_runs_by_hand_is_not_built_beneath_them() -> None:
+    town = Town(shop(1, 2))
+    town.order()
+    member = town.cluster.consumer(town.plan.agent("customer@2").group)
+    member.subscribe([town.plan.tasks], rebuild.Hold.__new__(rebuild.Hold))
+    before = decided(town)
+    with pytest.raises(NeedsOperator, match=r"customer@2 is running: its group shop.customer.v2 has 1 members"):
+        town.built("customer@2")
+    assert decided(town) == before
+    logs = [TP("shop.customer.v2.changelog", partition) for partition in range(2)]
+    assert set(town.cluster.reader().ends(logs).values()) == {0}
+
+
 class Nobody:
     """A crew that does nothing, or cannot."""
 
@@ -364,6 +414,30 @@ def test_a_version_that_is_not_built_and_caught_up_is_not_promoted(state: Versio
     with pytest.raises(NotYet, match=says):
         promote(town, "customer@2", 0.2)
     assert decided(town) == before
+
+
+def test_a_version_by_other_rules_is_not_promoted_before_these_have_read_all_links() -> None:
+    town = Town(shop(1, 2, other=True))
+    town.order()
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("ready"))])
+    with town.worker("govern", "identity@1", "customer@1", "customer@2", "customer@1:service", "customer@2:service"):
+        town.wait(lambda: len(town.profiles(1)) > 0)
+        with pytest.raises(NotYet, match=r"identity.other@1 is \d+ records behind where its inputs ended"):
+            promote(town, "customer@2", 1.0)
+    with town.worker():
+        promote(town, "customer@2", DEADLINE_S)
+    assert town.stage(2) == "live"
+
+
+def test_a_version_is_not_promoted_while_somebody_is_forgotten() -> None:
+    town = Town(shop(1, 2, card="email"))
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("ready"))])
+    assert town.plan.erases
+    producer = town.cluster.producer()
+    producer.produce("shop.erasure.changelog", KNOWN, encode_known(Known(open={"shop.erasure-commands/0/7"})), 0)
+    producer.flush()
+    with pytest.raises(NotYet, match=r"1 erasures are under way.*the request is shop.erasure-commands/0/7"):
+        promote(town, "customer@2")
 
 
 def test_a_version_with_another_count_of_partitions_is_not_promoted() -> None:
@@ -437,6 +511,19 @@ def test_a_retirement_that_was_killed_is_finished_by_the_same_command(method: st
     assert (
         topics.apply(town.plan, town.cluster.admin(), gone=control.read(town.plan, town.cluster).gone(town.plan)) == []
     )
+
+
+def test_what_a_rebuild_has_left_that_was_never_finished_goes_with_its_version(tmp_path: Path) -> None:
+    town = Town(shop(1, 2))
+    control.write(town.plan, town.cluster, [(version_key("customer@2"), VersionState("building"))])
+    (tmp_path / "rebuild/shop.customer.v2/process-0/shop/shop.customer.v2/0").mkdir(parents=True)
+    (tmp_path / "rebuild/shop.customer.v3").mkdir()
+    with Run(town.plan, town.cluster, who="kim", random=bytes) as run:
+        gone = versions.retire(
+            town.plan, town.cluster, "customer@2", force=False, waiting=soon(), run=run, state_dir=tmp_path
+        )
+    assert gone.state == ()
+    assert [path.name for path in (tmp_path / "rebuild").iterdir()] == ["shop.customer.v3"]
 
 
 def test_nothing_is_retired_while_nobody_knows_which_version_is_live() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +20,9 @@ from jsonschema import Draft202012Validator
 from c360.engine.kafka import KafkaCluster
 from c360.engine.transport import TP, TopicSpec
 from c360.ops.records import follow, records
+from c360.plan import Plan
 from tests.docs.pages import ROOT, fences, schemas
-from tests.stories.tools import DEADLINE_S, wait_until
+from tests.stories.tools import DEADLINE_S, wait_for_rest, wait_until
 
 PAGE = ROOT / "docs" / "operations" / "change-a-profile.md"
 PARTITIONS = 4
@@ -84,7 +85,7 @@ class Traffic:
 
     def __init__(self, cluster: KafkaCluster) -> None:
         self.producer, self.sent = cluster.producer(), 0
-        self.stopped = threading.Event()
+        self.stopped, self.sending = threading.Event(), threading.Lock()
         self.thread = threading.Thread(target=self._run)
 
     def send(self, n: int) -> None:
@@ -98,15 +99,19 @@ class Traffic:
 
     def _run(self) -> None:
         while not self.stopped.wait(0.1):
-            self.send(20)
+            with self.sending:
+                self.send(20)
 
     def __enter__(self) -> Traffic:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self.stopped.set()
         self.thread.join()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self.producer.close()
 
 
@@ -139,7 +144,51 @@ def killed_in_the_middle(desk: Desk, cluster: KafkaCluster) -> None:
     process.wait()
 
 
-@pytest.mark.timeout(600)
+def spends(cluster: KafkaCluster, version: int) -> dict[bytes, str]:
+    profiles = table(cluster, f"shop.customer.v{version}")
+    return {key: json.loads(value)["attributes"]["spend"] for key, value in profiles.items()}
+
+
+Place = tuple[int, int]  # partition, offset
+
+
+def delivered(cluster: KafkaCluster) -> dict[Place, tuple[bytes, str]]:
+    """What the sink has sent, in the order of each partition."""
+    reader = cluster.reader()
+    tps = [TP("shop.activation.crm-sync", p) for p in range(PARTITIONS)]
+    found = {
+        (r.tp.partition, r.offset): (r.key or b"", json.loads(r.value or b"")["spend"])
+        for r in records(reader, reader.starts(tps))
+    }
+    reader.close()
+    return dict(sorted(found.items()))
+
+
+def repeated(sent: dict[Place, tuple[bytes, str]]) -> list[bytes]:
+    """Customers of whom the far side was told what it had been told before."""
+    last, found = dict[bytes, str](), list[bytes]()
+    for customer, spend in sent.values():
+        if last.get(customer) == spend:
+            found.append(customer)
+        last[customer] = spend
+    return found
+
+
+def switched(desk: Desk, cluster: KafkaCluster, plan: Plan, line: str, version: int) -> None:
+    """While nobody orders: what leaves is what differs, and nothing else."""
+    wait_for_rest(plan, cluster, None, desk.log)
+    before, was = delivered(cluster), spends(cluster, 3 - version)
+    now = spends(cluster, version)
+    differ = {key for key in was if was[key] != now[key]}
+    assert 0 < len(differ) < len(was) / 3
+    done = desk(line)
+    assert (done["live"], done["executed"], done["sinks"]) == (f"customer@{version}", True, {"sink:crm-sync": True})
+    news = [said for place, said in delivered(cluster).items() if place not in before]
+    assert len(news) == len(differ)
+    assert dict(news) == {key: now[key] for key in differ}
+
+
+@pytest.mark.timeout(900)
 def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
     cluster, desk = KafkaCluster(broker), Desk(broker, tmp_path)
     cluster.admin().create([TopicSpec("shop.orders", PARTITIONS)])
@@ -151,6 +200,7 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             wait_until(lambda: len(table(cluster, "shop.customer.v1")) == CUSTOMERS, worker, desk.log)
         # 1
         desk.deploy(2)
+        plan = runpy.run_path(str(tmp_path / "shop_app.py"))["app"].plan()
         with desk.worker() as worker:
             assert states(desk("c360 versions")) == {"customer@1": "live", "customer@2": "new"}
             # 2
@@ -171,14 +221,19 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             assert differ["equal"] + differ["moving"] >= CUSTOMERS - cancelled > 10 * differ["moving"]
             assert "spend" in (tmp_path / "diff.html").read_text()
             # 4
-            assert desk("c360 promote customer@2")["live"] == "customer@1"
-            done = desk('c360 promote customer@2 --execute --reason "cancelled orders are no spend"')
-            assert (done["executed"], done["live"]) == (True, "customer@2")
+            would = desk("c360 promote customer@2 --preview")
+            assert would["live"] == "customer@1"
+            sink = would["preview"]["sink:crm-sync"]
+            assert (sink["added"], sink["removed"], sink["held_back"]) == (0, 0, {})
+            with traffic.sending:
+                line = 'c360 promote customer@2 --execute --reason "cancelled orders are no spend"'
+                switched(desk, cluster, plan, line, 2)
             assert states(desk("c360 versions")) == {"customer@1": "previous", "customer@2": "live"}
             assert desk("c360 profile crm:1")["version"] == 2
             # 5
-            back = desk('c360 rollback customer --execute --reason "the CRM wants them after all"')
-            assert back["live"] == "customer@1"
+            with traffic.sending:
+                line = 'c360 rollback customer --execute --reason "the CRM wants them after all"'
+                switched(desk, cluster, plan, line, 1)
             again = desk('c360 rollback customer --execute --reason "no, it was right"')
             assert again["live"] == "customer@2"
             # 6
@@ -191,13 +246,16 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             wait_until(
                 lambda: not any(any(path.iterdir()) for path in state.glob("shop.customer.v1*")), worker, desk.log
             )
-            time.sleep(6)  # workers look each 5 s which topics there are: it does not come back
-            assert not [name for name in cluster.admin().topics() if name.startswith("shop.customer.v1")]
-            assert states(desk("c360 versions")) == {"customer@1": "retired", "customer@2": "live"}
             told = [line["record"]["entry"] for line in desk("c360 audit tail")["records"]]
-            assert [entry["what"] for entry in told if entry["after"]["stage"] == "done"] == [
+            assert [entry["what"] for entry in told if entry["after"].get("stage") == "done"] == [
                 "rebuild", "promote", "rollback", "rollback", "retire",
             ]  # fmt: skip
             assert worker.poll() is None, desk.log.read_text()
+        with desk.worker() as worker:  # nothing of it comes back, and nobody misses it
+            with traffic.sending:
+                wait_until(lambda: dict(delivered(cluster).values()) == spends(cluster, 2), worker, desk.log)
+            assert not [name for name in cluster.admin().topics() if name.startswith("shop.customer.v1")]
+            assert states(desk("c360 versions")) == {"customer@1": "retired", "customer@2": "live"}
+    assert repeated(delivered(cluster)) == [], "net changes only, whatever happened"
     said = [line for block in fences(PAGE.read_text(encoding="utf-8"), "sh") for line in block.splitlines()]
     assert desk.typed == set(said)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from c360.engine.kafka import KafkaCluster
 from c360.engine.transport import TP, TopicSpec
 from tests.cli.tools import C360
@@ -44,6 +46,7 @@ def sending(cluster: KafkaCluster, people: int) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.timeout(300)
 def test_equal_versions_are_equal_and_others_are_not_while_a_producer_sends(broker: str, tmp_path: Path) -> None:
     cluster = KafkaCluster(broker)
     cluster.admin().create([TopicSpec(name, 2) for name in ("visits", "accounts", "orders")])

@@ -12,6 +12,7 @@ from c360.engine.kafka import KafkaCluster
 from c360.engine.transport import TP
 from c360.ops import control
 from c360.ops.load import RawRecord, load
+from c360.ops.verify import verify
 from examples.hello import app
 from tests.stories.tools import (
     assert_verified,
@@ -50,6 +51,7 @@ def test_offsets_moved_by_others_and_a_worker_killed_as_it_begins_anew(broker: s
         with working(broker, state, log, APP, *arguments) as process:
             wait_until(lambda: admin.group_members(group) > 0, process, log)
             wait_for_rest(plan, cluster, process, log)
+            wait_until(lambda: verify(plan, cluster, [AGENT]).complete, process, log)  # swept, too
             assert stop(process) == 0, log.read_text()
 
     def refused() -> str:
@@ -111,5 +113,12 @@ def test_offsets_moved_by_others_and_a_worker_killed_as_it_begins_anew(broker: s
     assert left.step in ("reset", "beginning")
     work()
     assert control.read(plan, cluster).resets == {}
+    assert profiles(plan, cluster) == first
+    assert_verified(plan, cluster)
+
+    # two processes that begin at once: one does, both run
+    done = c360(broker, APP, "reset", AGENT, "--to-earliest", *WHY)
+    assert done.returncode == 0, done.stderr
+    work("--processes", "2")
     assert profiles(plan, cluster) == first
     assert_verified(plan, cluster)

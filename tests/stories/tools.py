@@ -133,7 +133,7 @@ def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes] | None
 
 
 def wait_for_rest(
-    plan: Plan, cluster: Cluster, process: subprocess.Popen[bytes], log: Path, agents: tuple[str, ...] = ()
+    plan: Plan, cluster: Cluster, process: subprocess.Popen[bytes] | None, log: Path, agents: tuple[str, ...] = ()
 ) -> None:
     admin, reader = cluster.admin(), cluster.reader()
     wait_until(lambda: at_rest(plan, admin, reader, agents), process, log)

@@ -118,7 +118,12 @@ def diff(
         topics = [plan.projected(a), plan.projected(b)]
         stages = stages_of(plan, plan.agent(first), plan.agent(second))
         cuts = Cuts(
-            plan, reader, partitions, stages, pause=pause, waiting=lambda name, n: progress(f"{name} reads", n, None)
+            plan,
+            reader,
+            partitions,
+            stages,
+            pause=pause,
+            waiting=lambda name, n: progress(f"{name} has still to read", n, None),
         )
         for name in (first, second):
             if not cuts.stand(plan.agent(name)).began:

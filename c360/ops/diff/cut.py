@@ -216,14 +216,14 @@ class Cuts:
         if not open_:
             return Touched()
         assignments = {self.plan.assignments(identity) for identity in self.plan.identities}
-        links = self.plan.links if self.plan.identities else None
+        links = {view.links for view in self.plan.views if view.deciding}
         labels: set[str] = set()
         starts = self.reader.starts(list(open_))
         begin = {tp: max(starts[tp], offset) for tp, offset in open_.items()}
         for tp, _, key, value in records(self.reader, begin, {tp: high[tp] for tp in open_}):
             if key is None:
                 return Touched(all_=True)
-            if tp.topic == links:
+            if tp.topic in links:
                 fact = decode_fact(key, value) if value is not None else None
                 labels.update(key.decode().split("|") if fact is None else (fact.subject, fact.other))
                 continue

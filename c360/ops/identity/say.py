@@ -201,7 +201,9 @@ def messages(plan: Plan, facts: Sequence[Fact], *, reason: str, actor: str) -> l
     """The facts as they are written, with why and by whom. May be repeated."""
     headers = [(REASON, reason.encode()), (ACTOR, actor.encode())]
     return [
-        Message(plan.links, key, value, partition_of(fact.subject.encode(), plan.partitions), headers)
+        Message(view.links, key, value, partition_of(fact.subject.encode(), plan.partitions), headers)
+        for view in plan.views
+        if view.deciding
         for fact in facts
         for key, value in [encode_fact(fact)]
     ]

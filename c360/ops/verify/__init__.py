@@ -67,20 +67,26 @@ def verify(
     try:
         dead = DeadLetters(log, plan.dlq)
         archived = Archive(log, archive, [s.topic for s in plan.sources])
-        links = Links(log, plan.links) if plan.identities else None
+        links = {view.govern: Links(log, view.links) for view in plan.views if view.deciding}
         erased = _erased(plan, log, vault)
         controls = control.read(plan, cluster)
         found = {}
-        for name in agents or [a.name for a in plan.agents]:
+        for name in agents or [a.name for a in plan.agents if a.name not in controls.absent(plan)]:
             findings = Findings()
-            if name in ("govern", "consent") and blind:
+            if blind and (name == "consent" or plan.governing(name) is not None):
                 findings.cannot_tell(f"nobody can tell without the master key what {name} must write: set C360_KEYS")
+                found[name] = findings
+                continue
+            if controls.reset(name) is not None:
+                findings.cannot_tell(
+                    f"{name} is being reset, and no worker has begun it: what it has made is of before"
+                )
                 found[name] = findings
                 continue
             checks = _checks(plan, name, log, dead, archived, links, sight, erased, schemas)
             for changelogs, look in (*checks, *_doors(plan, name, log, controls, sight, vault, clock)):
                 findings.add(steady(log, changelogs, look))
-            if name == "govern" and sight is not None and sight.lost:
+            if plan.governing(name) is not None and sight is not None and sight.lost:
                 findings.notes.append(f"sealed values of {len(sight.lost)} subjects were erased, and are not compared")
             found[name] = findings
         return Report(found)
@@ -142,26 +148,27 @@ def _checks(
     log: Log,
     dead: DeadLetters,
     archive: Archive,
-    links: Links | None,
+    links: Mapping[int, Links],
     sight: Sight | None,
     erased: Erased | None,
     schemas: Schemas | None,
 ) -> Iterator[tuple[list[TP], Look]]:
     """What is to be looked at of an agent: changelogs of tasks that must not commit meanwhile, and the look."""
-    if agent == "govern":
-        for source in plan.sources:
-            check = GovernCheck(plan, source, log, dead, archive, links, sight, schemas)
-            yield log.partitions(plan.govern_changelog(source)), check.look
-        if links is not None:
-            all_tasks = [tp for source in plan.sources for tp in log.partitions(plan.govern_changelog(source))]
-            yield all_tasks, LinksCheck(plan, links).look
+    if (view := plan.governing(agent)) is not None:
+        for source in view.sources:
+            check = GovernCheck(view, source, log, dead, archive, links.get(view.govern), sight, schemas)
+            yield log.partitions(view.govern_changelog(source)), check.look
+        if view.deciding:
+            all_tasks = [tp for source in view.sources for tp in log.partitions(view.govern_changelog(source))]
+            yield all_tasks, LinksCheck(view, links[view.govern]).look
         return
     if agent == "consent":
         yield log.partitions(f"{plan.consent}.changelog"), ConsentCheck(plan, log, dead, sight).look
         return
     for identity in plan.identities:
-        if identity.agent == agent and links is not None:
-            yield log.partitions(f"{plan.loop(identity)}.changelog"), IdentityCheck(plan, identity, log, links).look
+        if identity.agent == agent:
+            check_of = IdentityCheck(plan.at(identity.govern), identity, log, links[identity.govern])
+            yield log.partitions(f"{plan.loop(identity)}.changelog"), check_of.look
     for projection in plan.projections:
         if projection.agent == agent:
             tasks = log.partitions(f"{plan.projected(projection)}.changelog")

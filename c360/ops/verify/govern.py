@@ -261,7 +261,7 @@ class GovernCheck:
 
     def _compare_misfits(self, raw: RawPartition, expected: Expected, out: Findings) -> None:
         """Every misfit once, and once more for each replay that did not fit either."""
-        dead = self.dead.of("govern", raw.tp)
+        dead = self.dead.of(self.plan.govern_agent, raw.tp)
         misfits, allowed = expected.misfits, expected.misfits | expected.maybe_misfits
         at = TP(self.plan.dlq, -1)
         for offset in sorted(misfits | dead.keys()):

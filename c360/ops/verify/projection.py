@@ -32,6 +32,7 @@ class ProjectionCheck:
         erased: Callable[[str], int] | None,
     ) -> None:
         """`erased`: how often a subject was; None where that cannot be told."""
+        plan = plan.at(projection.govern)
         self.plan, self.projection, self.log, self.dead = plan, projection, log, dead
         self.partitions, self.erased = partitions, erased
         self.cut: dict[TP, int] = {}  # what comes before was not wanted (`c360 reset --to-datetime`)

@@ -50,6 +50,7 @@ class Leaving:
 
     def __init__(self, plan: Plan, door: Door, projection: ProjectionDeclaration, opened: Opened | None) -> None:
         """`projection`: the version whose records these are."""
+        plan = plan.at(projection.govern)
         self.plan, self.door, self.projection, self.opened = plan, door, projection, opened
         self.shown: list[Attribute] = []
         for attribute, declaration in zip(projection.attributes, projection.declarations, strict=True):

@@ -88,7 +88,7 @@ class Linking:
     def __init__(self, plan: Plan, sight: Sight | None = None) -> None:
         self.sight = sight
         self.fields: Mapping[type, Sequence[LinkField]] = plan.links_of
-        self.blocked = [identity.rules.blocked for identity in plan.identities]
+        self.blocked = [identity.rules.blocked for identity in plan.deciding]
         self.twins = plan.subject_kinds
 
     def labels(self, source: Source, record: Record, subject: str, at: int) -> list[str]:

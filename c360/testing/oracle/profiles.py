@@ -271,6 +271,7 @@ class Profiles:
     """The profiles of one partition or several. Feed it every governed record up to the positions, then ask."""
 
     def __init__(self, plan: Plan, projection: ProjectionDeclaration) -> None:
+        plan = plan.at(projection.govern)
         self.projection = projection
         self.sources = {plan.governed(source): source for source in plan.sources_of(projection)}
         self.subjects: dict[str, Subject] = {}
