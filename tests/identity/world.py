@@ -109,7 +109,8 @@ class World:
         else:
             there, channel = crc32(to.encode()) % self.partitions, f"{sender} {to}"
         records = [(to, data) for data in encoded(message, self.piece_bytes)]
-        self.channels[there].setdefault(channel, deque()).extend(records)
+        if records:  # of a hand-over of nothing, that is cut, there are none
+            self.channels[there].setdefault(channel, deque()).extend(records)
 
     def turn(self) -> bool:
         """One batch of one partition. False when nothing is on its way."""
