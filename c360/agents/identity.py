@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -60,7 +60,19 @@ from c360.identity.messages import (
     encoded,
 )
 from c360.identity.namespace import TWIN, shown, shown_reason
-from c360.identity.node import ERASED, Node, decode_node, encode_node, is_blank, let_go, shelve, step
+from c360.identity.node import (
+    ERASED,
+    Node,
+    decode_node,
+    encode_node,
+    forget_released,
+    is_blank,
+    is_leaving,
+    let_go,
+    let_go_of,
+    shelve,
+    step,
+)
 from c360.identity.resolve import Standing
 from c360.identity.rules import OK, Rules
 from c360.plan import Identity, Plan
@@ -117,17 +129,25 @@ class Settling(msgspec.Struct, omit_defaults=True):
         self.sent = False
         return said
 
+    def is_heard(self, tasks: int, number: int) -> bool:
+        """Whether it is at this round, and has heard it of all."""
+        return self.round == number and self.heard.get(str(number), 0) == tasks
+
     def over(self, tasks: int) -> bool:
-        name = str(self.round)
-        return self.heard.get(name, 0) == tasks and (name not in self.busy or self.round >= MOST_ROUNDS)
+        return self.is_heard(tasks, self.round) and (str(self.round) not in self.busy or self.round >= MOST_ROUNDS)
 
 
 class Probing(msgspec.Struct):
-    """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster."""
+    """A question of the erasure agent on its way through the tasks. `asked` None: it is not here yet, others were faster.
+
+    It is over when all has come to rest twice: after the first blocks forget who is released, and hand over no more of it.
+    """
 
     asked: Probe | None = None
     marked: bool = False  # its mark among the facts was read
     settling: Settling = msgspec.field(default_factory=Settling)
+    rested: bool = False  # once
+    leaving: list[str] = []  # who was released, or led such, then
 
 
 def notes_of_reset(life: int, ends: Mapping[str, int]) -> dict[str, Any]:
@@ -220,6 +240,7 @@ class IdentityTask:
         self.probes: dict[str, Probing] = {}  # by name
         self.erased: list[tuple[Erase, bool]] = []  # since the last commit, and whether anything was known of them
         self.twins: list[tuple[str, Message]] = []  # what is for the other node of one name
+        self.leaving: set[str] = set()  # nodes that are released, or lead such: let go of when identity has rested
         self.unsaid: Counter[str] = Counter()  # claims taken back since then, by who had them
         self.shelves = TaskShelves()
         self.nodes: Table[Node] = Table(NODES, encode_node, lambda data: decode_node(data, self.rules, self.shelves))
@@ -245,6 +266,7 @@ class IdentityTask:
         self.settling = msgspec.convert(notes["settling"], Settling) if "settling" in notes else None
         self.sweep = tuple(notes["sweep"]) if "sweep" in notes else None
         self.probes = msgspec.convert(notes.get("probes", {}), dict[str, Probing])
+        self.leaving = set(notes.get("leaving", ()))
         self.erased.clear()
         self.twins.clear()
         self.unsaid.clear()
@@ -263,6 +285,8 @@ class IdentityTask:
             notes["sweep"] = list(self.sweep)
         if self.probes:
             notes["probes"] = msgspec.to_builtins(self.probes)
+        if self.leaving:
+            notes["leaving"] = sorted(self.leaving)
         return notes
 
     def process(self, batch: Batch, out: Outbox) -> None:
@@ -370,14 +394,43 @@ class IdentityTask:
             asked, settling = probing.asked, probing.settling
             if asked is None or not probing.marked:
                 continue
-            if settling.over(self.partitions):
+            over = settling.over(self.partitions)
+            if not probing.rested and (over or settling.is_heard(self.partitions, MOST_ROUNDS // 2)):
+                probing.rested, probing.leaving = True, sorted(self.leaving)  # all tasks after the same round
+                self._let_go_of(())
+            elif over:
                 del self.probes[name]
+                self._let_go_of(probing.leaving)
                 if self.partition == 0:
                     said = Settled(asked.request, asked.view, asked.probe)
                     out.send(self.found, *encode_found(said), 0)
-            elif (rest := settling.next(self.partitions)) is not None:
+                continue
+            if (rest := settling.next(self.partitions)) is not None:
                 for partition in range(self.partitions):
                     out.send(self.loop, b"", encode_probe(Round(name, rest.round, rest.busy)), partition)
+
+    def _let_go_of(self, rows_too: Collection[str]) -> None:
+        """All that was on its way to and of who is erased has come: what was sent before a round was read before the next.
+
+        `rows_too`: of whom the row itself may go. Blocks forget twice in a probe: what was handed over at the first time
+        has come at the second.
+        """
+        rows = {key: key.encode() for key in sorted(self.leaving)}
+        nodes = self.nodes.load(rows.values())
+        for key, row in rows.items():
+            node = nodes[row]
+            if node is not None and is_leaving(node):  # else another life has begun
+                self.nodes.touch((row,))
+                before = self.before.setdefault(key, _look(node))
+                if key not in rows_too:
+                    forget_released(node)
+                elif let_go_of(node):
+                    del self.before[key]
+                    self._count(before, _look(Node(key)))
+                    self.nodes.delete(row)
+                    node = None
+            if node is None or not is_leaving(node):
+                self.leaving.discard(key)
 
     def _fact(self, key: bytes | None, value: bytes) -> tuple[str, Message]:
         try:
@@ -419,6 +472,8 @@ class IdentityTask:
             node = nodes[key.encode()]
             assert node is not None
             vanished = node.standing is None and before.standing is not None  # and may lead others since
+            if is_leaving(node):
+                self.leaving.add(key)
             if ERASED in node.marks or vanished or is_blank(node):
                 self._take_back(node, before, out)
                 continue
@@ -570,17 +625,20 @@ class IdentityTask:
         deferred = _refused(node.standing)
         if deferred and deferred != _refused(was):
             self.counters.conflicts += 1
-            said = IdentityChange(change="conflict", subject=node.key, deferred=deferred, cause=cause)
+            said = IdentityChange(change="conflict", subject=node.key, deferred=deferred, cause=self._hidden(cause))
             out.send(self.changes, node.standing.profile.encode(), encode(said))
         if self.sweep is not None:
             self.sent.delete(node.key.encode())
+
+    def _hidden(self, cause: str) -> str:
+        """Of an app that erases: a fact names whom it is about, and what it has brought about may outlive them."""
+        return self.watch.suppression.hide(cause) if self.watch is not None and "|" in cause else cause
 
     def _assign(self, node: Node, change: str, was: str | None, cause: str, out: Outbox, *, told: bool = True) -> None:
         """`told`: whether the change is one for the world, too."""
         standing = node.standing
         assert standing is not None
-        if self.watch is not None and "|" in cause:  # a fact names whom it is about, and this one may outlive them
-            cause = self.watch.suppression.hide(cause)
+        cause = self._hidden(cause)
         said = Assignment(
             seq=node.seq + (self.life << LIFE),
             profile=standing.profile,

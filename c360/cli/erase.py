@@ -165,8 +165,11 @@ def _show(found: dict[str, Any], identifier: str, *, execute: bool) -> None:
     if found["waits"]:
         click.echo(f"  waits for {', '.join(found['waits'])}")
     for topic in found["topics"]:
-        by = "no bound by its settings" if topic["gone_by"] is None else f"bytes gone by {_day(topic['gone_by'])}"
+        unbounded = f"no bound by its settings: set {BOUND_BY[topic['policy']]} (c360 topics check)"
+        by = unbounded if topic["gone_by"] is None else f"bytes gone by {_day(topic['gone_by'])}"
         click.echo(f"  {topic['topic']} ({topic['policy']}): {topic['tombstones']} tombstones, {by}")
+    if found["certificate"] is not None and found["certificate"]["state_gone_by"]:
+        click.echo(f"  state directories of workers that run: swept by {_day(found['certificate']['state_gone_by'])}")
     for place in found["check"] or ():
         holds = "holds" if place["holds"] else "DOES NOT HOLD"
         click.echo(
@@ -175,6 +178,9 @@ def _show(found: dict[str, Any], identifier: str, *, execute: bool) -> None:
         )
     if not execute and found["request"] is None:
         click.echo("nothing was asked; with --execute --reason TEXT all of this is forgotten")
+
+
+BOUND_BY = {"compact": "max.compaction.lag.ms", "delete": "retention.ms", "user": "its retention.ms; it is yours"}
 
 
 def _day(ms: int) -> str:

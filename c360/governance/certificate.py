@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+SWEEP_MS = 86_400_000  # the most that `C360_SWEEP` may be
+
 Policy = Literal["compact", "delete", "user"]
 
 
@@ -54,10 +56,15 @@ class Certificate(msgspec.Struct, frozen=True):
     proven_at: int
     subjects: tuple[ErasedSubject, ...]
     identifiers: tuple[str, ...]  # of the profile, those that are no subjects
-    beside: tuple[str, ...]  # subjects that hold the identifier, but are not of its profile: untouched
+    beside: tuple[
+        str, ...
+    ]  # subjects that hold an identifier of the profile, but are not of it: they keep all but that link
     govern: tuple[str, ...]  # tasks that have passed the suppression: they make no more keys
     agents: tuple[Receipts, ...]
     topics: tuple[GoneBy, ...]
+    state_gone_by: int = (
+        0  # epoch ms: each worker that runs has swept its state directory by then; 0: of before this was said
+    )
 
 
 encode_certificate = msgspec.json.Encoder(order="deterministic").encode

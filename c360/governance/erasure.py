@@ -37,7 +37,7 @@ from typing import NamedTuple
 import msgspec
 
 from c360.errors import NeedsOperator
-from c360.governance.certificate import Certificate, ErasedSubject, GoneBy, Promise, Receipts
+from c360.governance.certificate import SWEEP_MS, Certificate, ErasedSubject, GoneBy, Promise, Receipts
 from c360.governance.messages import (
     Beside,
     Certify,
@@ -535,4 +535,5 @@ def certify(erasure: Erasure, known: Known, now: int, veil: Callable[[str], str]
             GoneBy(topic, promise.policy, None if promise.ms < 0 else now + promise.ms)
             for topic, promise in sorted(known.topics.items())
         ),
+        state_gone_by=now + SWEEP_MS,
     )

@@ -50,6 +50,7 @@ class Gather(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     cause: str
     told: tuple[tuple[Key, Told], ...] = ()
     reported: tuple[tuple[str, tuple[Key, ...]], ...] = ()  # request → nodes already reported
+    astray: bool = False  # it came by a node that is erased, at which the members may point
 
 
 class Assign(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
@@ -90,12 +91,19 @@ class Unsay(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
 
 
 class Vanish(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
-    """Leader → node: all that was ever united with you is erased. Be no more."""
+    """Leader → node that is erased: you are in no block any more. Be no more, once nobody can have a message for you."""
 
     cause: str
 
 
-Message = Fact | Touch | Meet | Gather | Assign | Mark | Forget | Unlink | Unsay | Vanish
+class Follow(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """Leader → node of its block: point at me, and let your identifiers know. Nodes that you may point at are to vanish."""
+
+    leader: Key
+    cause: str
+
+
+Message = Fact | Touch | Meet | Gather | Assign | Mark | Forget | Unlink | Unsay | Vanish | Follow
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 
@@ -119,12 +127,12 @@ def encoded(message: Message, most: int) -> Iterator[bytes]:
         known = told.get(evidence.node)
         weight = len(_encode_part((evidence, evidence.node, known)))
         if members and size + weight > most:
-            yield _piece(members, told, cause)
+            yield _piece(members, told, message)
             members, size = [], 0
         members.append(evidence)
         size += weight
     if members:
-        yield _piece(members, told, cause)
+        yield _piece(members, told, message)
     assert not told, "what was told without evidence of its subject is cut off"
     for request, nodes in message.reported:
         step = max(1, len(nodes) * most // (len(_encode_part(nodes)) + 1))
@@ -132,9 +140,9 @@ def encoded(message: Message, most: int) -> Iterator[bytes]:
             yield encode_message(Gather((), cause, (), ((request, nodes[i : i + step]),)))
 
 
-def _piece(members: Sequence[Evidence], told: dict[Key, Told], cause: str) -> bytes:
+def _piece(members: Sequence[Evidence], told: dict[Key, Told], whole: Gather) -> bytes:
     pairs = [(evidence.node, told.pop(evidence.node)) for evidence in members if evidence.node in told]
-    return encode_message(Gather(tuple(members), cause, tuple(pairs)))
+    return encode_message(Gather(tuple(members), whole.cause, tuple(pairs), astray=whole.astray))
 
 
 def _together(members: Iterable[Evidence]) -> list[Evidence]:
@@ -191,7 +199,7 @@ class Members(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
 
 
 class Holders(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """By a marked identifier: subjects that hold it by a live link, in its profile or not."""
+    """By an identifier that is marked or erased: subjects that hold it by a live link, in its profile or not."""
 
     request: str
     node: Key

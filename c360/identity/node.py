@@ -19,17 +19,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from c360.errors import NeedsOperator
-from c360.identity.facts import OPERATORS, Claim, Claims, Fact, Kind, join
+from c360.identity.facts import CANNOT, OPERATORS, Claim, Claims, Fact, Kind, join
 from c360.identity.messages import (
     Assign,
     Assigned,
     Change,
     Event,
+    Follow,
     Forget,
     Gather,
     Holders,
@@ -46,12 +48,14 @@ from c360.identity.messages import (
     Vanish,
 )
 from c360.identity.resolve import Block, BlockShelves, Evidence, Member, Pairs, Standing, decide, describe, lent
-from c360.identity.rules import OK, Key, Rules, namespace_of
+from c360.identity.rules import OK, STAND_IN, Key, Rules, namespace_of
 
 FORMAT = 1
 ERASED = (
     "~erased"  # among the marks of a node: it is, and has only to be let go of; and once with each request, as below
 )
+RELEASED = "~released"  # then, too: no block has more of it than its version. Its row, and that, stay while messages of
+# before may be on their way: older evidence that comes late does not count, and what comes to the row is passed on
 
 
 def erased_by(request: str) -> str:
@@ -210,6 +214,32 @@ def is_blank(node: Node) -> bool:
     )
 
 
+def is_leaving(node: Node) -> bool:
+    """Whether it, or somebody in its block, is erased and released: to be forgotten once identity has rested."""
+    return RELEASED in node.marks or (node.lead is not None and bool(_released(node.lead.block)))
+
+
+def forget_released(node: Node) -> None:
+    """Identity has rested, so that nothing older of who is released in its block can come: their versions go, too."""
+    if (lead := node.lead) is not None:
+        for one, member in sorted(_released(lead.block).items()):
+            if not lead.block.near(member):
+                lead.block.drop(one)
+        if not lead.block.size:
+            lead.give_up()
+            node.lead = None
+
+
+def let_go_of(node: Node) -> bool:
+    """Identity has rested: forget who is released. Whether the node itself is to go; what lies on shelves goes now."""
+    forget_released(node)
+    if RELEASED not in node.marks or node.lead is not None:
+        return is_blank(node)
+    if node.neighbours is not None:
+        node.neighbours.clear()
+    return True
+
+
 def let_go(message: Message) -> bool:
     """Whether it asks for nothing but less: a node that is not there need not be made for it."""
     match message:
@@ -217,10 +247,21 @@ def let_go(message: Message) -> bool:
             return not live
         case Mark(_, on):
             return not on
-        case Forget() | Unlink() | Unsay() | Vanish() | Assign():
+        case Forget() | Unlink() | Unsay() | Vanish() | Assign() | Follow():
             return True
         case _:
             return False
+
+
+def requests_of(marks: Iterable[str]) -> list[str]:
+    """Standing requests among the marks."""
+    return [mark for mark in marks if mark != RELEASED and not mark.startswith(ERASED)]
+
+
+def stand_in(living: Iterable[Evidence]) -> Key:
+    """A name for who is to lead these: of no namespace, and nothing of who is erased is in it."""
+    said = "|".join(sorted(f"{evidence.node} {evidence.version}" for evidence in living))
+    return STAND_IN + blake2b(said.encode(), digest_size=12).hexdigest()
 
 
 def shelve(node: Node, shelves: Shelves, most: int) -> None:
@@ -339,7 +380,7 @@ def step(node: Node, messages: Iterable[Message], rules: Rules) -> Outcome:
 class _Turn:
     """One step on its way: the node, what it still has to read, and what it has said so far."""
 
-    __slots__ = ("cause", "events", "gone", "inbox", "largest", "me", "near", "novel", "rules", "sends", "stale")
+    __slots__ = ("astray", "cause", "events", "inbox", "largest", "me", "near", "novel", "rules", "sends", "stale")
 
     def __init__(self, me: Node, rules: Rules, messages: Iterable[Message]) -> None:
         self.me, self.rules = me, rules
@@ -348,8 +389,8 @@ class _Turn:
         self.events: list[Event] = []
         self.cause = ""
         self.novel = self.largest = 0
-        self.gone = False  # vanished in this step: what only asks for less comes too late
         self.stale = False  # own evidence may be out of date
+        self.astray: set[Key] = set()  # nodes that may point at who is erased
         self.near: set[Key] = set()  # nodes in whose components the decision may be out of date
 
     def run(self) -> None:
@@ -358,10 +399,6 @@ class _Turn:
         while True:
             if inbox:
                 message = inbox.popleft()
-                if self.gone:
-                    if let_go(message):
-                        continue
-                    self.gone = False
                 _TAKEN[type(message)](self, message)
             elif self.stale:
                 self.stale = False
@@ -383,12 +420,12 @@ class _Turn:
             self.cause = fact.id
             self.novel += 1
             self.stale = True
-            if not fact.claim.dead and fact.source != OPERATORS:
+            if RELEASED in self.me.marks or (not fact.claim.dead and fact.source != OPERATORS):
                 self.live()
 
     def live(self) -> None:
         """Records name us. Those of a life that is over came before we were erased, so this is a new one."""
-        self.me.marks = tuple(mark for mark in self.me.marks if not mark.startswith(ERASED))
+        self.me.marks = tuple(requests_of(self.me.marks))
 
     def on_touch(self, touch: Touch) -> None:
         me, subject = self.me, touch.subject
@@ -399,15 +436,16 @@ class _Turn:
         if not touch.live:
             neighbours.put(subject, None)
             return
+        if old is None:
+            self.live()
         met = old is not None and old.met
         neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
         if old is None:
-            self.live()
-            self.events += [Holders(request, me.key, (subject,)) for request in me.marks]
+            self.events += [Holders(request, me.key, (subject,)) for request in requests_of(me.marks)]
 
     def on_mark(self, mark: Mark) -> None:
         me = self.me
-        marks = set(me.marks)
+        marks = set(me.marks) - {RELEASED} if mark.on else set(me.marks)
         if not mark.on and mark.request not in marks:
             return  # it has vanished meanwhile, and what is left of it only points: it is not to have a standing again
         self.cause = mark.request
@@ -423,11 +461,15 @@ class _Turn:
         me = self.me
         self.cause = forget.cause
         self.events += [Unsaid(me.key, *slot) for slot in sorted(me.claims)]
+        for other in sorted({other for kind, other, _ in me.claims if kind == CANNOT}):
+            self.send(other, Unlink(me.key, forget.cause))  # who are kept apart are said to be so of both
         me.claims = {}
         me.marks = tuple(sorted({*me.marks, ERASED, erased_by(forget.cause)}))
         self.refresh()
-        if me.neighbours:
-            for subject in sorted(me.neighbours.of):
+        if me.neighbours and me.neighbours.degree:
+            holders = tuple(sorted(me.neighbours.of))
+            self.events.append(Holders(forget.cause, me.key, holders))  # also those who are of other profiles
+            for subject in holders:
                 self.send(subject, Unlink(me.key, forget.cause))
 
     def on_unlink(self, unlink: Unlink) -> None:
@@ -444,43 +486,71 @@ class _Turn:
 
     def on_vanish(self, vanish: Vanish) -> None:
         me = self.me
-        if ERASED not in me.marks:
-            return  # there was more to say of us meanwhile
-        if me.lead is not None:
-            me.lead.give_up()
-        if me.neighbours is not None:
-            me.neighbours.clear()
-        me.home, me.evidence, me.marks, me.claims, me.neighbours, me.lead = me.key, None, (), {}, None, None
-        me.assigned_by = me.standing = None
-        self.gone, self.stale = True, False
-        self.near.clear()
+        if ERASED in me.marks and not requests_of(me.marks) and not me.claims:  # else there was more to say meanwhile
+            me.marks = (ERASED, RELEASED)
 
     def vanish(self, lead: Lead) -> bool:
-        """As leader: whether all that is in the block is erased. Then they are told to be no more, and we are not either."""
-        marked = lead.block.marked
-        if not marked or len(marked) < lead.block.size:
+        """As leader: let go of those in the block who are erased. True: of all of it, or it is led by another now.
+
+        Nobody may point at them any more then, nor at us if we are one of them. If nobody lives, nobody does. Else a stand-in
+        leads in our place, before whom none ranks; and the leader has all who live point at it, and tells them once more what
+        it has told: what those said whom it came after is not believed then. Rows of the erased pass on what still comes, and
+        the block keeps their versions, until the task knows that nothing can (`let_go_of`).
+        """
+        block, me = lead.block, self.me
+        released = _released(block)
+        members = {node: block.member(node) for node in block.marked - released.keys()}
+        erased = {node for node, member in members.items() if ERASED in _marks(member)}
+        leads = me.key not in erased and ERASED not in me.marks
+        if not erased and leads:
             return False
-        members = [lead.block.member(node) for node in marked]
-        if not all(member and member.evidence and ERASED in member.evidence.marks for member in members):
-            return False
-        for node in sorted(marked - {self.me.key}):
+        if len(erased) < len(members) or any(requests_of(_marks(members[node])) for node in erased):
+            return False  # who is found for a request must be known as long as it stands
+        gone = erased | released.keys()
+        if len(gone) < block.size and any(block.near(one) for node in erased if (one := members[node]) is not None):
+            return False  # claims that name them are on their way out
+        living = {node: evidence for node, evidence in block.evidence().items() if node not in gone}
+        if living and not leads:
+            self.unite(stand_in(living.values()))
+            return True
+        for node in sorted(erased):
             self.send(node, Vanish(self.cause))
-        if self.me.key in marked:
-            self.on_vanish(Vanish(self.cause))
-        else:
-            self.me.lead = None
-        return True
+            block.release(node, (ERASED, RELEASED))
+            lead.told.pop(node, None)
+        if not living:
+            lead.reported.clear()
+            return True
+        for node in sorted(living):
+            for other in living[node].cannot:
+                if other in erased:
+                    self.send(node, Unlink(other, self.cause))
+            if node != me.key:
+                self.send(node, Follow(me.key, self.cause))
+            if (told := lead.told.get(node)) is not None:
+                lead.told[node] = Told(me.key, told.standing)
+                self.send(node, Assign(me.key, told.standing, "merged", self.cause))
+        return False
+
+    def on_follow(self, follow: Follow) -> None:
+        me = self.me
+        self.cause = follow.cause
+        self.unite(follow.leader)
+        if (mine := me.evidence) is not None:
+            may_link, uniques = mine.status == OK, lent(mine, self.rules)
+            for link in mine.links:
+                self.send(link.identifier, Touch(me.key, True, may_link, uniques, me.home, self.cause))
 
     def refresh(self) -> None:
         """Make own evidence anew; if it differs, tell the leader, and the identifiers what of it is theirs to know."""
         me, old, neighbours = self.me, self.me.evidence, self.me.neighbours
         version = old.version + 1 if old else 1  # one writer
         nature = self.rules.of(me.key)
+        marks = tuple([mark for mark in me.marks if mark != RELEASED])
         if nature.subject:
-            mine = describe(me.key, version, me.claims, me.marks, self.rules)
+            mine = describe(me.key, version, me.claims, marks, self.rules)
         else:
             status = nature.status(neighbours.degree, neighbours.spread) if neighbours else OK
-            mine = Evidence(me.key, version, status, marks=me.marks)
+            mine = Evidence(me.key, version, status, marks=marks)
         if old is None or not mine.says_as(old):
             me.evidence = mine
             if mine.status != (old.status if old else OK):
@@ -530,7 +600,9 @@ class _Turn:
         if lead is None:
             return Gather((), self.cause)
         reported = tuple((request, tuple(sorted(nodes))) for request, nodes in sorted(lead.reported.items()))
-        all_of_it = Gather(tuple(lead.block.evidence().values()), self.cause, tuple(lead.told.items()), reported)
+        members = sorted(lead.block.evidence().values(), key=_is_erased)  # these last: with them the rest is let know
+        astray, self.astray = bool(self.astray) or ERASED in self.me.marks, set()
+        all_of_it = Gather(tuple(members), self.cause, tuple(lead.told.items()), reported, astray)
         lead.give_up()
         return all_of_it
 
@@ -538,11 +610,18 @@ class _Turn:
         me = self.me
         self.cause = gather.cause
         if me.home != me.key:
+            if ERASED in me.marks and not gather.astray:
+                gather = msgspec.structs.replace(gather, astray=True)
             self.send(me.home, gather)  # contents
             return
-        lead = me.lead = me.lead or Lead(Block(self.rules), {}, {})
+        lead = me.lead or Lead(Block(self.rules), {}, {})
         for evidence in gather.members:
             self.near.update(lead.block.put(evidence))
+            if gather.astray:
+                self.astray.add(evidence.node)
+        if lead.block.size or gather.told or gather.reported:
+            me.lead = lead
+        self.near |= self.astray
         of = self.rules.of
         for subject, told in gather.told:  # told: of several leaders a subject believes the earliest-ranked
             known = lead.told.get(subject)
@@ -551,6 +630,7 @@ class _Turn:
                 self.near.add(subject)
         for request, nodes in gather.reported:
             lead.reported.setdefault(request, set()).update(nodes)
+            self.near.add(me.key)  # so that it is looked at whether anybody still asks
 
     # ------------------------------------------------------------------------------------------------------- decisions
     def settle(self) -> None:
@@ -560,6 +640,11 @@ class _Turn:
         self.near = set()
         if self.vanish(lead):
             return
+        for node in sorted(self.astray - {key}):
+            self.send(node, Follow(key, self.cause))
+        self.astray = set()
+        if lead.block.marked:
+            near = near - _released(lead.block).keys()  # of them nothing is said
         result = decide(lead.block, near)
         self.largest = max(self.largest, result.largest)
         told = lead.told
@@ -590,9 +675,7 @@ class _Turn:
         for group in groups:
             of_group = {member.nature.key: member for member in group}
             for node in sorted(marks.keys() & of_group.keys()):
-                for request in marks[node]:
-                    if request.startswith(ERASED):
-                        continue
+                for request in requests_of(marks[node]):
                     reported = lead.reported.setdefault(request, set())
                     if any(erased_by(request) in marks.get(known, ()) for known in reported):
                         continue
@@ -635,6 +718,20 @@ def _past(going: set[Key], known: set[Key], group: Mapping[Key, Member], block: 
     return found | (group.keys() & (known | going))
 
 
+def _marks(member: Member | None) -> tuple[str, ...]:
+    return member.evidence.marks if member is not None and member.evidence is not None else ()
+
+
+def _released(block: Block) -> dict[Key, Member]:
+    """Those of whom a block has nothing but their versions."""
+    members = {node: block.member(node) for node in block.marked}
+    return {node: member for node, member in members.items() if member and RELEASED in _marks(member)}
+
+
+def _is_erased(evidence: Evidence) -> bool:
+    return ERASED in evidence.marks
+
+
 def _by_key(news: tuple[Key, Standing, Change]) -> Key:
     return news[0]
 
@@ -665,4 +762,5 @@ _TAKEN: dict[type, Callable[[_Turn, Any], None]] = {
     Unlink: _Turn.on_unlink,
     Unsay: _Turn.on_unsay,
     Vanish: _Turn.on_vanish,
+    Follow: _Turn.on_follow,
 }

@@ -208,6 +208,26 @@ class Block:
             self._link(member, evidence)
         return parted
 
+    def release(self, node: Key, marks: tuple[str, ...]) -> None:
+        """Keep of a node that has no links nothing but its version: older evidence of it may be on its way."""
+        member = self.member(node)
+        assert member is not None
+        assert member.evidence is not None
+        member.evidence = Evidence(node, member.evidence.version, member.evidence.status, marks=marks)
+        if self.shelves is not None:
+            self.shelves.evidence[node] = member.evidence
+
+    def drop(self, node: Key) -> None:
+        """Take a node out that has no links, and to which there are none."""
+        member = self.member(node)
+        assert member is not None
+        assert not self.near(member), "a node that is linked is dropped"
+        del self.members[node]
+        if self.shelves is not None:
+            del self.shelves.evidence[node]
+        self.marked.discard(node)
+        self.size -= 1
+
     def _link(self, member: Member, evidence: Evidence) -> None:
         """Make what a subject is linked with, and what those know of it, as its evidence says."""
         members, near, node, shelves = self.members, member.near, evidence.node, self.shelves

@@ -25,6 +25,8 @@ OK: Status = "ok"
 HUB: Status = "hub"
 SHARED: Status = "shared"
 
+STAND_IN = "~"  # begins the key of a node that only leads, in the place of one that is erased (docs/decisions/0018)
+
 NEVER = 1 << 62  # a number that nothing reaches
 NATURES_KEPT = 1 << 16  # about 30 MB of what is known of keys; computing one anew takes 4 µs
 
@@ -71,7 +73,9 @@ class Nature(NamedTuple):
     holds: bool  # a value of an attribute that only forbids
     hub_at: int  # more neighbours than this
     shared_at: int  # so many different values of one unique namespace, or more
-    rank: tuple[bool, bytes, Key]  # elects leaders: subjects first, then by hash, so no range of keys is a hot spot
+    rank: tuple[
+        bool, bytes, Key
+    ]  # elects leaders: stand-ins, subjects, all others, by hash: no range of keys is a hot spot
     label: tuple[int, Key]  # names profiles: a customer before a cookie
 
     def status(self, degree: int, spread: int) -> Status:
@@ -108,6 +112,9 @@ class Rules:
             name, _, value = key.partition(":")
             rule = namespaces.get(name)
             digest = blake2b(key.encode(), digest_size=8).digest()
+            if key.startswith(STAND_IN):
+                rank = (False, b"", key)
+                return Nature(key, "", False, False, 1, NEVER, False, False, NEVER, NEVER, rank, (NEVER, key))
             if rule is None:
                 return Nature(
                     key, "", False, False, 1, NEVER, False, False, NEVER, NEVER, (True, digest, key), (NEVER, key)

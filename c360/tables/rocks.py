@@ -4,7 +4,8 @@ The write-ahead log is off: after a crash RocksDB opens at an earlier batch, who
 the changelog, from the position that lies in that same batch.
 
 What is deleted leaves the files when they are compacted, and RocksDB may not do that for ever. Where it has to be gone, `sweep`
-does it once a day: one thread per process, one store at a time. `entries_of` reads what files hold, deleted or not.
+does it once a day: one thread per process, one store at a time. What nobody has opened for so long, as its task has moved to
+another worker, is removed whole: it is only a copy. `entries_of` reads what files hold, deleted or not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import starmap
 from operator import itemgetter
 from pathlib import Path
@@ -47,6 +49,7 @@ TASK_BYTES = 512 << 10  # of write buffers, at least: with less than it takes wh
 
 SWEEP_S = 86_400.0  # how long what was deleted may stay in the files of a store that is swept
 SWEPT = "SWEPT"  # a file beside RocksDB's; its time is when that was last done
+GONE = ".gone"  # ends the name of a directory that is being removed
 _NOTHING = b"\xff\xff"  # no table has this prefix
 
 # What an empty directory in its place would not mend. Everything else is damage: the changelog has it all.
@@ -63,7 +66,7 @@ class RocksStore:
         self.path = path
         self.options = options
         self.budget = budget
-        self.closed = False
+        self.closed = self.free = False  # free: and RocksDB has let go of the directory
         self._sweeping = threading.Lock()
         try:
             self.db = Rdict(str(path), options)
@@ -181,7 +184,10 @@ class RocksStore:
                 self.db.close()
             except Exception as error:  # of writing it out: the disk is full
                 failed = error
+            with suppress(OSError):
+                os.utime(self.path)  # since when nobody has it open
         del self.db  # whatever came of it, the directory is free
+        self.free = True
         return failed
 
 
@@ -213,6 +219,8 @@ class RocksStores:
         # GIL held, so a process whose other tasks are idle would stand still for ever.
         self.buffers = WriteBufferManager(self.budget.writes, False)
         self._opened: WeakSet[RocksStore] = WeakSet()
+        self._opening: list[Path] = []
+        self._lock = threading.Lock()  # of these two, against removing what is opened at the same moment
         self._stop = threading.Event()
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -246,6 +254,19 @@ class RocksStores:
 
     def open(self, name: str) -> RocksStore:
         path = self.directory / name
+        with self._lock:
+            self._opening.append(path)
+        try:
+            store = self._open(path)
+            with self._lock:
+                self._opened.add(store)
+        finally:
+            with self._lock:
+                self._opening.remove(path)
+        self.buffers.set_buffer_size(max(self.budget.writes, TASK_BYTES * len(self._opened)))
+        return store
+
+    def _open(self, path: Path) -> RocksStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             store = RocksStore(path, self.options(), self.budget)
@@ -255,8 +276,6 @@ class RocksStores:
             store = RocksStore(path, self.options(), self.budget)
         except OSError as error:
             raise NeedsOperator(f"the state directory {path.parent} cannot be made: {error.strerror}") from error
-        self._opened.add(store)
-        self.buffers.set_buffer_size(max(self.budget.writes, TASK_BYTES * len(self._opened)))
         return store
 
     def forget(self, name: str) -> None:
@@ -267,7 +286,10 @@ class RocksStores:
         self._stop.set()
 
     def keep_swept(self, every_s: float = SWEEP_S) -> None:
-        """From now on what is deleted leaves the files of each store within this time, while it is open."""
+        """From now on what is deleted leaves the files of each store within this time; one that nobody opens for so long goes.
+
+        Nobody else may use the directory: a worker holds it by a lock.
+        """
         threading.Thread(target=self._sweep, args=(every_s,), name="sweep", daemon=True).start()
 
     def _sweep(self, every_s: float) -> None:
@@ -275,6 +297,22 @@ class RocksStores:
             for store in list(self._opened):
                 if not self._stop.is_set() and time.time() - store.swept_at() >= every_s / 2:
                     store.sweep()
+            self.remove_left(every_s * 3 / 4)
+
+    def remove_left(self, age_s: float) -> None:
+        """Remove the directories of stores that nobody has had open for so long: of tasks that are others' now.
+
+        Renamed first, so that who opens one meanwhile finds either all of it or nothing, and restores it from its changelog.
+        """
+        for path in [current.parent for current in self.directory.rglob("CURRENT")]:  # each RocksDB has one
+            with self._lock, suppress(OSError):
+                held = [*self._opening, *(store.path for store in self._opened if not store.free)]
+                if self._stop.is_set() or path in held or time.time() - path.stat().st_mtime < age_s:
+                    continue
+                path.rename(path.with_name(path.name + GONE))
+                log.info("%s is removed: its task is another worker's since %.0f s or more", path, age_s)
+        for path in list(self.directory.rglob(f"*{GONE}")):  # also those that a process died over
+            shutil.rmtree(path, ignore_errors=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- inspection

@@ -85,11 +85,6 @@ class Run:
         driver.settle()
 
     # -------------------------------------------------------------------------------------------------------- checks
-    def lives_on(self, word: str, everybody: dict[int, list[str]], hidden: set[str]) -> bool:
-        """Whether somebody else of the same person is not erased."""
-        (who,) = [who for who, labels in everybody.items() if word in labels]
-        return not hidden >= set(everybody[who])
-
     def known(self) -> set[bytes]:
         """What else may be suppressed."""
         return set()
@@ -116,12 +111,6 @@ class Run:
         assert not [key for key in living if key.split(b"\0")[0].decode() in hidden], "a key is left"
         passing = {t.name for t in plan.topics if t.config.get("cleanup.policy") != "compact"}
         kept = {place: words for place, words in left(driver, sorted(hidden)).items() if place not in passing}
-        for place in [
-            p for p in kept if "identity.v1" in p
-        ]:  # rows of nodes whose block others live in stay, without claims
-            kept[place] = [word for word in kept[place] if not self.lives_on(word, everybody, hidden)]
-            if not kept[place]:
-                del kept[place]
         assert not kept, f"it is left in {kept}"
         counted: Counter[int] = Counter()
         for value in dict(driver.read("forget.customer.v1")).values():

@@ -81,12 +81,6 @@ class Household(Run):
                 return who
         return self.owner or otherwise
 
-    def lives_on(self, word: str, everybody: dict[int, list[str]], hidden: set[str]) -> bool:
-        """One block, as they have met at the mailbox."""
-        block = [who for who, labels in everybody.items() if word in labels]
-        block = [*FAMILY] if block[0] in FAMILY else block
-        return any(not hidden >= set(everybody[who]) for who in block)
-
     def known(self) -> set[bytes]:
         assert self.driver.vault is not None
         return {self.driver.vault.names.token(f"email:{MAILBOX}").encode()}

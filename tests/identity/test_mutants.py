@@ -40,8 +40,8 @@ IN_NODE = {
         "if known is None:",
     ),
     "what was told is not looked at again": ("                self.near.add(subject)\n", ""),
-    "what was told is not handed over": ("tuple(lead.told.items()), reported)", "(), reported)"),
-    "contents are not handed over": ("Gather(tuple(lead.block.evidence().values())", "Gather(()"),
+    "what was told is not handed over": ("tuple(lead.told.items()), reported, astray)", "(), reported, astray)"),
+    "contents are not handed over": ("Gather(tuple(members), self.cause", "Gather((), self.cause"),
     "contents are not passed on": ("            self.send(me.home, gather)  # contents\n", ""),
     "the cut tie": (
         "            self.send(last, Meet(first, self.cause))  # tied",
@@ -71,7 +71,7 @@ IN_NODE = {
         "known.standing.profile != standing.profile:",
     ),
     "new holders are not reported": (
-        "self.events += [Holders(request, me.key, (subject,)) for request in me.marks]",
+        "self.events += [Holders(request, me.key, (subject,)) for request in requests_of(me.marks)]",
         "pass",
     ),
     "holders there were are not reported": (

@@ -61,8 +61,8 @@ GUARDS = {
     "who comes past nobody is found": ("if not nodes.isdisjoint(going):", "if False:"),
     "only who is gone goes": ("        going.update(*(nodes for", "        set().update(*(nodes for"),
     "the place is free before its holder is known to be gone": (
-        "        self.refresh()\n        if me.neighbours:",
-        "        self.stale = True\n        if me.neighbours:",
+        "        self.refresh()\n        if me.neighbours and",
+        "        self.stale = True\n        if me.neighbours and",
     ),
 }  # fmt: skip
 

@@ -97,8 +97,8 @@ class World:
         self.sent = Counter[str]()
         self.after_step: list[Node] = []  # of the last batch
 
-    def put(self, key: str, message: Fact | Mark | Forget) -> None:
-        """From outside: facts come in any order, marks of one node in theirs."""
+    def put(self, key: str, message: Message) -> None:
+        """From outside: facts come in any order, marks of one node in theirs. Of another node: one that was long on its way."""
         sender = f"mark {key}" if isinstance(message, Mark | Forget) else f"fact {self.dice.random()}"
         self._send(sender, key, message)
 
@@ -109,7 +109,8 @@ class World:
         else:
             there, channel = crc32(to.encode()) % self.partitions, f"{sender} {to}"
         records = [(to, data) for data in encoded(message, self.piece_bytes)]
-        self.channels[there].setdefault(channel, deque()).extend(records)
+        if records:  # of a hand-over of nothing, that is cut, there are none
+            self.channels[there].setdefault(channel, deque()).extend(records)
 
     def turn(self) -> bool:
         """One batch of one partition. False when nothing is on its way."""
@@ -137,6 +138,8 @@ class World:
         untouched = deepcopy(shelves) if self.crashes and self.apart is not None else shelves
         for key, messages in shares.items():
             node = code.decode_node(self.states[key], self.rules, shelves) if key in self.states else code.Node(key)
+            if code.is_blank(node) and all(map(code.let_go, messages)):
+                continue  # as the agent: whoever is not there has nothing to let go of
             home = node.home
             done = code.step(node, messages, self.rules)
             if self.apart is not None:
@@ -171,6 +174,15 @@ class World:
         while self.turn():
             pass
         return self.messages - before
+
+    def rest(self) -> None:
+        """Nothing is on its way: who is to vanish does."""
+        self.drain()
+        for node in self.nodes():
+            if self.code.let_go_of(node):
+                del self.states[node.key]
+            else:
+                self.states[node.key] = self.code.encode_node(node)
 
     def tell(self, facts: Iterable[Fact]) -> int:
         """Facts, one after the other, each until it is settled. How many messages it took."""

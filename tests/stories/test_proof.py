@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,9 +40,8 @@ FILLER = b"~filler"
 
 
 @pytest.mark.xfail(
-    strict=True,
-    reason="ids stay in identity's rows of a block with others (decision 18), and in the directory of a task that has moved to"
-    " another worker, which nobody sweeps; the suppression's own copies are to be taken out of what is counted",
+    strict=False,
+    reason="it is to pass three times in a row on a quiet machine before this goes: docs/decisions/0018 says what is left open",
 )
 @pytest.mark.timeout(600)
 def test_nothing_of_a_forgotten_customer_is_in_the_files_of_brokers_and_workers(kafka: str, tmp_path: Path) -> None:
@@ -128,6 +127,9 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
         names = keys.open_vault(plan, cluster, keys.open_master(str(master), str), os.urandom).names
         token = normalized(plan, f"email:{MAIL}", names)
         words = [CUSTOMER, COOKIE, token]
+        clear = [CUSTOMER, COOKIE, *SECRETS]
+        # What stays of a suppression, under keyed hashes only; of a personal identifier its token is that.
+        suppression = ["governance", "erasure"]
         assert _counted(logs, words, compacted)
         # 3 master keys are rotated, and the customer is forgotten, under traffic
         with _traffic(lambda n: click(EVENTS + n, f"kuki-{n % 50}", f"p{n % 5}@mail.se", "others")):
@@ -140,10 +142,7 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
         assert sorted(said["subjects"]) == sorted(map(names.veil, (label, f"cookie:{COOKIE}")))
         # 4 the workers sweep their files while they run; nobody has stopped
         assert (one.poll(), two.poll()) == (None, None)
-        try:
-            wait_until(lambda: not _in_state(state, words + SECRETS), one, log)
-        except AssertionError:
-            raise AssertionError(_in_state(state, words + SECRETS)) from None
+        wait_until(lambda: not (_in_state(state, words + SECRETS, suppression) or _in_state(state, clear)), one, log)
         assert (stop(one), stop(two)) == (0, 0)
     # 5 the broker compacts: what is written last stays in a segment of its own, so something else is written
     deadline = time.monotonic() + 90
@@ -158,7 +157,8 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
     everywhere = {path.name.rpartition("-")[0] for path in logs.rglob("*-*") if path.is_dir()} - raw
     assert _counted(logs, SECRETS, everywhere) == {}
     assert _counted(logs, [CUSTOMER, COOKIE], {plan.suppressed}) == {}
-    assert _in_state(state, words + SECRETS) == Counter()
+    assert _in_state(state, words + SECRETS, suppression) == Counter()
+    assert _in_state(state, clear) == Counter()
     assert label not in held(projected)
     assert "crm:c-neighbour" in held(projected)
     # 7 and so says the command
@@ -203,16 +203,27 @@ def _counted(logs: Path, words: list[str], topics: set[str]) -> dict[str, Counte
     return found
 
 
-def _in_state(directories: list[Path], words: list[str]) -> Counter[str]:
-    """The same of state directories: all files as they are, and all entries of RocksDB's tables."""
+def _in_state(directories: list[Path], words: list[str], without: Sequence[str] = ()) -> Counter[str]:
+    """The same of state directories: all files as they are, and all entries of RocksDB's tables.
+
+    `without`: paths below that begin so are passed over.
+    """
     found: Counter[str] = Counter()
     for directory in directories:
         datas = []
         for path in directory.rglob("*"):
+            if _is_below(path, directory, without):
+                continue
             with suppress(FileNotFoundError, IsADirectoryError):
                 datas.append(path.read_bytes())
         for store in {path.parent for path in directory.rglob("*.sst")}:
-            datas += [key + b"\0" + value for key, value in entries_of(store)]
+            if not _is_below(store, directory, without):
+                datas += [key + b"\0" + value for key, value in entries_of(store)]
         for word in words:
             found[word] += sum(data.count(word.encode()) for data in datas)
     return +found
+
+
+def _is_below(path: Path, directory: Path, names: Sequence[str]) -> bool:
+    parts = path.relative_to(directory).parts
+    return any(part == name or part.endswith(f".{name}") for part in parts for name in names)

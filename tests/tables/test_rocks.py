@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -81,11 +83,60 @@ def test_stores_are_swept_by_themselves_and_closed_meanwhile(tmp_path: Path) -> 
     stores.keep_swept(0.05)
     closed.close()
     deadline = time.monotonic() + 30
-    while [key for key, _ in entries_of(tmp_path / "task/0")] != [b"stays"]:
+    while {key for key, _ in entries_of(tmp_path / "task/0")} != {b"stays"}:  # its files are written anew all the while
         assert time.monotonic() < deadline
         time.sleep(0.02)
     stores.close()
     kept.close()
+
+
+def test_a_store_that_nobody_opens_is_removed_and_one_that_is_open_or_was_lately_stays(tmp_path: Path) -> None:
+    stores = RocksStores(tmp_path)
+    names = ["agent/0", "agent/1", "agent/2", "copy"]
+    left, lately, kept, again = [stores.open(name) for name in names]
+    for store in (left, lately, kept, again):
+        store.write([(b"k", b"v")])
+    for store in (left, lately, again):
+        store.close()
+    long_ago = time.time() - 3600
+    for store in (left, kept, again):
+        os.utime(store.path, (long_ago, long_ago))
+    opened = stores.open("copy")
+    stores.remove_left(60)
+    assert [(tmp_path / name / "CURRENT").exists() for name in names] == [False, True, True, True]
+    assert not list(tmp_path.rglob("*.gone"))
+    assert opened.get_many([b"k"]) == kept.get_many([b"k"]) == [b"v"]
+    assert stores.open("agent/0").get_many([b"k"]) == [None], "made anew, to be restored"
+
+
+def test_what_a_process_died_over_while_it_removed_it_is_removed(tmp_path: Path) -> None:
+    RocksStores(tmp_path).open("agent/0").close()
+    (tmp_path / "agent/0").rename(tmp_path / "agent/0.gone")
+    RocksStores(tmp_path).remove_left(3600)
+    assert not list((tmp_path / "agent").iterdir())
+
+
+def test_who_opens_a_store_while_old_ones_are_removed_has_it(tmp_path: Path) -> None:
+    stores = RocksStores(tmp_path)
+    done = threading.Event()
+
+    def remove() -> None:
+        while not done.is_set():
+            stores.remove_left(0)
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        for i in range(50):
+            store = stores.open("agent/0")
+            store.write([(b"k", b"%d" % i)])
+            store.db.flush()
+            assert store.get_many([b"k"]) == [b"%d" % i]
+            assert (store.path / "CURRENT").exists()
+            store.close()
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_what_is_kept_under_a_name_is_forgotten_and_what_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from c360.engine.partition import partition_of
 from c360.engine.transport import Cluster
 from c360.errors import UsageError
 from c360.governance.names import TENANT, Names, is_veiled
-from c360.identity.facts import CANNOT, OPERATORS, Claim, Fact, cannot, encode_fact, link
+from c360.identity.facts import OPERATORS, Claim, Fact, cannot, encode_fact, link
 from c360.identity.namespace import shown_reason
 from c360.identity.rules import Key, namespace_of
 from c360.ops.audit import Told
@@ -68,7 +68,7 @@ def plan_saying(
         raise UsageError(f"{typed[0]} and {typed[1]} are both {one}, so there is nothing to {what}")
     if not undo:
         _refuse_across(plan, what, typed, graph, names)
-    said = separating(facts, one, two) if what == "separate" else joining(one, two)
+    said = separating(one, two) if what == "separate" else joining(one, two)
     known = [facts.said.get(f.subject, {}).get((f.kind, f.other, f.source)) for f in said]
     if undo and not any(claim is not None and not claim.dead for claim in known):
         raise UsageError(f"no operator has said to {what} {one} and {two}, or it was undone: there is nothing to undo")
@@ -109,12 +109,9 @@ def _tenant_of(kinds: set[str], typed: str, subject: Key) -> str:
     )
 
 
-def separating(facts: Facts, one: Key, two: Key) -> list[Fact]:
-    """Of a pair in order one fact; and one the other way round, if somebody has written that."""
-    said = [cannot(one, two, OPERATORS, Claim(0))]
-    if (CANNOT, one, OPERATORS) in facts.said.get(two, {}):
-        said.append(cannot(two, one, OPERATORS, Claim(0)))
-    return said
+def separating(one: Key, two: Key) -> list[Fact]:
+    """Said of both: whichever of them is erased, takes back what is said of the other."""
+    return [cannot(one, two, OPERATORS, Claim(0)), cannot(two, one, OPERATORS, Claim(0))]
 
 
 def joining(one: Key, two: Key) -> list[Fact]:
