@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from c360 import App, Personal, Projection, Record, count, newest, normalize
@@ -56,7 +56,7 @@ class Please(Record):
     id: CrmId
 
 
-@app.projection("customer", purposes=[service, marketing])
+@app.projection("customer", purposes=[service, marketing], replay=timedelta(days=30))
 class Customer(Projection):
     name: str | None = newest(Person.name)
     clicks: int = count(Click)

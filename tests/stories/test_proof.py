@@ -39,10 +39,6 @@ SOON = {  # so that the broker compacts at once what it would in a day
 FILLER = b"~filler"
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="it is to pass three times in a row on a quiet machine before this goes: docs/decisions/0018 says what is left open",
-)
 @pytest.mark.timeout(600)
 def test_nothing_of_a_forgotten_customer_is_in_the_files_of_brokers_and_workers(kafka: str, tmp_path: Path) -> None:
     logs, log, master = tmp_path / "kafka", tmp_path / "worker.log", tmp_path / "keys"
@@ -129,7 +125,7 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
         words = [CUSTOMER, COOKIE, token]
         clear = [CUSTOMER, COOKIE, *SECRETS]
         # What stays of a suppression, under keyed hashes only; of a personal identifier its token is that.
-        suppression = ["governance", "erasure"]
+        suppression = ["governance", "erasure.v1"]
         assert _counted(logs, words, compacted)
         # 3 master keys are rotated, and the customer is forgotten, under traffic
         with _traffic(lambda n: click(EVENTS + n, f"kuki-{n % 50}", f"p{n % 5}@mail.se", "others")):
@@ -142,11 +138,17 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
         assert sorted(said["subjects"]) == sorted(map(names.veil, (label, f"cookie:{COOKIE}")))
         # 4 the workers sweep their files while they run; nobody has stopped
         assert (one.poll(), two.poll()) == (None, None)
-        wait_until(lambda: not (_in_state(state, words + SECRETS, suppression) or _in_state(state, clear)), one, log)
+        try:
+            wait_until(
+                lambda: not (_in_state(state, words + SECRETS, suppression) or _in_state(state, clear)), one, log
+            )
+        except AssertionError:
+            raise AssertionError(_where(state, words + SECRETS)) from None
         assert (stop(one), stop(two)) == (0, 0)
     # 5 the broker compacts: what is written last stays in a segment of its own, so something else is written
     deadline = time.monotonic() + 90
-    while found := _counted(logs, words, compacted - {plan.suppressed}):
+    kept = {plan.suppressed, f"{plan.app}.erasure.changelog"}  # of the suppression, under keyed hashes only
+    while found := _counted(logs, words, compacted - kept) | _counted(logs, clear, kept):
         assert time.monotonic() < deadline, found
         for name in compacted:
             for partition in range(admin.topics()[name]):
@@ -156,7 +158,6 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
     # 6 no file has a personal value that can be read
     everywhere = {path.name.rpartition("-")[0] for path in logs.rglob("*-*") if path.is_dir()} - raw
     assert _counted(logs, SECRETS, everywhere) == {}
-    assert _counted(logs, [CUSTOMER, COOKIE], {plan.suppressed}) == {}
     assert _in_state(state, words + SECRETS, suppression) == Counter()
     assert _in_state(state, clear) == Counter()
     assert label not in held(projected)
@@ -165,6 +166,15 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
     (values := tmp_path / "values").write_text("\n".join(SECRETS))
     checked = run("erase", label, "--check", "--values", str(values), "--json")
     assert (checked["readable_bytes"], [p for p in checked["check"] if not p["holds"]]) == (0, [])
+    # What is open in topics that cannot be told to forget goes by a day; but governed rows are kept whole, as a rebuild needs
+    # what it takes back, and of a loop what was read is deleted with its segment.
+    undated = {plan.parts(plan.projections[0]), *map(plan.loop, plan.identities)}
+    undated |= {plan.governed(source) for source in plan.sources if source.kind == "rows"}
+    dated = {
+        place["place"]: place["gone_by"] for place in checked["check"] if place["policy"] == "delete" and place["ids"]
+    }
+    assert f"{plan.app}.governed.clicks.v1" in dated
+    assert [name for name, by in dated.items() if by is None and name not in undated] == []
     for place in checked["check"]:
         print(place["place"], place["policy"], place["ids"], place["values"], place["gone_by"])
     producer.close()
@@ -227,3 +237,23 @@ def _in_state(directories: list[Path], words: list[str], without: Sequence[str] 
 def _is_below(path: Path, directory: Path, names: Sequence[str]) -> bool:
     parts = path.relative_to(directory).parts
     return any(part == name or part.endswith(f".{name}") for part in parts for name in names)
+
+
+def _where(directories: list[Path], words: list[str]) -> dict[str, Counter[str]]:
+    """How often each stands in which store, or in which file of none."""
+    found: dict[str, Counter[str]] = {}
+    for directory in directories:
+        stores = {path.parent for path in directory.rglob("*.sst")}
+        for path in directory.rglob("*"):
+            with suppress(FileNotFoundError, IsADirectoryError):
+                _count(found, f"{path.relative_to(directory)}", path.read_bytes(), words)
+        for store in stores:
+            for key, value in entries_of(store):
+                _count(found, f"{store.relative_to(directory)} {key[:1]!r}", key + b"\0" + value, words)
+    return found
+
+
+def _count(found: dict[str, Counter[str]], place: str, data: bytes, words: list[str]) -> None:
+    for word in words:
+        if n := data.count(word.encode()):
+            found.setdefault(place, Counter())[word] += n
