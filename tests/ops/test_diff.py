@@ -77,7 +77,7 @@ def test_nor_does_it_where_each_has_its_own_identities_of_the_same_rules(seed: i
     "mutant",
     [
         Mutant("inputs between two cuts touch nobody", cut.Cuts, "touched", "if not open_:", "if True:"),
-        Mutant("messages between tasks are not waited for", cut.Cuts, "drain", "range(HOPS)", "range(0)", seed=1),
+        Mutant("messages between tasks are not waited for", cut.Cuts, "drain", "range(hops)", "range(0)", seed=1),
         Mutant("the greater position is the first agent's", cut.Cuts, "high", "max(offset, found.get(tp, offset))",
                "found.get(tp, offset)"),
         Mutant("the lesser position is the first agent's", cut.Cuts, "low", "min(offset, found.get(tp, offset))",

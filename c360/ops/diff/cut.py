@@ -21,7 +21,8 @@ from c360.plan import Plan, PlannedAgent
 PAUSE_S = 0.2
 PATIENCE = 150  # pauses in which nothing moves
 SILENT = 600  # looks of 0.1 s: a transaction that is left open is over by then
-HOPS = 12  # Put, Held, Drop are three; labels of identity may go on from node to node
+HOPS = 4  # of a projection's messages: Put, Held and Drop are three
+HOPS_OF_LABELS = 12  # of those of identity, which may go on from node to node
 BUSY = ("catch_up", "sweep", "expiring")  # notes of what is still to be written without any input
 
 Waiting = Callable[[str, int], None]
@@ -170,7 +171,8 @@ class Cuts:
     def drain(self, agents: Sequence[PlannedAgent]) -> None:
         """Until what their tasks have said to each other so far is heard, and the answers to it."""
         said, before = self.said(agents), None
-        for _ in range(HOPS):
+        hops = HOPS if agents is self.stages[-1] else HOPS_OF_LABELS
+        for _ in range(hops):
             ends = self.reader.ends(said)
             if ends == before:
                 return
