@@ -84,7 +84,7 @@ def test_a_certificate_has_one_form() -> None:
         b'{"request":"r","identifier":"email:0a","asked_at":1,"proven_at":2,'
         b'"subjects":[{"subject":"crm:7","life":1,"keys":["k1"]}],"identifiers":["email:0a"],"beside":[],'
         b'"govern":["orders-0"],"agents":[{"agent":"customer@1","tombstones":{"a":2,"b":1},"reached":{"a/0":9}}],'
-        b'"topics":[{"topic":"raw","policy":"user","gone_by":null},{"topic":"a","policy":"compact","gone_by":3}]}'
+        b'"topics":[{"topic":"raw","policy":"user","gone_by":null},{"topic":"a","policy":"compact","gone_by":3}],"state_gone_by":0}'
     )
 
 
