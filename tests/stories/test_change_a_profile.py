@@ -134,12 +134,13 @@ def states(said: Any) -> dict[str, str]:
 
 
 def killed_in_the_middle(desk: Desk, cluster: KafkaCluster) -> None:
-    """The rebuild, and whoever works for it, dies when it has written something; nobody cleans up."""
+    """The rebuild, and whoever works for it, dies when they have begun to fold; nobody cleans up."""
     process = subprocess.Popen(
         desk.command("c360 rebuild customer@2"), cwd=desk.directory, env=desk.environ, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_until(lambda: count_of(cluster, "shop.customer.v2.changelog") > 2 * PARTITIONS, None, desk.log)
+    # All there is of 8,000 orders may be folded in one commit: so it is not waited for what comes of the first.
+    wait_until(lambda: cluster.admin().group_members("shop.customer.v2") > 0, None, desk.log)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -206,7 +207,7 @@ def test_the_page_does_what_it_says(broker: str, tmp_path: Path) -> None:
             # 2
             killed_in_the_middle(desk, cluster)
             assert states(desk("c360 versions"))["customer@2"] == "building"
-            assert count_of(cluster, "shop.customer.v2") == 0, "nobody sees a profile that is half folded"
+            assert count_of(cluster, "shop.customer.v2") in (0, CUSTOMERS), "nobody sees a profile that is half folded"
             built = desk("c360 rebuild customer@2")
             assert (built["state"], built["resumed"]) == ("ready", True)
             assert not list((tmp_path / ".c360" / "rebuild").iterdir())
