@@ -95,11 +95,14 @@ def link_json(graph: Graph, step: Step) -> dict[str, Any]:
 
 
 def separations(graph: Graph, subjects: Iterable[Key]) -> list[dict[str, Any]]:
-    """What these subjects must not share a profile with, by live facts that either says."""
-    wanted = {*subjects}
+    """What these subjects must not share a profile with, by live facts that either says; what both say, once."""
+    wanted, said = {*subjects}, graph.facts.said
     found = []
-    for subject, claims in graph.facts.said.items():
+    for subject, claims in said.items():
         for (kind, other, source), claim in claims.items():
+            again = said.get(other, {}).get((CANNOT, subject, source))
+            if again is not None and not again.dead and other < subject:
+                continue
             if kind == CANNOT and not claim.dead and (subject in wanted or other in wanted):
                 note = graph.facts.notes.get((subject, kind, other))
                 found.append(
