@@ -42,7 +42,7 @@ SWEEP_S = 4
 
 @pytest.mark.xfail(
     strict=False,
-    reason="one run in three: a store that is closed writes keys of deletions that only a sweep after it takes away (decision 18)",
+    reason="one run in three: a store that is closed writes keys of deletions; the next sweep takes them away (0018)",
 )
 @pytest.mark.timeout(600)
 def test_nothing_of_a_forgotten_customer_is_in_the_files_of_brokers_and_workers(kafka: str, tmp_path: Path) -> None:
