@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from c360.agents.consent import ConsentAgent
 from c360.agents.door import DoorAgent
@@ -30,7 +30,7 @@ from c360.engine.lag import ends_of_records
 from c360.engine.loop import InlineExecutor, Loop, LoopSettings
 from c360.engine.restore import last_positions
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
-from c360.engine.transport import TP, Admin, Cluster
+from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
@@ -41,6 +41,7 @@ from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
 
+T = TypeVar("T")
 _M_ARENA_MAX = -8  # malloc.h
 
 log = logging.getLogger("c360.worker")
@@ -142,29 +143,25 @@ def suppression_of(plan: Plan, shared: Shared) -> Suppression | None:
     return Suppression(plan, table, vault.names, partial(_ends, table.cluster))
 
 
-def _ends(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
+def _asked(cluster: Cluster, question: Callable[[Reader], T]) -> T:
     reader = cluster.reader()
     try:
-        return reader.ends(partitions)
+        return question(reader)
     finally:
         reader.close()
+
+
+def _ends(cluster: Cluster, partitions: Sequence[TP]) -> dict[TP, int]:
+    return _asked(cluster, lambda reader: reader.ends(partitions))
 
 
 def _ends_of_records(cluster: Cluster, starts: Mapping[TP, int]) -> Mapping[TP, int]:
-    reader = cluster.reader()
-    try:
-        return ends_of_records(reader, starts)
-    finally:
-        reader.close()
+    return _asked(cluster, lambda reader: ends_of_records(reader, starts))
 
 
 def _folded_by(cluster: Cluster | None, changelog: TP) -> str | None:
     assert cluster is not None, "only agents that run ask"
-    reader = cluster.reader()
-    try:
-        said = last_positions(reader, changelog)
-    finally:
-        reader.close()
+    said = _asked(cluster, lambda reader: last_positions(reader, changelog))
     return None if said is None else said.fingerprint
 
 

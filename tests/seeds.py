@@ -31,6 +31,16 @@ def diverging(
     return diverged
 
 
+def run_briefly(
+    run: Callable[[int], object], arguments: Sequence[str] | None, *, program: str, about: str | None, runs: int
+) -> int:
+    """All seeds, told in one line, with the first few that raised. The exit code: 1 if one did."""
+    options = options_of(arguments, program, about, runs)
+    diverged = len(diverging(run, range(options.first, options.first + options.runs), Exception, 3))
+    print(f"runs {options.runs} divergences {diverged}")
+    return 1 if diverged else 0
+
+
 def run_seeds(
     run: Callable[[int], object],
     arguments: Sequence[str] | None,

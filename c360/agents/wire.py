@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from c360.codecs.record import Record
+from c360.engine.state import named
 from c360.engine.transport import TP, Batch, Headers
 from c360.errors import Misfit
 
@@ -38,7 +39,7 @@ encode = msgspec.json.Encoder(enc_hook=plain_text).encode
 
 def read_of(positions: Mapping[TP, int], topic: str) -> dict[str, int]:
     """How far a task had read a topic, as receipts say it."""
-    return {f"{tp.topic}/{tp.partition}": offset for tp, offset in positions.items() if tp.topic == topic}
+    return named({tp: offset for tp, offset in positions.items() if tp.topic == topic})
 
 
 class Governed(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -70,6 +70,13 @@ def wait_option(command: C) -> C:
     )(command)  # fmt: skip
 
 
+def deciding_options(command: C) -> C:
+    """Of commands that decide something of a version."""
+    for option in (broker_option, json_option, who_option, reason_option, execute_option, wait_option):
+        command = option(command)
+    return command
+
+
 # -------------------------------------------------------------------------------------------------------------- versions
 @click.command()
 @json_option
@@ -281,12 +288,7 @@ def _duration(seconds: float) -> str:
 @click.command()
 @click.argument("agent")
 @click.option("--preview", is_flag=True, help="Also say what each sink would send: all of the version is judged, once.")
-@wait_option
-@execute_option
-@reason_option
-@who_option
-@json_option
-@broker_option
+@deciding_options
 @pass_context
 @handled
 def promote(
@@ -327,12 +329,7 @@ def _previewed(context: Context, cluster: Cluster, agent: str) -> dict[str, Prev
 
 @click.command()
 @click.argument("name")
-@wait_option
-@execute_option
-@reason_option
-@who_option
-@json_option
-@broker_option
+@deciding_options
 @pass_context
 @handled
 def rollback(
@@ -400,12 +397,7 @@ def _say_switch(
 @click.command()
 @click.argument("agent")
 @click.option("--force", is_flag=True, help="Also the version that a rollback goes back to.")
-@wait_option
-@execute_option
-@reason_option
-@who_option
-@json_option
-@broker_option
+@deciding_options
 @pass_context
 @handled
 def retire(

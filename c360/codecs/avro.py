@@ -260,11 +260,7 @@ class AvroDecoder(JsonDecoder):
                     return made
         except Misfit as misfit:
             return misfit
-        if self.unmatched == "ignore":
-            return None
-        return Misfit(
-            "unmatched", f"the value is none of {self.names}: no when=… fits; unmatched='ignore' leaves such out"
-        )
+        return self._unclaimed("value")
 
 
 class JsonOfAvro:

@@ -81,10 +81,14 @@ class JsonDecoder:
                     return record
         except Misfit as misfit:
             return misfit
+        return self._unclaimed("payload")
+
+    def _unclaimed(self, what: str) -> Misfit | None:
+        """What becomes of a payload that is of no type."""
         if self.unmatched == "ignore":
             return None
         return Misfit(
-            "unmatched", f"the payload is none of {self.names}: no when=… fits; unmatched='ignore' leaves such out"
+            "unmatched", f"the {what} is none of {self.names}: no when=… fits; unmatched='ignore' leaves such out"
         )
 
 

@@ -136,6 +136,7 @@ class RunningTask:
     phase: Phase = Phase.RESTORING
     state: TaskState | None = None
     processor: Processor | None = None
+    takes: Callable[[Batch], int] | None = None  # of a processor that may have to wait with a record
     base: dict[TP, int] = field(default_factory=dict)
     next: dict[TP, int] = field(default_factory=dict)
     committed: set[TP] = field(default_factory=set)  # inputs the group has an offset for
@@ -377,7 +378,7 @@ class Loop:
             batch = batch.slice(skip, len(batch))
             if not batch.offsets:
                 return 0
-        if isinstance(task.processor, Choosy) and (taken := task.processor.takes(batch)) < len(batch):
+        if task.takes is not None and (taken := task.takes(batch)) < len(batch):
             self.held[batch.tp] = time.monotonic() + self.settings.held_s
             self.consumer.unfetch([batch.tp])
             if not taken:
@@ -896,6 +897,7 @@ class Loop:
             processor = self.agent.processor(task.task)
             store = self.stores.open(self.agent.store_name(task.task.lead))
             task.processor = processor
+            task.takes = processor.takes if isinstance(processor, Choosy) else None
             task.state = TaskState(store, processor.tables, self.clock)
             states[self.agent.changelog(task.task.lead)] = task.state
         reader = self.cluster.reader()

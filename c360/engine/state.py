@@ -58,12 +58,16 @@ decode_reset = msgspec.json.Decoder(Reset).decode
 
 
 def encode_positions(positions: Mapping[TP, int], fingerprint: str, notes: dict[str, Any], owner: str = "") -> bytes:
-    named = {f"{tp.topic}/{tp.partition}": offset for tp, offset in positions.items()}
-    return _encode(Positions(named, fingerprint, notes, owner))
+    return _encode(Positions(named(positions), fingerprint, notes, owner))
 
 
 def encode_reset(incarnation: int) -> bytes:
     return _encode(Reset(incarnation))
+
+
+def named(positions: Mapping[TP, int]) -> dict[str, int]:
+    """By "topic/partition", as records have them."""
+    return {f"{tp.topic}/{tp.partition}": offset for tp, offset in positions.items()}
 
 
 def partitions_of(positions: Mapping[str, int]) -> dict[TP, int]:

@@ -21,14 +21,14 @@ from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
 from c360.engine.restore import PATIENCE_S, last_positions
-from c360.engine.state import POSITIONS, RESET, decode_positions, encode_positions, encode_reset, partitions_of
+from c360.engine.state import POSITIONS, RESET, decode_positions, encode_positions, encode_reset, named, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
 from c360.errors import BrokerAway, Evicted, Fenced, NeedsOperator, OutcomeUnknown, TransactionAborted
 from c360.governance.consent import decode_state
 from c360.identity.facts import OPERATORS, decode_fact
 from c360.ops import control
 from c360.ops import journal as journals
-from c360.ops.journal import command, commit, fence, named, refuse_active
+from c360.ops.journal import command, commit, fence, refuse_active
 from c360.ops.records import Message, records
 from c360.plan import Identity, Plan, PlannedAgent
 from c360.profile.fold import Folding

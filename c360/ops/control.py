@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -30,10 +30,14 @@ def live_in(plan: Plan, cluster: Cluster) -> Callable[[str], int]:
 
 def write(plan: Plan, cluster: Cluster, records: Iterable[tuple[bytes, msgspec.Struct | None]]) -> None:
     """Decide: by key, None for what is decided no more. In the log, in this order, when it returns."""
+    _say(plan, cluster, [(key, None if record is None else encode(record)) for key, record in records])
+
+
+def _say(plan: Plan, cluster: Cluster, records: Iterable[tuple[bytes, bytes | None]]) -> None:
     producer = cluster.producer()
     try:
-        for key, record in records:
-            producer.produce(plan.control, key, None if record is None else encode(record), 0)
+        for key, value in records:
+            producer.produce(plan.control, key, value, 0)
         producer.flush()
     finally:
         producer.close()
@@ -67,22 +71,13 @@ class Watch:
             self._table, self._at = {}, self._reader.starts([TP(topic, 0)])
             follow(self._reader, self._at, self._table)
             if again := {key: value for key, value in kept.items() if key not in self._table}:
-                self._say_again(again)
+                _say(self.plan, self.cluster, again.items())
         before = dict(self._at) if self.controls.values == self._table else None
         follow(self._reader, self._at, self._table)
         if self._at == before:
             return False
         self.controls = Controls(dict(self._table))
         return True
-
-    def _say_again(self, values: Mapping[bytes, bytes]) -> None:
-        producer = self.cluster.producer()
-        try:
-            for key, value in values.items():
-                producer.produce(self.plan.control, key, value, 0)
-            producer.flush()
-        finally:
-            producer.close()
 
     def close(self) -> None:
         for client in (self._admin, self._reader):

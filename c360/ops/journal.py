@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from c360.agents.control import ResetJournal, encode, reset_key
-from c360.engine.transport import TP, Admin, Cluster, Producer
+from c360.engine.transport import Admin, Cluster, Producer
 from c360.errors import NeedsOperator
 from c360.ops import control
 from c360.ops.records import Message
@@ -18,11 +18,6 @@ from c360.plan import Plan, PlannedAgent
 def command(agent: str, target: str) -> str:
     """What to type."""
     return f"c360 reset {agent} {target} --execute"
-
-
-def named(offsets: Mapping[TP, int]) -> dict[str, int]:
-    """By "topic/partition", as records have them."""
-    return {f"{tp.topic}/{tp.partition}": offset for tp, offset in offsets.items()}
 
 
 def loops_of(plan: Plan, agent: PlannedAgent) -> set[str]:

@@ -30,7 +30,7 @@ from c360.agents.profiles import notes_of_reset
 from c360.declare import ProjectionDeclaration
 from c360.engine.lag import ends_of_records
 from c360.engine.restore import last_positions
-from c360.engine.state import encode_positions, encode_reset, partitions_of
+from c360.engine.state import encode_positions, encode_reset, named, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import BrokerAway, NeedsOperator, NotYet
 from c360.ops import control, topics
@@ -163,9 +163,8 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         planned = plan.agent(agent)
         inputs = inputs_of(planned, admin.topics())
         begins = reader.starts(inputs)
-        starts = begins | reader.ends(
-            [tp for tp in inputs if tp.topic in planned.writes]
-        )  # what its tasks say to each other
+        said = [tp for tp in inputs if tp.topic in planned.writes]  # by its tasks to each other
+        starts = begins | reader.ends(said)
         offsets = admin.group_offsets(planned.group)
         # Also where it was stopped for so long that its offsets have expired, or that what it had to read next was cut
         anew = any(offsets.get(tp, -1) < begins[tp] for tp in inputs)
@@ -175,8 +174,7 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         known = controls.version(agent)
         if known is None:
             ends = ends_of_records(reader, starts)
-            upto = {f"{tp.topic}/{tp.partition}": end for tp, end in ends.items() if end > starts[tp]}
-            known = VersionState("building", upto)
+            known = VersionState("building", named({tp: end for tp, end in ends.items() if end > starts[tp]}))
             control.write(plan, cluster, [(version_key(agent), known)])
             resumed = False
         else:
@@ -184,7 +182,7 @@ def begin(plan: Plan, cluster: Cluster, agent: str) -> Course:
         # 3 begin
         if anew:
             before = written_by(plan, projection, admin, reader)
-            _first_life(plan, cluster, projection, starts, known.upto, before)
+            _first_life(plan, cluster, projection, starts, partitions_of(known.upto), before)
             admin.set_group_offsets(planned.group, starts)
         return Course(plan, projection, starts, partitions_of(known.upto), resumed)
     finally:
@@ -197,7 +195,7 @@ def _first_life(
     cluster: Cluster,
     projection: ProjectionDeclaration,
     starts: Mapping[TP, int],
-    upto: Mapping[str, int],
+    upto: Mapping[TP, int],
     before: Mapping[int, Mapping[bytes, bytes]],
 ) -> None:
     """In each partition of its changelog: what was written before, where it begins, and up to where it writes nothing."""
@@ -208,10 +206,8 @@ def _first_life(
     try:
         for partition in range(plan.partitions):
             own = {tp: at for tp, at in starts.items() if tp.partition == partition}
-            ends = {
-                name: upto[name] for tp, at in own.items() if upto.get(name := f"{tp.topic}/{tp.partition}", 0) > at
-            }
-            positions = encode_positions(own, agent.fingerprint, notes_of_reset(ends))
+            ends = {tp: upto[tp] for tp, at in own.items() if upto.get(tp, 0) > at}
+            positions = encode_positions(own, agent.fingerprint, notes_of_reset(named(ends)))
             first_records(producer, TP(log, partition), incarnation, before.get(partition, {}), positions)
         producer.flush()
     finally:
@@ -398,8 +394,7 @@ def build(
             # 5 end
             say(meter.report(standing, monotonic()))
             _check_wanted(watch, agent)
-            upto = {f"{tp.topic}/{tp.partition}": end for tp, end in course.upto.items()}
-            control.write(plan, cluster, [(version_key(agent), VersionState("ready", upto))])
+            control.write(plan, cluster, [(version_key(agent), VersionState("ready", named(course.upto)))])
             seconds = monotonic() - begun
         finally:
             crew.stop()

@@ -47,7 +47,7 @@ from dataclasses import dataclass, field
 from c360.agents.control import ResetJournal
 from c360.clock import system
 from c360.engine.lag import NEAR, ends_of_records
-from c360.engine.state import partitions_of
+from c360.engine.state import named, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import Evicted, NeedsOperator, TransactionAborted, UsageError
 from c360.governance.suppressed import decode_suppressed
@@ -56,7 +56,7 @@ from c360.ops import journal as journals
 from c360.ops.audit import Run, Told
 from c360.ops.beginning import begin_life, changelogs, end_owners, refuse_unwritten
 from c360.ops.beginning import first_records as first_records  # rebuilds begin a life so, too
-from c360.ops.journal import command, loops_of, named, read_journal, refuse_active
+from c360.ops.journal import command, loops_of, read_journal, refuse_active
 from c360.ops.records import follow
 from c360.ops.targets import EARLIEST, Target, histories, meaning, time_text
 from c360.plan import Plan, PlannedAgent

@@ -32,6 +32,7 @@ from c360.agents.control import Controls, Live, Stage, VersionState, live_key, v
 from c360.declare import ProjectionDeclaration
 from c360.engine.lag import ends_of_records, records_left
 from c360.engine.restore import last_positions
+from c360.engine.state import partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.errors import NotYet, UsageError
 from c360.ops import control, erase
@@ -172,7 +173,7 @@ def how_far(
     done = sum(at[tp] - starts[tp] for tp in inputs)
     left = sum(records_left(reader, at).values())
     if upto:
-        ends = {tp: upto[name] for tp in inputs if (name := f"{tp.topic}/{tp.partition}") in upto}
+        ends = {tp: end for tp, end in partitions_of(upto).items() if tp in starts}
         whole = sum(max(0, end - starts[tp]) for tp, end in ends.items())
         reached = sum(min(at[tp], end) - starts[tp] for tp, end in ends.items() if end > starts[tp])
         return Read(done, left, round(reached / whole, 4) if whole else 1.0)

@@ -23,7 +23,6 @@ KINDS = ("track", "identify", "page", "screen", "group", "alias")
 CALL_BYTES, BATCH_BYTES, BATCH_CALLS = 32_768, 512_000, 2_500
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
-_TIMES = ("timestamp", "originalTimestamp", "sentAt", "receivedAt")
 
 
 @dataclass(frozen=True)

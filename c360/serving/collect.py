@@ -28,6 +28,7 @@ from c360.engine.transport import Cluster, Producer
 from c360.errors import BrokerAway, C360Error, Misfit, UsageError
 from c360.plan import Plan
 from c360.serving.calls import BATCH_BYTES, KINDS, RawCall, checker_of, read_body, take
+from c360.serving.metrics import Page
 
 PENDING_BYTES = 32 << 20
 FLUSH_S = 10.0
@@ -258,14 +259,20 @@ class Collector:
         return web.json_response({"healthy": True, "waiting_bytes": self.writer.pending})
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        told = self.counters
-        lines = [
-            f"c360_collect_{name}_total {getattr(told, name)}"
-            for name in ("accepted", "refused", "throttled", "unauthorized", "away")
-        ]
-        return web.Response(
-            text="\n".join([*lines, f"c360_collect_waiting_bytes {self.writer.pending}", ""]), content_type="text/plain"
+        page, told = Page(), self.counters
+        page.totals(
+            "c360_collect_",
+            {},
+            [
+                ("accepted", "Calls that are in the log.", told.accepted),
+                ("refused", "Calls, or requests, that cannot be used.", told.refused),
+                ("throttled", "Requests answered with 429.", told.throttled),
+                ("unauthorized", "Requests without a write key of ours.", told.unauthorized),
+                ("away", "Requests that could not be written.", told.away),
+            ],
         )
+        page.add("c360_collect_waiting_bytes", "gauge", "Waiting to be written.", {}, self.writer.pending)
+        return web.Response(text=page.text(), content_type="text/plain")
 
 
 def _answer(status: int, **said: Any) -> web.Response:

@@ -14,7 +14,7 @@ from c360.governance import erasure as protocol
 from c360.governance.erasure import Stage
 from c360.governance.messages import Erase, Lift, Mark, Requested
 from tests.governance.world import Agent, Fact, Raw, Task, World, is_subject, outlived, together, veil
-from tests.seeds import diverging, options_of
+from tests.seeds import run_briefly
 
 
 def random_raw(dice: random.Random, people: int) -> Raw:
@@ -167,10 +167,7 @@ def profile_of(world: World, request: str) -> set[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = options_of(arguments, "tests.governance.erasure_runs", __doc__, 1_000)
-    diverged = len(diverging(run, range(options.first, options.first + options.runs), Exception, 3))
-    print(f"runs {options.runs} divergences {diverged}")
-    return 1 if diverged else 0
+    return run_briefly(run, arguments, program="tests.governance.erasure_runs", about=__doc__, runs=1_000)
 
 
 if __name__ == "__main__":

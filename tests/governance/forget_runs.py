@@ -17,7 +17,7 @@ from c360.governance.suppressed import decode_suppressed
 from c360.ops import erase
 from c360.testing import TestDriver
 from tests.governance.forget_shop import NOW, click, left, person, shop
-from tests.seeds import diverging, options_of
+from tests.seeds import run_briefly
 
 PEOPLE = 4
 
@@ -133,10 +133,7 @@ def run(seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = options_of(arguments, "tests.governance.forget_runs", __doc__, 100)
-    diverged = len(diverging(run, range(options.first, options.first + options.runs), Exception, 3))
-    print(f"runs {options.runs} divergences {diverged}")
-    return 1 if diverged else 0
+    return run_briefly(run, arguments, program="tests.governance.forget_runs", about=__doc__, runs=100)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from c360.agents.wire import decode_assignment
 from c360.ops import erase
 from tests.governance.forget_runs import PEOPLE, Run
 from tests.governance.forget_shop import person
-from tests.seeds import diverging, options_of
+from tests.seeds import run_briefly
 
 FAMILY = (1, 2)
 MAILBOX = "family@mail.se"
@@ -94,10 +94,7 @@ def run(seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = options_of(arguments, "tests.governance.overlap_runs", __doc__, 100)
-    diverged = len(diverging(run, range(options.first, options.first + options.runs), Exception, 3))
-    print(f"runs {options.runs} divergences {diverged}")
-    return 1 if diverged else 0
+    return run_briefly(run, arguments, program="tests.governance.overlap_runs", about=__doc__, runs=100)
 
 
 if __name__ == "__main__":

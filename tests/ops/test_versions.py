@@ -26,6 +26,7 @@ from c360.ops.records import follow
 from c360.ops.versions import Waiting
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
+from tests.ops.differing import alike
 
 DEADLINE_S = 60.0
 
@@ -57,11 +58,8 @@ def shop(*numbers: int, partitions: int = 2, other: bool = False, card: str = "c
 
     rules = app.identity("other", changes={Card: {"limit": 1}}) if other else None
     for number in numbers:
-        copied = type(
-            f"Sums{number}", (Projection,), dict(Sums.__dict__) | {"__annotations__": dict(Sums.__annotations__)}
-        )
         followed = rules if number == 2 else None
-        app.projection("customer", version=number, purposes=[everyone], identity=followed)(copied)
+        app.projection("customer", version=number, purposes=[everyone], identity=followed)(alike(Sums, f"Sums{number}"))
     return app.plan()
 
 

@@ -192,6 +192,23 @@ def test_many_at_once_are_all_written() -> None:
         assert len({value["messageId"] for _, value in site.written()}) == 200
 
 
+def test_what_became_of_calls_is_told_as_metrics() -> None:
+    with collecting() as site:
+        site.post("batch", {"batch": [call(1), {**call(2), "anonymousId": None}]})
+        site.post("track", call(3), key="another")
+        with urllib.request.urlopen(f"http://127.0.0.1:{site.port}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        told = {
+            "accepted_total 1",
+            "refused_total 1",
+            "throttled_total 0",
+            "unauthorized_total 1",
+            "away_total 0",
+            "waiting_bytes 0",
+        }
+        assert {line.removeprefix("c360_collect_") for line in lines if not line.startswith("#")} == told
+
+
 def test_a_call_that_was_sent_twice_counts_once() -> None:
     with collecting() as site:
         site.post("track", call(1))

@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from c360.declare import ProjectionDeclaration, value_type
+from c360.engine.state import named
 from c360.engine.transport import TP, Admin, Cluster
 from c360.errors import NeedsOperator, UsageError
 from c360.ops import control
@@ -141,8 +142,7 @@ def diff(
     finally:
         reader.close()
         admin.close()
-    named = {f"{tp.topic}/{tp.partition}": offset for tp, offset in sorted(cut.items())}
-    return Report(first, second, tally, named, took, sample)
+    return Report(first, second, tally, named(dict(sorted(cut.items()))), took, sample)
 
 
 def _rounds(

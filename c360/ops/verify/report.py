@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from c360.engine.state import named
 from c360.engine.transport import TP
 
 EXAMPLES = 20
@@ -53,7 +54,7 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         return {
             "complete": self.complete,
-            "positions": {f"{tp.topic}/{tp.partition}": n for tp, n in sorted(self.positions.items())},
+            "positions": named(dict(sorted(self.positions.items()))),
             "lag": self.lag,
             "differences": self.differences,
             "examples": self.examples,
@@ -80,7 +81,7 @@ class Report:
 
     @property
     def positions(self) -> dict[str, int]:
-        return {f"{tp.topic}/{tp.partition}": n for tp, n in sorted(self.whole.positions.items())}
+        return named(dict(sorted(self.whole.positions.items())))
 
     @property
     def lag(self) -> int:
