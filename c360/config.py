@@ -27,6 +27,7 @@ KNOWN: Mapping[str, str] = {
     "registry": "URL of the schema registry, for sources in Avro",
     "registry_user": "user name for it",
     "registry_password": "password for it",
+    "schemas": "directory of Avro schemas, for c360 schemas check; default: schemas, where it exists",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
 MEMORY_MIN_MB = 32
@@ -54,6 +55,7 @@ class Settings:
     registry: str | None = None
     registry_user: str | None = None
     registry_password: str | None = field(default=None, repr=False)
+    schemas: Path | None = None
     kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
 
 
@@ -94,6 +96,7 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         registry=found.get("registry"),
         registry_user=found.get("registry_user"),
         registry_password=found.get("registry_password"),
+        schemas=None if "schemas" not in found else Path(found["schemas"]),
         kafka=kafka,
     )
 
