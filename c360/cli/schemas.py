@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from c360.cli.common import Context, Group, handled, json_option, pass_context, print_json, stderr
+from c360.errors import UsageError
 
 DEFAULT = Path("schemas")
 
@@ -37,6 +38,8 @@ def schemas_check(context: Context, directory: Path | None, revision: str | None
     from c360.ops.history import history
 
     directory = directory or context.settings.schemas or (DEFAULT if DEFAULT.is_dir() else None)
+    if revision is not None and directory is None:
+        raise UsageError("--git needs a directory of schemas: say --dir, or [tool.c360] schemas")
     named = bool(context.app_name or context.settings.app)
     past = None if directory is None or not directory.is_dir() else history(directory, revision)
     report = tool.check(directory, past, context.plan if named else None, context.name if named else "")

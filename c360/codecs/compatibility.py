@@ -43,6 +43,10 @@ CLASS = "c360.class"  # property of a field or a type: whom its values are about
 CLASSES = {"personal": 1, "sensitive": 2}
 PRIMITIVE = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
 NAMED = {"record", "error", "enum", "fixed"}
+WIDER = {
+    "int": ("long", "float", "double"), "long": ("float", "double"), "float": ("double",),
+    "bytes": ("string",), "string": ("bytes",),
+}  # fmt: skip
 LOSSY = {("int", "float"), ("long", "float"), ("long", "double"), ("bytes", "string"), ("string", "bytes")}
 DEEPEST = 200  # types within types, more than anybody wrote by hand
 TEXT_ONLY = {None, "uuid"}  # a UUID is text to us, with the mark or without
@@ -481,12 +485,6 @@ def _branch_for(writer: Node, branches: list[Node]) -> Node | None:
     return wide[0] if wide and not kind else None
 
 
-WIDER = {
-    "int": ("long", "float", "double"), "long": ("float", "double"), "float": ("double",),
-    "bytes": ("string",), "string": ("bytes",),
-}  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------------------------ rules: nodes
 def _decimals(reader: Node, writer: Node) -> Iterator[tuple[str, str]]:
     if reader.meaning != "decimal" or writer.meaning != "decimal":
@@ -503,7 +501,8 @@ def _decimals(reader: Node, writer: Node) -> Iterator[tuple[str, str]]:
 
 def _meanings(reader: Node, writer: Node) -> Iterator[tuple[str, str]]:
     now, before = reader.meaning, writer.meaning
-    if now == before or not {reader.kind, writer.kind} <= PRIMITIVE | {"fixed"}:
+    readable = reader.kind == writer.kind or reader.kind in WIDER.get(writer.kind, ())
+    if now == before or not readable or not {reader.kind, writer.kind} <= PRIMITIVE | {"fixed"}:
         return
     if now and before and now.rpartition("-")[0] == before.rpartition("-")[0] != "":
         yield "unit", f"{before} became {now}: times of before are read a thousandfold off; add a field instead"

@@ -55,18 +55,13 @@ class History:
 
     def names(self, files: Sequence[Path]) -> Iterator[tuple[Commit, dict[Path, str]]]:
         """With each commit the path that each of the files had then, of those that it has."""
-        owner = {self.path_of(file): file for file in files}
-        had = {file: [path] for path, file in owner.items()}
+        asked = {self.path_of(file): file for file in files}
+        now = [*asked, *(self.commits[0].files if self.commits else ())]  # others, too: a name may have been theirs
+        owner = {path: path for path in now}
+        had = {path: [path] for path in now}
         for commit in self.commits:
-            yield (
-                commit,
-                {
-                    file: path
-                    for file, paths in had.items()
-                    for path in [next((p for p in paths if owner[p] == file and p in commit.files), None)]
-                    if path is not None
-                },
-            )
+            then = {file: _there(commit, owner, path, had[path]) for path, file in asked.items()}
+            yield commit, {file: path for file, path in then.items() if path is not None}
             for old, new in commit.renames:
                 if new in owner and owner.get(old) != owner[new]:
                     had[owner[new]].append(old)
@@ -83,6 +78,11 @@ class History:
                 if path not in known and path not in found and (self.top / path).is_relative_to(below):
                     found[path] = Gone(self.top / path, commit)
         return [found[path] for path in sorted(found)]
+
+
+def _there(commit: Commit, owner: Mapping[str, str], path: str, names: Sequence[str]) -> str | None:
+    """The name that a file of now had in a commit; None: it had none."""
+    return next((name for name in names if owner[name] == path and name in commit.files), None)
 
 
 def history(directory: Path, revision: str | None) -> History | None:

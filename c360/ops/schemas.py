@@ -57,7 +57,8 @@ class Finding:
         of = f" ({self.subject})" if self.subject else ""
         since = f" [against {self.against[0]}" if self.against else ""
         more = f" and {len(self.against) - 1} more" if len(self.against) > 1 else ""
-        return f"{where}{of}: {self.message}{since}{more}{']' if since else ''}"
+        line = f"{where}{of}: {self.message}{since}{more}{']' if since else ''}"
+        return "\\n".join(line.splitlines())
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def of_directory(directory: Path) -> tuple[list[Contract], list[Finding]]:
     """The schemas of all *.avsc in and below it, each with what it refers to in the others. Raises UsageError."""
     if not directory.is_dir():
         raise UsageError(f"there is no directory {directory}; say --dir, or [tool.c360] schemas")
-    files = sorted(path for path in directory.rglob("*.avsc") if path.is_file())
+    files = files_of(directory)
     if not files:
         raise UsageError(f"there is no *.avsc in {directory}; say --dir, or [tool.c360] schemas")
     contracts: list[Contract] = []
@@ -140,6 +141,10 @@ def of_directory(directory: Path) -> tuple[list[Contract], list[Finding]]:
         except NotASchema as error:
             findings.append(_of_itself(str(file), "not-a-schema", str(error)))
     return contracts, findings
+
+
+def files_of(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*.avsc") if path.is_file())
 
 
 def _known(schemas: Iterable[Any]) -> dict[str, Any]:
@@ -218,10 +223,10 @@ def _of_itself(path: str, rule: str, message: str, subject: str | None = None) -
 def versions_in_git(
     contracts: Sequence[Contract], directory: Path, past: History
 ) -> tuple[dict[str, list[Version]], list[str]]:
-    """By path of the contract, and notes on what could not be compared with. The newest first, each schema once."""
+    """By path of the contract, and notes on what could not be compared with. The newest first, each schema once, with
+    the commit that brought it."""
     files = {contract.file: contract for contract in contracts if contract.file is not None}
-    found: dict[str, list[Version]] = {contract.path: [] for contract in files.values()}
-    seen = {contract.path: {contract.schema.text} for contract in files.values()}
+    found: dict[str, dict[str, Version]] = {contract.path: {} for contract in files.values()}
     reading = _Past(past, directory)
     notes: list[str] = []
     for commit, names in past.names([*files]):
@@ -233,10 +238,9 @@ def versions_in_git(
                 note = f"{contract.path}: what was committed is not compared with: {error}"
                 notes += [] if note in notes else [note]
                 continue
-            if schema.text not in seen[contract.path]:
-                seen[contract.path].add(schema.text)
-                found[contract.path].append(Version(commit.said, schema))
-    return found, notes
+            if schema.text != contract.schema.text:
+                found[contract.path][schema.text] = Version(commit.said, schema)  # at last the one that brought it
+    return {path: [*versions.values()] for path, versions in found.items()}, notes
 
 
 class _Past:
@@ -345,6 +349,6 @@ def check(directory: Path | None, past: History | None, plan: Plan | None = None
             if contract.file is not None:
                 report.versions += len(versions[contract.path])
                 report.findings += compared(contract, versions[contract.path])
-        report.findings += deleted(past.gone([c.file for c in contracts if c.file is not None], directory), directory)
+        report.findings += deleted(past.gone(files_of(directory), directory), directory)
     report.findings = in_order(report.findings)
     return report
