@@ -12,20 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 from rich.console import Console
 from rich.logging import RichHandler
 
 from c360.app import App
-from c360.codecs.avro import Registry
 from c360.config import Settings, read_settings
 from c360.engine.transport import Cluster
 from c360.errors import BrokerAway, C360Error, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Names, Vault, is_veiled
 from c360.plan import Plan
+
+if TYPE_CHECKING:
+    from c360.engine.registry import SchemaRegistry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +110,7 @@ class Context:
         vault = self.vault(cluster) if self.plan.erases else None
         return str if vault is None else vault.names.veil
 
-    def registry(self) -> Registry | None:
+    def registry(self) -> SchemaRegistry | None:
         """The schema registry of C360_REGISTRY; None where none is named. Raises UsageError."""
         if self.settings.registry is None:
             return None

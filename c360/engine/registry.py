@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from c360.codecs.avro import SchemaRef, WriterSchema
-from c360.errors import Misfit, Shut, UsageError
+from c360.errors import C360Error, Misfit, Shut, UsageError
 
+T = TypeVar("T")
 TIMEOUT_S = 3.0
 MISSING_S = 30.0  # an id that was not there is asked for again: registries have followers, too
 GONE = (404, 40403)  # of http, and of the registry itself
@@ -57,6 +60,30 @@ class SchemaRegistry:
         """It is asked no more: its connections end."""
         self.client.__exit__()  # type: ignore[no-untyped-call]
 
+    # ---------------------------------------------------------------------------------------------- what is compared with
+    def subjects(self) -> list[str]:
+        """All, also those that were deleted and can be brought back. Raises C360Error."""
+        return _told(lambda: self.client.get_subjects(deleted=True)) or []
+
+    def versions(self, subject: str) -> list[tuple[int, WriterSchema]]:
+        """Of a subject, the oldest first, also those that were deleted and can be brought back. Raises C360Error."""
+        numbers = _told(lambda: self.client.get_versions(subject, deleted=True)) or []
+        found = [(number, _told(partial(self._version, subject, number))) for number in sorted(numbers)]
+        return [(number, schema) for number, schema in found if schema is not None]
+
+    def level(self, subject: str) -> str | None:
+        """The compatibility that is asked of a subject; None: it is left to the registry. Raises C360Error."""
+        return _told(lambda: self.client.get_compatibility(subject))
+
+    def default_level(self) -> str | None:
+        """The compatibility that is asked of those. Raises C360Error."""
+        return _told(self.client.get_compatibility)
+
+    def _version(self, subject: str, number: int) -> WriterSchema:
+        got = self.client.get_version(subject, number, deleted=True).schema
+        kind = got.schema_type or "AVRO"
+        return WriterSchema(kind, got.schema_str or "", self._references(got, set()))  # type: ignore[arg-type]
+
     def _ask(self, ref: SchemaRef) -> WriterSchema:
         if self.clock() - self.missing.get(ref, -MISSING_S) < MISSING_S:
             raise _unknown(ref)
@@ -91,6 +118,20 @@ class SchemaRegistry:
         return Shut(
             "registry", "the schema registry (C360_REGISTRY) does not answer; values with a schema that is known go on"
         )
+
+
+def _told(ask: Callable[[], T]) -> T | None:
+    """None where the registry says that there is no such thing."""
+    try:
+        return ask()
+    except SchemaRegistryError as error:
+        if error.http_status_code == 404:
+            return None
+        raise C360Error(
+            f"the schema registry (C360_REGISTRY) refuses: {error.http_status_code}, {error.error_message}"
+        ) from None
+    except Exception as error:  # whatever the client's HTTP library raises
+        raise C360Error(f"the schema registry (C360_REGISTRY) does not answer ({type(error).__name__})") from error
 
 
 def _unknown(ref: SchemaRef) -> Misfit:
