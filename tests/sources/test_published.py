@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import fastavro
 import pytest
 
+from c360.engine.kafka import KafkaCluster
 from c360.engine.registry import SchemaRegistry
+from c360.engine.transport import TopicSpec
 from c360.ops.schemas import check
+from tests.cli.test_json import hold
 from tests.cli.tools import C360
 from tests.ops.test_schemas import LONG, MICROS, MILLIS, TEXT, of, record
 from tests.registry import Apicurio
+from tests.sources.registry import written
 
 OLD, NOW = record(of(MILLIS)), record(of(MICROS))
 
@@ -90,3 +96,57 @@ def test_a_registry_that_is_away_is_exit_1_and_one_that_is_not_named_exit_2(dire
     ran = away("schemas", "check", "--replay")
     assert (ran.code, ran.out) == (2, "")
     assert "which app?" in ran.err
+
+
+APP = """
+from c360 import App, Projection, Record, count
+
+app = App("{topic}")
+
+
+@app.identifier("crm", priority=1, unique=True)
+class Crm(str): ...
+
+
+@app.source("{topic}.raw", format="avro", event_id="id", subject="id", schema={schema!r})
+class Order(Record):
+    id: Crm
+    cents: int
+
+
+@app.projection("customer")
+class Customer(Projection):
+    orders: int = count(Order)
+"""
+
+
+def test_what_a_real_topic_retains_is_decoded_by_the_schema_of_now(
+    kafka: str, real_registry: Apicurio, tmp_path: Path
+) -> None:
+    """A field that was renamed without an alias, and one that the app calls by another type than it was written with."""
+    topic = f"retained{uuid.uuid4().hex[:8]}"
+    fields = [of(TEXT, "id"), of(LONG, "cents")]
+    texts = [record(*fields), record(fields[0], of(LONG, "amount")), record(*fields, of(LONG, "more"))]
+    numbers = [real_registry.publish(f"{topic}.raw-value", one) for one in texts]
+    cluster = KafkaCluster(kafka)
+    cluster.admin().create([TopicSpec(f"{topic}.raw", 1)])
+    producer = cluster.producer()
+    for number, text in zip(numbers, texts, strict=True):
+        value = {"id": "7", "cents": 1, "amount": 1, "more": 1}
+        data = b"\0" + number.to_bytes(4, "big") + written(fastavro.parse_schema(text), value)
+        for _ in range(2):
+            producer.produce(f"{topic}.raw", b"7", data)
+    producer.flush()
+    (tmp_path / "shop.py").write_text(APP.format(topic=topic, schema=json.dumps(texts[0])))
+    c360 = C360({"C360_APP": "shop", "C360_BROKER": kafka, "C360_REGISTRY": real_registry.url}, directory=tmp_path)
+    ran = c360("schemas", "check", "--replay", "--registry", "--json")
+    assert ran.code == 1, ran.err
+    hold("c360 schemas check", ran.json)
+    assert ran.json["replayed"] == [
+        {"topic": f"{topic}.raw", "schema": number, "records": 2, "partition": 0, "offset": 2 * n, "reason": reason}
+        for n, (number, reason) in enumerate(zip(numbers, [None, "not-avro", None], strict=True))
+    ]
+    rules = {f["rule"]: f["against"] for f in ran.json["findings"]}
+    assert rules["replay"] == [f"schema {numbers[1]}"]
+    assert rules["compatibility"] == [f"version 2 of {topic}.raw-value"]
+    assert "level" in rules
