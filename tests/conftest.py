@@ -1,4 +1,4 @@
-"""What all tests share: one real Kafka broker, the project's data, hypothesis profiles.
+"""What all tests share: one real Kafka broker, one real schema registry, the project's data, hypothesis profiles.
 
 The broker starts when the first test asks for it and is stopped with the session. C360_TEST_BROKER=host:port uses a
 running one instead; C360_NO_KAFKA=1 skips what needs one. Without either, a machine that cannot run Kafka fails those
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from c360.errors import C360Error
+from c360.errors import C360Error, UsageError
 from c360.ops import dev_kafka
+from tests import registry
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("dev", deadline=None)  # new examples every time; a busy machine is not a bug
@@ -42,12 +44,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Fetch Kafka before the first test, so that a download is seen and counts against no test's time."""
-    needed = any(item.get_closest_marker("kafka") for item in session.items)
-    if not needed or NO_KAFKA or TEST_BROKER or session.config.option.collectonly:
+    """Fetch what tests need before the first one, so that a download is seen and counts against no test's time."""
+    if session.config.option.collectonly:
         return
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     say = terminal.write_line if terminal else print
+    if any("real_registry" in getattr(item, "fixturenames", ()) for item in session.items):
+        with suppress(C360Error):
+            registry.find_registry(say=say)
+    if NO_KAFKA or TEST_BROKER or not any(item.get_closest_marker("kafka") for item in session.items):
+        return
     try:
         dev_kafka.find_kafka(say=say)
     except C360Error as error:
@@ -71,6 +77,18 @@ def kafka(pytestconfig: pytest.Config) -> Iterator[str]:
         pytestconfig.stash[running] = broker
         yield broker.bootstrap
         del pytestconfig.stash[running]
+
+
+@pytest.fixture(scope="session")
+def real_registry() -> Iterator[registry.Apicurio]:
+    """A schema registry that answers as Confluent's does. The session shares it: use subjects of your own, and who pauses it
+    resumes it."""
+    try:
+        running = registry.start()
+    except UsageError as error:
+        pytest.skip(str(error))
+    with running:
+        yield running
 
 
 @pytest.hookimpl(wrapper=True)

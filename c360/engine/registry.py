@@ -53,6 +53,10 @@ class SchemaRegistry:
                 self.known[ref] = self._ask(ref)
             return self.known[ref]
 
+    def close(self) -> None:
+        """It is asked no more: its connections end."""
+        self.client.__exit__()  # type: ignore[no-untyped-call]
+
     def _ask(self, ref: SchemaRef) -> WriterSchema:
         if self.clock() - self.missing.get(ref, -MISSING_S) < MISSING_S:
             raise _unknown(ref)

@@ -6,12 +6,14 @@ import io
 import json
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import fastavro
 
 from c360.codecs.avro import SchemaRef, WriterSchema
 from c360.errors import Misfit, Shut
+from tests.registry import Reference
 
 
 class FakeRegistry:
@@ -19,12 +21,29 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.schemas: dict[SchemaRef, WriterSchema] = {}
+        self.subjects: dict[str, list[int]] = {}
         self.away = False
         self.asked: Counter[SchemaRef] = Counter()
 
     def register(self, schema: Any, kind: Any = "AVRO", references: tuple[str, ...] = ()) -> int:
+        """A schema that nobody has checked, under no subject; its id."""
         number = len(self.schemas) + 1
         self.schemas[number] = WriterSchema(kind, json.dumps(schema), references)
+        return number
+
+    def publish(self, subject: str, schema: Any, kind: str = "AVRO", references: Sequence[Reference] = ()) -> int:
+        """As producers do; equal schemas have one id."""
+        texts: tuple[str, ...] = ()
+        for _, other, version in references:
+            found = self.schemas[self.subjects[other][version - 1]]
+            texts += (*found.references, found.text)
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        wanted = WriterSchema(kind, text, texts)  # type: ignore[arg-type]
+        there = [number for number, known in self.schemas.items() if known == wanted]
+        number = int(there[0]) if there else len(self.schemas) + 1
+        self.schemas[number] = wanted
+        if number not in (versions := self.subjects.setdefault(subject, [])):
+            versions.append(number)
         return number
 
     def schema(self, ref: SchemaRef) -> WriterSchema:
@@ -39,9 +58,14 @@ class FakeRegistry:
         return b"\0" + number.to_bytes(4, "big") + self.data(number, value)
 
     def data(self, number: int, value: Any) -> bytes:
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(self.schemas[number].text)), value)
-        return out.getvalue()
+        return written(fastavro.parse_schema(json.loads(self.schemas[number].text)), value)
+
+
+def written(schema: Any, value: Any) -> bytes:
+    """A value's bytes, by a parsed schema."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, value)
+    return out.getvalue()
 
 
 def guid_header(guid: str) -> tuple[str, bytes]:
