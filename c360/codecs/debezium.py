@@ -8,7 +8,12 @@
 | tombstone, `op` m, transaction metadata | nothing for us (None) |
 
 A change of a primary key is a d of the old key and a c of the new one, at one position. Positions are texts that compare
-in source order: PostgreSQL lsn; MySQL and MariaDB binlog file, position and row.
+in source order: PostgreSQL the last commit before it or its own lsn, whichever is later, and its own lsn; MySQL and
+MariaDB binlog file, position and row.
+
+Why not PostgreSQL's lsn alone: a transaction may have written before a table was read, and commit after. The read did not
+see it, and its lsn is the smaller. Transactions arrive in the order of their commits, so the commit before it tells. Only
+the first transaction after a snapshot has none before it (`Change.first`).
 """
 
 from __future__ import annotations
@@ -28,8 +33,12 @@ from c360.codecs.record import Record, fields_of
 from c360.errors import Misfit
 
 UNCHANGED = b"__debezium_unavailable_value"
-UNCHANGED_VALUES = frozenset({b'"' + UNCHANGED + b'"', b'"' + base64.b64encode(UNCHANGED) + b'"'})
-_MARKS = tuple(v.strip(b'"') for v in UNCHANGED_VALUES)
+_TEXTS = (b'"%s"' % UNCHANGED, b'"%s"' % base64.b64encode(UNCHANGED))
+_NUMBERS = b"[%s]" % b",".join(b"%d" % byte for byte in UNCHANGED)  # of an array of numbers
+UNCHANGED_VALUES = frozenset(
+    {*_TEXTS, *(b"[%s]" % text for text in _TEXTS), b"{%s:%s}" % (_TEXTS[0], _TEXTS[0]), _NUMBERS}
+)
+_MARKS = (*(text.strip(b'"') for text in _TEXTS), _NUMBERS)
 NOTHING, NULL = msgspec.Raw(b""), msgspec.Raw(b"null")
 JSON = ord("{")
 DECIMAL = "org.apache.kafka.connect.data.Decimal"
@@ -47,6 +56,11 @@ class Change:
     unchanged: tuple[str, ...] = ()  # columns that were not sent, as they had not changed
     snapshot: bool = False
     after: bytes = b""  # with `unchanged`: what was sent
+    first: bool = False  # it is of the first transaction after a snapshot, which may have begun before
+
+    def follows(self, position: str) -> bool:
+        """Whether it is newer than the state of the row that is at this position, and came before it."""
+        return self.position > position or (self.first and position.endswith(READ))
 
 
 class _Source(msgspec.Struct):
@@ -76,6 +90,7 @@ class _Envelope(msgspec.Struct):
 
 # At one position: a snapshot is read where the next change begins, and a changed key is a d, then a c.
 RANKS = {"r": 0, "d": 1}  # others 2
+READ = ".0"  # how the position of a row that was read ends
 
 _sequence = msgspec.json.Decoder(list[str | None]).decode
 _envelope = msgspec.json.Decoder(_Envelope).decode
@@ -142,8 +157,8 @@ class DebeziumDecoder:
         if op == "m" or (op is None and event.status is not None):
             return None
         if op not in ("c", "u", "r", "d", "t"):
-            raise Misfit("not-a-change", f"there is no op of Debezium in it; is {self.name}'s topic a CDC topic?")
-        position = self._position(event.source, RANKS.get(op, 2))
+            raise Misfit("not-a-change", f"there is no op of Debezium in it; {self._hint(value)}")
+        position, first = self._position(event.source, RANKS.get(op, 2))
         assert event.source is not None
         at_ms = event.source.ts_ms if event.source.ts_ms is not None else event.ts_ms
         if at_ms is None:
@@ -152,7 +167,7 @@ class DebeziumDecoder:
             return Change("truncate", "", position, at_ms, None)
         row_id = self._row_id(key, event)
         if op == "d":
-            return Change("delete", row_id, position, at_ms, None)
+            return Change("delete", row_id, position, at_ms, None, first=first)
         if event.after == NULL:
             raise Misfit("missing-field", f"the change event of {self.name} has no after")
         after = bytes(event.after) if not scales else self._with_decimals(event.after, scales)
@@ -161,8 +176,8 @@ class DebeziumDecoder:
             sent = _columns(after)
             unchanged = tuple(c for c, raw in sent.items() if c in self.read and bytes(raw) in UNCHANGED_VALUES)
             if unchanged:
-                return Change("upsert", row_id, position, at_ms, None, unchanged, snapshot, after)
-        return Change("upsert", row_id, position, at_ms, self.layout.read(after), (), snapshot)
+                return Change("upsert", row_id, position, at_ms, None, unchanged, snapshot, after, first)
+        return Change("upsert", row_id, position, at_ms, self.layout.read(after), (), snapshot, first=first)
 
     def complete(self, change: Change, old: Record | None) -> Record:
         """The record of a change with `unchanged` columns, which are taken from the row as it was. Raises Misfit."""
@@ -200,23 +215,29 @@ class DebeziumDecoder:
             return str(values[0])
         return _compact(values).decode()
 
-    def _position(self, source: _Source | None, rank: int) -> str:
+    def _position(self, source: _Source | None, rank: int) -> tuple[str, bool]:
+        """And whether it is in the first transaction after a snapshot."""
         if source is not None:
-            lsn = source.lsn
-            if lsn is None and source.connector == "postgresql" and source.sequence:  # rows of an incremental snapshot
-                lsn = int(_sequence(source.sequence)[-1] or 0)
-            if lsn is not None:
-                return f"{lsn:020d}.{rank}"
+            if (found := _position_in_wal(source, rank)) is not None:
+                return found
             if source.file is not None and source.pos is not None:
                 base, _, number = source.file.rpartition(".")
-                return f"{base}.{number.zfill(12)}:{source.pos:020d}:{source.row or 0:010d}.{rank}"
+                return f"{base}.{number.zfill(12)}:{source.pos:020d}:{source.row or 0:010d}.{rank}", False
             if source.commit_lsn is not None:
-                return f"{source.commit_lsn}:{source.change_lsn or ''}:{source.event_serial_no or 0:010d}.{rank}"
+                return f"{source.commit_lsn}:{source.change_lsn or ''}:{source.event_serial_no or 0:010d}.{rank}", False
         connector = source.connector if source is not None else "?"
         raise Misfit(
             "no-position",
             f"the change event of {self.name} (connector {connector}) has no position in its source: lsn, or file and pos",
         )
+
+    def _hint(self, value: bytes) -> str:
+        if _is_unwrapped(value):
+            return (
+                f"{self.name}'s connector has the transformation ExtractNewRecordState (unwrap), which takes away where a"
+                " change is in its database: let it write whole envelopes"
+            )
+        return f"is {self.name}'s topic a CDC topic?"
 
     # ----------------------------------------------------------------------------------------------------- decimals
     def _scales(self, schema: msgspec.Raw) -> dict[str, int]:
@@ -243,6 +264,30 @@ class DebeziumDecoder:
                     ) from None
                 columns[column] = msgspec.Raw(b'"%s"' % format(EXACT.scaleb(Decimal(units), -scale), "f").encode())
         return _compact(columns)
+
+
+def _position_in_wal(source: _Source, rank: int) -> tuple[str, bool] | None:
+    commit, lsn = 0, source.lsn
+    said = _sequence(source.sequence) if source.sequence and source.connector == "postgresql" else []
+    if said:
+        commit = int(said[0] or 0)
+        if lsn is None:  # rows of an incremental snapshot
+            lsn = int(said[-1] or 0)
+    if lsn is None:
+        return None
+    if rank == 0 and source.lsn is not None:  # a snapshot: of its place before all that is streamed
+        return f"{lsn:020d}:{0:020d}{READ}", False
+    return f"{max(commit, lsn):020d}:{lsn:020d}.{rank}", bool(said) and not commit and rank > 0
+
+
+def _is_unwrapped(value: bytes) -> bool:
+    """Whether it looks like a row by itself, with what Debezium adds to such."""
+    try:
+        found = _columns(value)
+        found = _columns(found["payload"]) if "schema" in found and "payload" in found else found
+    except UNREADABLE:
+        return False
+    return any(name in found for name in ("__op", "__deleted", "__source_ts_ms", "__lsn"))
 
 
 def _decimal_columns(schema: Any) -> dict[str, int]:

@@ -48,7 +48,7 @@ class Pair:
 
 @pytest.fixture(params=["fake", "real"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    tag = uuid.uuid4().hex[:8]
+    tag = f"t{uuid.uuid4().hex[:8]}"
     if request.param == "fake":
         fake = FakeRegistry()
         yield Pair(fake, fake, tag)
@@ -155,7 +155,7 @@ def test_what_readers_of_the_newest_could_not_read_is_refused(pair: Pair) -> Non
 # ------------------------------------------------------------------------------------------------------- a real one
 def test_it_stops_and_comes_back_in_the_middle_of_a_run(real_registry: Apicurio) -> None:
     """Known ids go on, unknown ones wait, nothing is put aside, and each id is asked for once."""
-    tag = uuid.uuid4().hex[:8]
+    tag = f"t{uuid.uuid4().hex[:8]}"
     schemas = [{**ORDER, "doc": f"{tag} {n}"} for n in range(2)]
     one, two = (real_registry.publish(f"{tag}-value", schema) for schema in schemas)
     values = {n: b"\0" + n.to_bytes(4, "big") for n in (one, two)}

@@ -90,6 +90,27 @@ def test_stores_are_swept_by_themselves_and_closed_meanwhile(tmp_path: Path) -> 
     kept.close()
 
 
+def test_a_small_store_that_is_closed_has_no_key_of_what_is_deleted(tmp_path: Path) -> None:
+    """A worker that had just restored a task from its changelog stopped, and a forgotten customer's id was in its files."""
+    before = RocksStores(tmp_path).open("task/before")
+    before.write([(b"the-stays", b"x"), (b"the-gone", None)])
+    before.close()
+    assert _anywhere(tmp_path, b"the-gone"), "nobody said that these are to be swept"
+    stores = RocksStores(tmp_path)
+    stores.keep_swept()
+    stores.open("task/before").close()
+    store = stores.open("task/now")
+    store.write([(b"the-stays", b"x"), (b"the-gone", None)])
+    store.close()
+    stores.close()
+    assert not _anywhere(tmp_path, b"the-gone")
+    assert [key for name in ("before", "now") for key, _ in entries_of(tmp_path / "task" / name)] == [b"the-stays"] * 2
+
+
+def _anywhere(directory: Path, key: bytes) -> bool:
+    return any(key in path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
 def test_a_store_that_nobody_opens_is_removed_and_one_that_is_open_or_was_lately_stays(tmp_path: Path) -> None:
     stores = RocksStores(tmp_path)
     names = ["agent/0", "agent/1", "agent/2", "copy"]

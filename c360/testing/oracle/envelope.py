@@ -23,7 +23,8 @@ Position = tuple[Any, ...]
 Op = Literal["put", "delete", "truncate"]
 OPS: Mapping[str, Op] = {"c": "put", "r": "put", "u": "put", "d": "delete", "t": "truncate"}
 MARK = "__debezium_unavailable_value"  # a column that the database did not send, since it has not changed
-UNSENT = (MARK, base64.b64encode(MARK.encode()).decode())
+_TEXTS = (MARK, base64.b64encode(MARK.encode()).decode())
+UNSENT = (*_TEXTS, *([text] for text in _TEXTS), {MARK: MARK}, [ord(letter) for letter in MARK])
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Change:
     snapshot: bool
     at_ms: int
     after: Mapping[str, Any]
+    first: bool = False  # streamed before any commit: after every read of a snapshot that came before it
 
 
 def read_change(declared: SourceType, key: bytes | None, value: bytes | None) -> Change | None:
@@ -62,7 +64,8 @@ def read_change(declared: SourceType, key: bytes | None, value: bytes | None) ->
     row_id = _row_id(declared, key, envelope.get("before") if after is None else after)
     if kind == "put" and not isinstance(after, dict):
         raise NoFit
-    return Change(kind, row_id, position, op == "r", at_ms, after or {})
+    first = op != "r" and "sequence" in source and _sequence(source)[:1] == [0]
+    return Change(kind, row_id, position, op == "r", at_ms, after or {}, first)
 
 
 def unsent(record: type[Record], after: Mapping[str, Any]) -> set[str]:
@@ -92,17 +95,27 @@ def _position(source: Mapping[str, Any], op: str) -> Position:
     that is how a change of a primary key is sent.
     """
     rank = {"r": 0, "d": 1}.get(op, 2)
+    said = _sequence(source)
     match source:
+        case {"lsn": int(lsn)} if op == "r":
+            return (lsn, 0, rank)
         case {"lsn": int(lsn)}:
-            return (lsn, rank)
-        case {"connector": "postgresql", "sequence": str(sequence)}:  # incremental snapshots have no lsn of their own
-            return (max(int(n) for n in json.loads(sequence) if n is not None), rank)
+            return (max(said[0], lsn) if said else lsn, lsn, rank)
+        case {"connector": "postgresql"} if said:  # incremental snapshots have no lsn of their own
+            return (max(said), said[-1], rank)
         case {"file": str(file), "pos": int(pos)}:
             number = re.search(r"\d+\Z", file)
             return (int(number[0]) if number else 0, pos, source.get("row") or 0, rank)
         case {"commit_lsn": str(commit)}:
             return (commit, source.get("change_lsn") or "", source.get("event_serial_no") or 0, rank)
     raise NoFit
+
+
+def _sequence(source: Mapping[str, Any]) -> list[int]:
+    """PostgreSQL: the last commit before the change, 0 if none was streamed; and the change itself."""
+    if source.get("connector") != "postgresql" or not isinstance(source.get("sequence"), str):
+        return []
+    return [int(n or 0) for n in json.loads(source["sequence"])]
 
 
 # ------------------------------------------------------------------------------------------------------------ schema

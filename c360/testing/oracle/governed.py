@@ -369,6 +369,11 @@ def same_row(held: Row, effect: Effect, record: Record) -> bool:
     return held.record == record
 
 
+def newer(change: Change, held: Row, late: bool) -> bool:
+    read = held.position[-1] == 0
+    return change.position > held.position or (read and change.first and not late)
+
+
 class Rows:
     """A source of rows of one table."""
 
@@ -405,7 +410,8 @@ class Rows:
             replayed = replayed or len(deliveries) > 1
             for delivery in deliveries:
                 try:
-                    out.effects[offset], out.facts[offset] = self._apply(rows, floor, delivery)
+                    late = delivery is not deliveries[0]
+                    out.effects[offset], out.facts[offset] = self._apply(rows, floor, delivery, late)
                     break
                 except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
                     continue
@@ -433,9 +439,9 @@ class Rows:
         return read_change(self.declared, key, value)
 
     def _apply(
-        self, rows: dict[str, Row], floor: Position | None, delivery: Delivery
+        self, rows: dict[str, Row], floor: Position | None, delivery: Delivery, late: bool
     ) -> tuple[list[Effect], list[Said]]:
-        """The effects and facts of one change; `rows` is brought up to date. Raises for a misfit."""
+        """The effects and facts of one change; `rows` is brought up to date. Raises for a misfit. `late`: it is replayed."""
         change = self._change(delivery)
         if change is None or change.op == "truncate":
             return [], []
@@ -443,7 +449,7 @@ class Rows:
         missing = unsent(kind, change.after)
         sent = {} if change.op == "delete" else values_from_payload(kind, change.after, without=missing)
         held = rows.get(change.row_id)
-        if (floor is not None and change.position <= floor) or (held is not None and change.position <= held.position):
+        if (floor is not None and change.position <= floor) or (held is not None and not newer(change, held, late)):
             return [], []
         back = [] if held is None or held.content is None else [Effect(-1, delivery.time, held.content)]
         changes, was = (1, ()) if held is None else (held.changes + 1, held.links)
