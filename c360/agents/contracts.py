@@ -88,7 +88,7 @@ def reading(contract: Contract) -> Callable[[bytes], Any]:
 
 
 def _namespace(*parts: str) -> str:
-    return ".".join("".join(c if c.isascii() and c.isalnum() else "_" for c in part) for part in parts)
+    return ".".join(avro_names([part.replace("-", "_")])[0] for part in parts)
 
 
 def _of_view(plan: Plan, door: Door) -> Any:

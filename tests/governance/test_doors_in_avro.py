@@ -15,14 +15,11 @@ import pytest
 
 from c360 import App, Personal, Projection, Record, collect, count, derived, newest, total
 from c360.agents.contracts import contract_of
-from c360.assembly import Worker
-from c360.engine.loop import LoopSettings
-from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.ops import contracts
 from c360.ops.doors import Preview
-from c360.tables.store import MemoryStores
+from c360.ops.records import records
 from c360.testing import TestDriver
 from tests.sources.registry import FakeRegistry
 
@@ -189,6 +186,28 @@ def test_what_the_schema_cannot_hold_does_not_leave_and_the_dead_letter_names_th
         t.verify("sink:rows")
 
 
+@pytest.mark.parametrize("amount", [b"\x04\x04\xe3", b"\x04\x04\xe1"])
+def test_what_is_not_what_should_be_there_is_found_by_verify(amount: bytes) -> None:
+    with driver() as t:
+        order(t, 1)
+        partition, value = next(
+            (n, value) for n in range(2) for _, value in in_partition(t, "shop.customer.v3.service", n)
+        )
+        assert value is not None
+        assert b"\x04\x04\xe2" in value, "1250 hundredths"
+        t.producer.produce("shop.customer.v3.service", b"crm:7", value.replace(b"\x04\x04\xe2", amount), partition)
+        t.producer.flush()
+        with pytest.raises(AssertionError, match="altered"):
+            t.verify()
+
+
+def in_partition(t: TestDriver, topic: str, partition: int) -> Iterator[tuple[bytes | None, bytes | None]]:
+    t.settle()
+    reader = t.cluster.reader()
+    for found in records(reader, reader.starts([TP(topic, partition)])):
+        yield found.key, found.value
+
+
 def test_the_registry_may_go_away_when_a_worker_runs() -> None:
     registry = FakeRegistry()
     with driver(registry=registry) as t:
@@ -238,14 +257,6 @@ def test_a_sink_whose_type_grows_has_a_new_schema_of_the_same_subject() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- when it starts
-def worker(registry: FakeRegistry) -> Worker:
-    cluster = MemoryCluster()
-    app = shop()
-    running = Worker(app.plan(), cluster, MemoryStores(), "a", settings=LoopSettings())
-    running.subjects = registry
-    return running
-
-
 def test_a_worker_does_not_start_until_schemas_are_registered_and_their_subjects_ask_enough() -> None:
     registry, plan = FakeRegistry(), shop().plan()
     with pytest.raises(NeedsOperator, match=r"customer\.v3\.service-value.*c360 topics apply"):
