@@ -47,6 +47,8 @@ class TestDriver:
     """
 
     __test__ = False  # not a test case, whatever pytest takes from the name
+    subjects: Subjects | None = None
+    cloudevents = False
 
     def __init__(
         self,
