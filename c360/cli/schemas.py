@@ -76,7 +76,8 @@ def schemas_check(
         with progress_shown() as told:
             replayed, notes = retained.replay(plan, context.cluster(broker), registry, told)
     name = "" if plan is None else context.name
-    report = tool.check(directory, past, plan, name, registry if asked else None, replayed)
+    doors = plan is not None and context.settings.writes_avro
+    report = tool.check(directory, past, plan, name, registry if asked else None, replayed, doors=asked and doors)
     report.notes += notes
     if as_json:
         print_json(report.to_json())

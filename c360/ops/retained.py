@@ -10,7 +10,7 @@ from c360.codecs.avro import MAGIC, MAGIC_GUID, VALUE_ID, Registry, SchemaRef, f
 from c360.codecs.debezium import DebeziumDecoder
 from c360.declare import Source
 from c360.engine.transport import TP, Batch, Cluster, Headers
-from c360.errors import BrokerAway, Misfit, Shut
+from c360.errors import Misfit, RegistryAway, Shut
 from c360.plan import Plan
 
 Progress = Callable[[str, int, int | None], None]
@@ -43,8 +43,7 @@ class Replayed:
 def replay(
     plan: Plan, cluster: Cluster, registry: Registry, progress: Progress = lambda what, done, total: None
 ) -> tuple[list[Replayed], list[str]]:
-    """All raw topics whose values name schemas, and notes on those that are not there. Raises BrokerAway, also where the
-    registry does not answer."""
+    """All raw topics whose values name schemas, and notes on those that are not there. Raises BrokerAway; RegistryAway."""
     sources = [source for source in plan.sources if source.format == "avro" or source.kind == "rows"]
     existing = cluster.admin().topics()
     found: list[Replayed] = []
@@ -110,7 +109,7 @@ def _decoded(source: Source, sample: Sample, registry: Registry) -> Replayed:
         else:
             (made,) = decoder.decode([sample.value], lambda i: sample.headers)
     except Shut as shut:
-        raise BrokerAway(str(shut)) from shut
+        raise RegistryAway(str(shut)) from shut
     if isinstance(made, Misfit):
         return Replayed(source.topic, sample, made.reason, str(made))
     return Replayed(source.topic, sample)

@@ -34,6 +34,8 @@ from c360.codecs.compatibility import (
 from c360.codecs.record import FieldInfo, Record, fields_of
 from c360.declare import Source
 from c360.errors import UsageError
+from c360.ops.contracts import ENOUGH, LEVEL
+from c360.ops.contracts import contracts as written_by
 from c360.ops.history import Commit, Gone, History
 from c360.ops.retained import Replayed
 from c360.plan import Plan, class_of_field
@@ -46,7 +48,6 @@ OTHER_RULES: Mapping[str, Severity] = {
     "deleted": "warning",
     "unregistered": "warning",
 }
-ENOUGH = ("BACKWARD_TRANSITIVE", "FULL_TRANSITIVE")
 KEY = "-key"  # ends the subject, or the file's name, of a schema of keys
 
 
@@ -204,6 +205,11 @@ def of_app(plan: Plan, name: str, contracts: Sequence[Contract]) -> list[Contrac
         else:
             found.append(replace(same, file=None, subject=subject))
     return found
+
+
+def of_doors(plan: Plan, name: str) -> list[Contract]:
+    """What doors write, where they write Avro."""
+    return [Contract(f"{name} {made.door}", Schema(made.schema), None, made.subject) for made in written_by(plan)]
 
 
 # ------------------------------------------------------------------------------------------------ the schema by itself
@@ -375,7 +381,7 @@ def in_registry(contract: Contract, registry: Published, subjects: Collection[st
     if level not in ENOUGH:
         looked.findings.append(_of_itself(
             contract.path, "level", f"{subject} has compatibility {level}, so the registry takes schemas that cannot read all"
-            f" that is in the topic: set {ENOUGH[0]}", subject,
+            f" that is in the topic: set {LEVEL}", subject,
         ))  # fmt: skip
     for number, schema in registry.versions(subject):
         of = f"version {number} of {subject}"
@@ -466,9 +472,13 @@ def check(
     name: str = "",
     registry: Published | None = None,
     replayed: Sequence[Replayed] = (),
+    *,
+    doors: bool = False,
 ) -> Report:
     """`past`: of the directory's repository; None: it is in none. `plan`, `name`: of the app, if there is one. `registry`:
-    whose versions are compared with, too. `replayed`: what became of retained records. Raises UsageError; RegistryAway."""
+    whose versions are compared with, too; with `doors` also those of what the app writes in Avro. `replayed`: what became
+    of retained records. Raises UsageError; RegistryAway.
+    """
     report = Report(replayed=[*replayed])
     report.findings += of_replay(replayed, name)
     contracts: list[Contract] = []
@@ -478,7 +488,7 @@ def check(
     if plan is not None:
         contracts = of_app(plan, name, contracts)
         report.findings += of_classes(plan, name)
-    if not contracts and not report.findings and not replayed:
+    if not contracts and not report.findings and not replayed and not doors:
         raise UsageError(
             "there is nothing to check: no source of the app says schema=; say --dir, or [tool.c360] schemas"
         )
@@ -493,7 +503,7 @@ def check(
         report.findings += deleted(past.gone(files_of(directory), directory), directory)
     subjects = [] if registry is None else registry.subjects()
     if registry is not None and plan is not None:
-        contracts += keys_of(plan, name, registry, subjects)
+        contracts += [*keys_of(plan, name, registry, subjects), *(of_doors(plan, name) if doors else ())]
     for contract in contracts:
         earlier = versions.get(contract.path, []) if contract.file is not None else []
         if registry is not None:

@@ -14,9 +14,11 @@ from c360.codecs.avro import WriterSchema
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TopicSpec
 from c360.errors import BrokerAway, UsageError
+from c360.ops.contracts import contracts
 from c360.ops.history import history
 from c360.ops.retained import replay
 from c360.ops.schemas import Report, check
+from tests.governance import test_doors_in_avro as doors_in_avro
 from tests.sources.registry import FakeRegistry
 
 TEXT, LONG = "string", "long"
@@ -455,6 +457,19 @@ def test_an_app_s_schemas_and_the_keys_of_its_topics_are_compared(registry: Fake
         ("shop:app who", "who-value", "logical-type", ("version 1 of who-value",)),
         ("shop:app who", "who-key", "key", ("version 1 of who-key",)),
     ]
+
+
+def test_what_doors_write_in_avro_is_compared_with_what_they_wrote(registry: FakePublished) -> None:
+    """The class of a name was lost in the app: views of before have it in the open then."""
+    plan = doors_in_avro.shop().plan()
+    for written in contracts(plan):
+        registry.publish(written.subject, json.loads(written.text.replace('"personal"', '"sensitive"')))
+    found = check(None, None, plan, "shop:app", registry, doors=True).findings
+    view = next(written for written in contracts(plan) if '"personal"' in written.text)
+    assert [(f.path, f.subject, f.rule, f.place) for f in found] == [
+        (f"shop:app {view.door}", view.subject, "class", "attributes.name"),
+    ]
+    assert check(None, None, plan, "shop:app", FakePublished(), doors=True).warnings == len(contracts(plan))
 
 
 # ---------------------------------------------------------------------------------------------------------- replay
