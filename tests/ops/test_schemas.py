@@ -154,6 +154,30 @@ def test_both_sides_of_a_merge_are_history(repository: Repository) -> None:
     assert repository.check().schemas == 3
 
 
+def test_a_version_that_was_taken_back_on_a_side_was_there(repository: Repository) -> None:
+    """The log of the file, as git shows it, leaves that side out: it changed nothing."""
+    repository.commit(order=record(of(MICROS)))
+    repository.git("checkout", "-q", "-b", "side")
+    side = repository.commit(order=record(of(MILLIS)))
+    repository.commit(order=record(of(MICROS)))
+    repository.git("checkout", "-q", "main")
+    repository.commit(third=record(of(TEXT), name="Third"))
+    repository.git("merge", "-q", "--no-edit", "side")
+    assert told(repository.check()) == [("order.avsc", "unit", [side[:9]])]
+
+
+def test_what_only_a_merge_made_of_both_sides_was_there(repository: Repository) -> None:
+    repository.commit(order=record(of(MICROS)))
+    repository.git("checkout", "-q", "-b", "side")
+    repository.commit(order=record(of(MICROS), doc="side"))
+    repository.git("checkout", "-q", "main")
+    repository.commit(order=record(of(MICROS), doc="main"))
+    repository.git("merge", "-q", "-s", "ours", "--no-commit", "side")
+    merge = repository.commit(order=record(of(MILLIS)))
+    repository.commit(order=record(of(MICROS)))
+    assert told(repository.check()) == [("order.avsc", "unit", [merge[:9]])]
+
+
 def test_a_deleted_file_is_a_warning_and_comes_back_with_its_history(repository: Repository) -> None:
     first = repository.commit(order=record(of(MILLIS)), other=record(of(TEXT), name="Other"))
     repository.git("rm", "-q", "schemas/order.avsc")
@@ -458,6 +482,14 @@ def test_a_file_is_compared_with_all_versions_of_its_subject(
         (subject, "compatibility", (f"version 1 of {subject}",)),
     ]  # fmt: skip
     assert report.versions == 2
+
+
+def test_versions_of_the_registry_are_told_the_newest_first(tmp_path: Path, registry: FakePublished) -> None:
+    (tmp_path / "order.avsc").write_text(json.dumps(record(of(MICROS))))
+    for doc in "abc":
+        registry.publish("order", record(of(MILLIS), doc=doc))
+    (found,) = check(tmp_path, None, registry=registry).findings
+    assert found.against == ("version 3 of order", "version 2 of order", "version 1 of order")
 
 
 def test_versions_of_git_and_of_the_registry_are_told_together(repository: Repository, registry: FakePublished) -> None:
