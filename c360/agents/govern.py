@@ -48,7 +48,7 @@ from c360.agents.wire import (
 )
 from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, Registry
 from c360.codecs.cloudevents import CloudEventsDecoder
-from c360.codecs.debezium import Change, DebeziumDecoder
+from c360.codecs.debezium import Change, DebeziumDecoder, Unfit
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
@@ -83,7 +83,8 @@ _OFFSET = struct.Struct(">q")
 class RowState(msgspec.Struct, array_like=True):
     """The last state of one row. `governed` None: deleted; kept so that older states do not come back.
 
-    `revision` counts its changes; `links`: labels of the identifiers that it says are its subject's.
+    `revision` counts its changes; `links`: labels of the identifiers that it says are its subject's; `missed`: columns that
+    states since have sent, and were put aside.
     """
 
     position: str
@@ -91,6 +92,7 @@ class RowState(msgspec.Struct, array_like=True):
     governed: bytes | None
     revision: int = 1
     links: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
     def pairs(self) -> list[tuple[str, str]]:
         return [(self.subject, label) for label in self.links]
@@ -482,7 +484,7 @@ class GovernTask:
                 removal.removed[subject] += 1
             elif row.links and any(veil(shown(label)) in doomed for label in row.links):
                 links = tuple(label for label in row.links if veil(shown(label)) not in doomed)
-                self.rows.put(row_id, RowState(row.position, row.subject, row.governed, row.revision, links))
+                self.rows.put(row_id, msgspec.structs.replace(row, links=links))
         return after
 
     def _remove_keys(self, removal: _Removal, at: bytes, keys: TaskKeys, veil: Callable[[str], str]) -> bytes | None:
@@ -639,7 +641,7 @@ class GovernTask:
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
         changes = self.changes.decode(batch.values, batch.keys, batch.headers)
-        self._load_rows({c.row_id for c in changes if type(c) is Change})
+        self._load_rows({c.row_id for c in changes if isinstance(c, Change | Unfit)})
         sent = ((c.record, k) for c, k in zip(changes, batch.keys, strict=True) if type(c) is Change)
         self.key_of = self._keys_for(sent, out) if self.seals else None
         for i, change in enumerate(changes):
@@ -654,6 +656,7 @@ class GovernTask:
                 else:
                     self._row(self._held(change.row_id), change, arrivals, i, out)
             except Misfit as misfit:
+                self._miss(change)
                 self._misfit(arrivals, i, misfit, out)
                 continue
             except Forgotten as forgotten:
@@ -662,6 +665,18 @@ class GovernTask:
                 self._drop(change.row_id, forgotten.subject, arrivals, i, out)
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(arrivals.offsets[i]))
+
+    def _miss(self, change: Change | Misfit) -> None:
+        """What a state that is put aside has sent cannot be taken from the one before any more, for columns left out later."""
+        if isinstance(change, Misfit) and not isinstance(change, Unfit):
+            return  # nobody knows of which row it is
+        held = self._held(change.row_id)
+        if held is None or held.governed is None or change.position <= held.position:
+            return
+        sent = change.sent if isinstance(change, Unfit) else self.changes.sent(change)
+        if not sent <= set(held.missed):
+            missed = tuple(sorted(sent.union(held.missed)))
+            self._put(change.row_id, msgspec.structs.replace(held, missed=missed))
 
     def _load_rows(self, row_ids: Collection[str]) -> None:
         """Have what is known of rows in memory, with few reads."""
@@ -718,9 +733,10 @@ class GovernTask:
             return
         record: Any = change.record
         if change.unchanged:
-            record = self.changes.complete(
-                change, None if held is None or old is None else self._clear(held.subject, old)
-            )
+            before = None
+            if held is not None and old is not None and not set(change.unchanged).intersection(held.missed):
+                before = self._clear(held.subject, old)
+            record = self.changes.complete(change, before)
         reader = self.reader
         subject, value, at, enriched = reader.govern(
             record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin, self.key_of, self.judge
