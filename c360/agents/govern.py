@@ -264,16 +264,21 @@ class SourceParts:
 def compile_source(plan: Plan, source: Source, names: Names, registry: Registry | None = None) -> SourceParts:
     """`registry`: of schemas that values name; None: there is none."""
     readers = {t.record: RecordReader(plan, source, t, names) for t in source.types}
+    return SourceParts(source, readers, decoder_of(source, registry))
+
+
+def decoder_of(source: Source, registry: Registry | None = None) -> JsonDecoder | DebeziumDecoder:
+    """What makes records of a source's values."""
     asked = registry or NoRegistry()
     if source.kind == "rows":
         (declared,) = source.types
-        return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked)))
+        return DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked))
     choices = [Choice(t.record, t.when) for t in source.types]
     if source.format == "avro":
         reader = None if source.schema is None else msgspec.json.decode(source.schema)
-        return SourceParts(source, readers, AvroDecoder(choices, source.unmatched, asked, reader))
+        return AvroDecoder(choices, source.unmatched, asked, reader)
     kinds: Mapping[str, type[JsonDecoder]] = {"segment": SegmentDecoder, "cloudevents": CloudEventsDecoder}
-    return SourceParts(source, readers, kinds.get(source.format, JsonDecoder)(choices, source.unmatched))
+    return kinds.get(source.format, JsonDecoder)(choices, source.unmatched)
 
 
 @dataclass
