@@ -29,6 +29,7 @@ KNOWN: Mapping[str, str] = {
     "registry_password": "password for it",
     "wire": "what leaves through doors: avro (default where there is a registry) or json",
     "cloudevents": "true: what leaves has CloudEvents attributes in its headers; default false",
+    "schemas": "directory of Avro schemas, for c360 schemas check; default: schemas, where it exists",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
 MEMORY_MIN_MB = 32
@@ -58,6 +59,7 @@ class Settings:
     registry_password: str | None = field(default=None, repr=False)
     wire: str | None = None
     cloudevents: bool = False
+    schemas: Path | None = None
     kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
 
     @property
@@ -105,6 +107,7 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         registry_password=found.get("registry_password"),
         wire=_wire(found.get("wire"), found.get("registry")),
         cloudevents=_flag("cloudevents", found.get("cloudevents", "false")),
+        schemas=None if "schemas" not in found else Path(found["schemas"]),
         kafka=kafka,
     )
 
