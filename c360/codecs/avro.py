@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import fastavro
 import msgspec
@@ -57,6 +57,14 @@ class Registry(Protocol):
     def schema(self, ref: SchemaRef) -> WriterSchema:
         """Raises Misfit where there is none of this id, Shut while the registry does not answer."""
         ...
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """A registry that counts the questions about ids that it was asked, and those that got no answer."""
+
+    questions: int
+    unanswered: int
 
 
 class NoRegistry:
