@@ -898,7 +898,7 @@ class Govern:
         assert vault is not None or not plan.needs_keys, "nothing of it may be written in clear"
         self.plan, self.vault, self.governance, self.suppression = plan, vault, governance, suppression
         names = Names() if vault is None else vault.names
-        self.topics, self.paused = topics, paused
+        self.topics, self.paused, self.registry = topics, paused, registry
         planned = plan.agent(plan.govern_agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
