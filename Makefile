@@ -35,7 +35,7 @@ demo: setup  ## a shop's traffic folded into profiles, in memory: no Kafka neede
 
 JOBS ?= 2
 test: setup  ## all tests, in JOBS (2) processes, each with a real Kafka (C360_TEST_BROKER=host:port uses yours; C360_NO_KAFKA=1 skips what needs one)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cdc: setup  ## PostgreSQL, MariaDB, Kafka Connect with Debezium, a worker: are profiles what SQL says? (needs Java, Maven; databases from apt)
 	@$(BIN)/python -m pytest -m cdc tests/cdc --durations=8 $(PYTEST_ARGS)
