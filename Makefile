@@ -33,8 +33,9 @@ setup: .venv/installed  ## make .venv and install exactly requirements.lock, whe
 demo: setup  ## a shop's traffic folded into profiles, in memory: no Kafka needed
 	@$(BIN)/c360 demo --once
 
-test: setup  ## all tests, with a real Kafka (C360_TEST_BROKER=host:port uses yours; C360_NO_KAFKA=1 skips what needs one)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+JOBS ?= 2
+test: setup  ## all tests, in JOBS (2) processes, each with a real Kafka (C360_TEST_BROKER=host:port uses yours; C360_NO_KAFKA=1 skips what needs one)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 lint: setup  ## ruff
 	@$(BIN)/ruff check .
