@@ -104,7 +104,7 @@ def plan_reset(
     if any(outside.agent == agent_name for outside in plan.outsides):
         raise NeedsOperator(
             f"{agent_name} is never reset: it would ask again about everybody. What was answered is in {agent.group}, and is"
-            " governed again by a reset of govern; to ask sooner, give it a shorter refresh="
+            " read by whatever is rebuilt; to ask sooner, give it a shorter refresh="
         )
     if not target.whole:
         _refuse_part(plan, agent, target)

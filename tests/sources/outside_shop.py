@@ -109,6 +109,26 @@ class Profile(Projection):
     points: int | None = newest(Score.points)
 
 
+def versioned(*, governs: tuple[int, ...] = (1,), versions: tuple[int, ...] = (1,)) -> App:
+    """A smaller one, of which govern and the projection have versions; the last of each goes with the last of the other."""
+    made = App("outer", partitions=2, govern=governs)
+    made.identifier("crm", priority=1, unique=True)(CrmId)
+    made.identifier("email", normalize=normalize.email, personal=True)(Email)
+    made.cdc("people", key="id")(Customer)
+    made.enrich(refresh=MONTH)(firm_of)
+
+    for version in versions:
+
+        class Found(Projection):
+            firm: str | None = newest(Firm.name)
+            name: str | None = newest(Customer.name)
+
+        made.projection("customer", version=version, govern=governs[-1] if version == versions[-1] else governs[0])(
+            Found
+        )
+    return made
+
+
 def click(t: TestDriver, n: int, cookie: str = "c1", login: str | None = "ann@mail.org") -> None:
     t.send("clicks", cookie, {"id": f"k{n}", "cookie": cookie, "login": login})
 
@@ -122,4 +142,6 @@ def customer(t: TestDriver, crm: str, email: str | None, lsn: int, name: str = "
 
 def choose(t: TestDriver, *, granted: bool, **who: str) -> None:
     at = datetime.fromtimestamp(t.now_ms / 1000, UTC).isoformat()
-    t.send("choices", None, {"cookie": None, "email": None, **who, "purpose": "marketing", "granted": granted, "at": at})
+    t.send(
+        "choices", None, {"cookie": None, "email": None, **who, "purpose": "marketing", "granted": granted, "at": at}
+    )
