@@ -162,9 +162,7 @@ def go_on(t: TestDriver, declared: App) -> None:
     t.settle()
 
 
-@pytest.mark.parametrize(
-    ("governs", "versions"), [((1,), (1, 2)), ((1, 2), (1, 2)), ((2,), (2,))], ids=str
-)
+@pytest.mark.parametrize(("governs", "versions"), [((1,), (1, 2)), ((1, 2), (1, 2)), ((2,), (2,))], ids=str)
 def test_new_versions_read_answers_and_ask_nobody(governs: tuple[int, ...], versions: tuple[int, ...]) -> None:
     far.__dict__.update(Far().__dict__)
     far.said["ann@mail.org"] = ANN
