@@ -141,6 +141,7 @@ def outside_wrote() -> dict[str, list[Any]]:
         outside_shop.choose(t, granted=True, cookie="c1")
         t.settle()
         outside_shop.click(t, 1)
+        t.settle()
         certificate = t.erase("cookie:c1")
         assert certificate is not None
         t.lift(certificate)

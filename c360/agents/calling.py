@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import traceback
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -153,6 +153,28 @@ class Remembered:
         self.known.move_to_end(label)
         if len(self.known) > self.most:
             self.known.popitem(last=False)
+
+
+class InOrder:
+    """Questions of partitions, done with in any order: how far all are done with, of each."""
+
+    def __init__(self) -> None:
+        self.taken: dict[Any, deque[list[Any]]] = {}  # by partition: [offset, whether it is done with], as they came
+
+    def take(self, tp: Any, offset: int) -> Callable[[], tuple[int, int]]:
+        """To be called when it is done with: the offset to go on from, and how many that is done with by now."""
+        entry: list[Any] = [offset, False]
+        taken = self.taken.setdefault(tp, deque())
+        taken.append(entry)
+
+        def done() -> tuple[int, int]:
+            entry[1] = True
+            upto, count = -1, 0
+            while taken and taken[0][1]:
+                upto, count = max(upto, taken.popleft()[0] + 1), count + 1
+            return upto, count
+
+        return done
 
 
 # ------------------------------------------------------------------------------------------------------- may it be asked

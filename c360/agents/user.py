@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import random
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ import faust
 import msgspec
 from faust.transport.drivers import aiokafka as driver
 
-from c360.agents.calling import Allowed, Caller, Message, Permit, Place
+from c360.agents.calling import Allowed, Caller, InOrder, Message, Permit, Place
 from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, Question, governed_decoder, governed_type
 from c360.clock import Clock, system
@@ -38,6 +38,8 @@ READ_COMMITTED = "read_committed"
 AGAIN_S = 1.0
 LOOK_S = 2.0
 STOP_S = 5.0
+COMMIT_S, COUNTED_S = 2.8, 0.2  # between commits; the first as Faust has it
+AHEAD = 16  # times as many questions as calls at a time are done with before the oldest is
 FLUSH_S = 30.0  # for answers to be in the log
 BEGIN_S = 0.2
 
@@ -62,6 +64,28 @@ class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
+class _Counted(_Consumer):
+    """Commits how far it was told, and nothing else.
+
+    What Faust counts is no use where records are done with in any order: it takes a record that follows the mark of a
+    transaction for acknowledged as soon as a later one is, and acknowledges by itself what it has in its buffers when it stops.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.upto: dict[Any, int] = {}
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        yield from list(self.upto)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        return self.upto.pop(tp, None)
+
+
+class _CountedTransport(driver.Transport):
+    Consumer = _Counted
+
+
 class Streamed(Protocol):
     """What is hosted: it reads a stream of the bytes of a topic."""
 
@@ -78,9 +102,12 @@ class FaustHost:
     thrown away and made anew, also when a topic has come that an agent waits for.
     """
 
-    def __init__(self, group: str, said: str, hosted: Sequence[Streamed], cluster: Cluster) -> None:
-        """`said`: what they are, for the log."""
-        self.group, self.said, self.hosted, self.cluster = group, said, hosted, cluster
+    def __init__(
+        self, group: str, said: str, hosted: Sequence[Streamed], cluster: Cluster, *, counted: bool = False
+    ) -> None:
+        """`said`: what they are, for the log. `counted`: they say how far they are, and nobody waits for what they have at hand
+        before a partition is given away, and at the end."""
+        self.group, self.said, self.hosted, self.cluster, self.counted = group, said, hosted, cluster, counted
         self.keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -128,6 +155,9 @@ class FaustHost:
                 if len(agents) < len(self.hosted) and await self._with_topics() != agents:
                     return
         finally:
+            if self.counted:
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(app.consumer.commit(), STOP_S)
             with contextlib.suppress(Exception):  # an app that failed to start cannot be stopped in order
                 await asyncio.wait_for(app.stop(), STOP_S)
 
@@ -140,8 +170,11 @@ class FaustHost:
             topic_allow_declare=False,
             consumer_auto_offset_reset="earliest",
             store="memory://",
+            stream_wait_empty=not self.counted,
+            broker_commit_interval=COUNTED_S if self.counted else COMMIT_S,
         )
-        app.transport = _Transport(app.conf.broker_consumer, app, app.loop)
+        transport = _CountedTransport if self.counted else _Transport
+        app.transport = transport(app.conf.broker_consumer, app, app.loop)
         for one in agents:
             topic = app.topic(one.topic, value_serializer="raw", key_serializer="raw")
             app.agent(topic, name=f"{self.group}.{one.name}")(one.run)
@@ -254,7 +287,7 @@ class Calls(FaustHost):
         self.admin: Admin | None = None
         self.producer: Producer | None = None
         self.writing, self.written, self.flushed = asyncio.Lock(), 0, 0
-        super().__init__(f"{plan.answers(outside)}.calls", f"@app.enrich {outside.name}", [self], cluster)
+        super().__init__(f"{plan.answers(outside)}.calls", f"@app.enrich {outside.name}", [self], cluster, counted=True)
 
     async def stop(self) -> None:
         await super().stop()
@@ -264,11 +297,23 @@ class Calls(FaustHost):
 
     # ------------------------------------------------------------------------------------------------------- stream
     async def run(self, stream: Any) -> None:
-        """Acknowledges each question by itself: Faust commits up to the first that is not."""
+        """So many at a time. What is committed is how far all are done with."""
         stream.enable_acks = False
-        room = asyncio.Semaphore(self.outside.limits.concurrency)
+        most = self.outside.limits.concurrency
+        room, ahead, order = asyncio.Semaphore(most), asyncio.Semaphore(most * AHEAD), InOrder()
         fallen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         under_way: set[asyncio.Task[None]] = set()
+
+        async def one(event: Any, done: Callable[[], tuple[int, int]]) -> None:
+            message = event.message
+            place = Place(TP(message.topic, message.partition), message.offset, int((message.timestamp or 0) * 1000))
+            if event.value is not None:
+                await self._write(await self.caller.handle(event.value, place))
+            upto, count = done()
+            if count:
+                stream.app.consumer.upto[message.tp] = upto
+            for _ in range(count):
+                ahead.release()
 
         def over(task: asyncio.Task[None]) -> None:
             under_way.discard(task)
@@ -278,21 +323,15 @@ class Calls(FaustHost):
 
         try:
             async for event in stream.events():
-                await _first(asyncio.ensure_future(room.acquire()), fallen)
-                task = asyncio.create_task(self._one(event, stream))
+                for free in (ahead, room):
+                    await _first(asyncio.ensure_future(free.acquire()), fallen)
+                task = asyncio.create_task(one(event, order.take(event.message.tp, event.message.offset)))
                 under_way.add(task)
                 task.add_done_callback(over)
         finally:
             fallen.cancel()
             for task in under_way:
                 task.cancel()
-
-    async def _one(self, event: Any, stream: Any) -> None:
-        message = event.message
-        place = Place(TP(message.topic, message.partition), message.offset, int((message.timestamp or 0) * 1000))
-        if event.value is not None:
-            await self._write(await self.caller.handle(event.value, place))
-        await stream.ack(event)
 
     async def _write(self, messages: list[Message]) -> None:
         """Returns when they are in the log; whoever waits meanwhile is written with the next ones."""

@@ -350,7 +350,9 @@ def _caller(page: Page, caller: Caller) -> None:
         for reason, count in sorted(counts.items()):
             page.add(f"c360_outside_{name}_total", "counter", text, {**labels, "reason": reason}, count)
     page.add("c360_outside_waiting", "gauge", "Questions at hand, not answered yet.", labels, counters.waiting)
-    page.add("c360_outside_breaker_open", "gauge", "1 while calls wait as they failed.", labels, caller.breaker.is_open)
+    page.add(
+        "c360_outside_breaker_open", "gauge", "1 while calls wait as they failed.", labels, int(caller.breaker.is_open)
+    )
 
 
 def _door(page: Page, agent: DoorAgent) -> None:

@@ -17,6 +17,7 @@ from c360.agents.calling import (
     Allowed,
     Breaker,
     Caller,
+    InOrder,
     Limiter,
     Message,
     Place,
@@ -86,6 +87,25 @@ def test_waiting_doubles_up_to_a_bound_and_differs_by_chance() -> None:
     assert [again_s(n, lambda: 1.0) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
     assert again_s(3, lambda: 0.0) == 1.0
     assert again_s(10_000, lambda: 1.0) == AGAIN_MOST_S
+
+
+def test_a_position_is_behind_all_that_is_done_with_in_whatever_order() -> None:
+    order = InOrder()
+    done = {n: order.take("p0", n) for n in (3, 5, 6, 9)}
+    other = order.take("p1", 1)
+    assert done[5]() == (-1, 0)
+    assert other() == (2, 1)
+    assert done[3]() == (6, 2), "what lies between is the marks of transactions"
+    assert done[9]() == (-1, 0)
+    assert done[6]() == (10, 2)
+
+
+def test_what_comes_again_is_not_waited_for_by_what_was_done_before() -> None:
+    order = InOrder()
+    first = order.take("p0", 7)
+    again = order.take("p0", 7)
+    assert again() == (-1, 0)
+    assert first() == (8, 2)
 
 
 def test_what_is_remembered_ends_and_is_bounded() -> None:
