@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 
 from c360.agents.asking import AskingAgent
 from c360.agents.consent import ConsentAgent
+from c360.agents.contracts import Wire
 from c360.agents.door import DoorAgent
 from c360.agents.erasure import ErasureAgent
 from c360.agents.fencing import INPUTS_S
@@ -36,8 +37,9 @@ from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
-from c360.ops import beside, control, keys, topics
+from c360.ops import beside, contracts, control, keys, topics
 from c360.ops.beginning import begin_lives
+from c360.ops.contracts import Subjects
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -63,8 +65,9 @@ class Shared:
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
     agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
-    name. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
-    partitions these come in.
+    name. `wires`: how doors write, by their agents' names; JSON those that are not there. `cloudevents`: whether what leaves
+    has these attributes in its headers. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`:
+    between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -77,6 +80,8 @@ class Shared:
     inputs_s: float = INPUTS_S
     retired: Callable[[str], bool] | None = None
     idle: Callable[[str], bool] | None = None
+    wires: Mapping[str, Wire] = field(default_factory=dict)
+    cloudevents: bool = False
 
 
 def governance_of(
@@ -132,6 +137,8 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
             retired=common.retired,
             fence_max_age_ms=common.fence_max_age_ms,
             inputs_s=common.inputs_s,
+            wire=common.wires.get(door.agent),
+            cloudevents=common.cloudevents,
         )
         for door in plan.doors
         if not only or door.agent in only
@@ -218,6 +225,8 @@ class Worker:
     fence_max_age_ms: int = 1000
     accept_drift: bool = False
     registry: Registry | None = None  # of the schemas that raw values name
+    subjects: Subjects | None = None  # the same for what leaves; None: that is JSON
+    cloudevents: bool = False  # whether what leaves has these attributes in its headers
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -228,7 +237,9 @@ class Worker:
     serving: list[threading.Thread] = field(default_factory=list)
     served: threading.Event = field(default_factory=threading.Event)
     ended: set[Loop] = field(default_factory=set)  # those that are to run no longer
-    shared: Shared | None = None  # once it is prepared
+    known: tuple[GlobalTable | None, Vault | None] | None = (
+        None  # what people decided, and keys; None: it is getting ready
+    )
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
@@ -249,6 +260,7 @@ class Worker:
                 self._begin(())  # where nobody has said which versions are live, it is said here
                 self.watch.turn()
                 names = self._chosen()
+                wires = contracts.wires(self.plan, self.subjects, names)
                 self._begin(names)
                 break
             except BrokerAway as error:  # also a key service that is
@@ -276,13 +288,12 @@ class Worker:
             self.fence_max_age_ms,
             retired=partial(control.is_retired, self.plan, self.watch),
             idle=partial(control.is_idle, self.plan, self.watch),
+            wires=wires,
+            cloudevents=self.cloudevents,
         )
+        self.known = governance, vault
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
-
-    def known(self) -> tuple[GlobalTable | None, Vault | None] | None:
-        """Its copies of what people decided, and its keys; None while it is getting ready."""
-        return None if self.shared is None else (self.shared.governance, self.shared.vault)
 
     def _chosen(self) -> list[str]:
         """The agents that run here as it was decided last."""
@@ -449,6 +460,8 @@ class Worker:
                 log.info("%s is retired: it commits and stops", name)
                 self.ended.add(loop)
         if new := [name for name in chosen if name not in running]:
+            wires = contracts.wires(self.plan, self.subjects, new)
+            self.shared = replace(self.shared, wires={**self.shared.wires, **wires})
             topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
             for loop in self._loops(new):
@@ -535,6 +548,8 @@ def stepping(
     settings: LoopSettings,
     vault: Vault | None = None,
     registry: Registry | None = None,
+    wires: Mapping[str, Wire] | None = None,
+    cloudevents: bool = False,
     fence_max_age_ms: int = 1000,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
@@ -560,6 +575,8 @@ def stepping(
         inputs_s=0.0,
         retired=partial(control.is_retired, plan, watch),
         idle=partial(control.is_idle, plan, watch),
+        wires=wires or {},
+        cloudevents=cloudevents,
     )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())

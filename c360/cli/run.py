@@ -140,7 +140,9 @@ def worker(
                 ServiceAway
             ):  # what is wrong with the keys is said at once; a service that is away is waited for
                 running.master = context.master()
-        running.accept_drift, running.registry = accept_drift, context.registry()
+        registry = context.registry()
+        running.accept_drift, running.registry, running.cloudevents = accept_drift, registry, settings.cloudevents
+        running.subjects = registry if settings.writes_avro else None
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if pace_file is not None and pace is not None:
             threading.Thread(target=follow, args=(pace_file, pace, running.stopping), name="pace", daemon=True).start()
@@ -209,7 +211,7 @@ def _calls(running: Worker) -> list[Calls]:
     from c360.agents.user import Calls
 
     age_ms = running.fence_max_age_ms
-    return [Calls(running.plan, o, running.cluster, running.known, fence_max_age_ms=age_ms) for o in chosen]
+    return [Calls(running.plan, o, running.cluster, lambda: running.known, fence_max_age_ms=age_ms) for o in chosen]
 
 
 class stopping_on_signals:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import orjson
 
+from c360.agents.contracts import contract_of, reading
 from c360.agents.erasure import Ordered
 from c360.agents.render import lazily_typed
 from c360.agents.shape import Shape
@@ -27,7 +28,8 @@ from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
 from c360.governance.certificate import Certificate
 from c360.governance.names import Names
-from c360.ops import control, doors, erase, keys, profiles, reset
+from c360.ops import contracts, control, doors, erase, keys, profiles, reset
+from c360.ops.contracts import Subjects
 from c360.ops.records import records
 from c360.rights import Door
 from c360.tables.store import MemoryStores
@@ -49,13 +51,25 @@ class TestDriver:
     """
 
     __test__ = False  # not a test case, whatever pytest takes from the name
+    subjects: Subjects | None = None
+    cloudevents = False
 
     def __init__(
-        self, app: App, *, partitions: int = 2, now: datetime | None = None, registry: Registry | None = None
+        self,
+        app: App,
+        *,
+        partitions: int = 2,
+        now: datetime | None = None,
+        registry: Registry | None = None,
+        subjects: Subjects | None = None,
+        cloudevents: bool = False,
     ) -> None:
-        """`registry`: of schemas that raw values name. Raises DeclarationError where the app is wrong."""
-        self.registry = registry
+        """`registry`: of schemas that raw values name. `subjects`: the same, where doors are to write Avro. `cloudevents`:
+        whether what leaves has these attributes in its headers. Raises DeclarationError where the app is wrong."""
+        self.registry, self.subjects, self.cloudevents = registry, subjects, cloudevents
         self.plan = app.plan()
+        if subjects is not None:
+            contracts.apply(self.plan, subjects)
         self.now_ms = time.time_ns() // 1_000_000 if now is None else int(now.timestamp() * 1000)
         self.cluster = MemoryCluster(now_ms=self._now, quiet_s=0.0)
         raw = [TopicSpec(topic.name, partitions) for topic in self.plan.topics if not topic.owned]
@@ -149,7 +163,15 @@ class TestDriver:
         self.settle()
         door = doors.sink_door(self.plan, name)
         return doors.preview(
-            self.plan, self.cluster, door, version, vault=self.vault, clock=self._now, wait_s=0.0, pause=lambda _: None
+            self.plan,
+            self.cluster,
+            door,
+            version,
+            vault=self.vault,
+            clock=self._now,
+            wire=contracts.wires(self.plan, self.subjects).get(door.agent),
+            wait_s=0.0,
+            pause=lambda _: None,
         )
 
     def view(self, purpose: str, projection: str | None = None) -> dict[str, Any]:
@@ -175,9 +197,9 @@ class TestDriver:
     def _leaves(self, door: Door) -> dict[str, Any]:
         self.settle()
         held: dict[bytes | None, bytes | None] = dict(self.read(self.plan.leaves(door)))
-        return {
-            key.decode(): orjson.loads(value) for key, value in held.items() if key is not None and value is not None
-        }
+        contract = contract_of(self.plan, door)
+        read = orjson.loads if contract is None else reading(contract)
+        return {key.decode(): read(value) for key, value in held.items() if key is not None and value is not None}
 
     def _profile_for(self, identifier: str, declared: ProjectionDeclaration, purpose: str) -> Any:
         self.settle()
@@ -300,7 +322,7 @@ class TestDriver:
         slot = f"driver-{self.slots}"
         return stepping(
             self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault,
-            registry=self.registry,
+            registry=self.registry, wires=contracts.wires(self.plan, self.subjects), cloudevents=self.cloudevents,
         )  # fmt: skip
 
     def _names(self) -> Names:

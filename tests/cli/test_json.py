@@ -51,6 +51,7 @@ ELSEWHERE = {
     "c360 consent show",  # tests/cli/test_consent.py
     "c360 consent set",
     "c360 erase",
+    "c360 schemas check",  # tests/cli/test_schemas.py
     "c360 diff",  # tests/cli/test_diff.py
     "c360 rebuild",  # tests/stories/test_change_a_profile.py
     "c360 rollback",
