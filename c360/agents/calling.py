@@ -154,6 +154,9 @@ class Remembered:
         if len(self.known) > self.most:
             self.known.popitem(last=False)
 
+    def forget(self, label: str) -> None:
+        self.known.pop(label, None)
+
 
 class InOrder:
     """Questions of partitions, done with in any order: how far all are done with, of each."""
@@ -374,6 +377,8 @@ class Caller:
                 continue
             if isinstance(found, str):
                 self.counters.withheld[found] += 1
+                if found in ("suppressed", "erased"):
+                    self.memory.forget(question.labels[0])
                 return []
             answer, key = found
             self.counters.answered += 1

@@ -291,8 +291,9 @@ class Calls(FaustHost):
 
     async def stop(self) -> None:
         await super().stop()
-        if self.producer is not None:
-            await asyncio.to_thread(self.producer.close)
+        for client in (self.producer, self.admin):
+            if client is not None:
+                await asyncio.to_thread(client.close)
         self.thread.shutdown(wait=False)
 
     # ------------------------------------------------------------------------------------------------------- stream

@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 
-from c360 import App
+from c360 import App, Projection, Record, newest
+from c360.agents.wire import encode
+from c360.engine.transport import TP
 from c360.errors import NeedsOperator
 from c360.governance.sealing import Destroyed
-from c360.ops import keys
+from c360.ops import dlq, keys
+from c360.ops.verify import verify
 from c360.testing import TestDriver
 from tests.governance.sealed_shop import forms_of, parts_of, stored
 from tests.sources.outside_shop import (
     MONTH,
     NOW,
+    CrmId,
     Far,
     Firm,
     Score,
@@ -214,6 +218,39 @@ def test_a_call_that_fails_is_made_again_and_at_last_put_aside(driver: TestDrive
     assert driver.profile("cookie:c1").firm == "Mail Inc", "the next refresh asks again"
 
 
+def test_a_question_that_was_put_aside_is_asked_again_by_command(driver: TestDriver) -> None:
+    def refuse(value: str) -> None:
+        raise RuntimeError
+
+    far.trouble = refuse
+    click(driver, 1)
+    driver.settle()
+    far.trouble = lambda value: None
+    assert dlq.replay(driver.plan, driver.cluster, topic=None, reason="raised")["replayed"] == 1
+    assert driver.profile("cookie:c1").firm == "Mail Inc"
+    driver.verify()
+
+
+@pytest.mark.parametrize("wrong", ["lost", "doubled", "unexpected"])
+def test_verify_notices_questions_that_should_not_be_or_are_not(driver: TestDriver, wrong: str) -> None:
+    click(driver, 1)
+    driver.settle()
+    topic = "outer.outside.firm_of.questions"
+    ((key, value),) = driver.read(topic)
+    if wrong == "lost":
+        (partition,) = [p for p, n in driver.cluster.reader().ends([TP(topic, p) for p in range(2)]).items() if n]
+        driver.cluster.topics[topic].partitions[partition.partition].values[0] = encode({
+            **json.loads(value or b""), "subject": "cookie:c2",
+        })  # fmt: skip
+    else:
+        said = json.loads(value or b"")
+        driver.producer.produce(topic, key, encode({**said, "at": said["at"] + (wrong == "unexpected")}))
+        driver.producer.flush()
+    report = verify(driver.plan, driver.cluster, ["outside.firm_of"], vault=driver.vault)
+    kinds = [example["kind"] for example in report.agents["outside.firm_of"].examples]
+    assert kinds == (["lost", "unexpected"] if wrong == "lost" else [wrong])
+
+
 def test_what_is_no_answer_is_put_aside_at_once(driver: TestDriver) -> None:
     far.said["ann@mail.org"] = {"name": "Mail Inc"}
     far.said["bob@mail.org"] = Firm(name="Mail Inc", size="many", owner=None)  # type: ignore[arg-type]
@@ -330,3 +367,30 @@ def test_a_new_life_is_asked_about_anew_and_an_old_answer_is_not_of_it(driver: T
     assert (profile.firm, profile.answers, profile.owner) == ("New Inc", 1, None)
     assert far.asked == ["ann@mail.org"] * 2
     driver.verify()
+
+
+def test_tenants_never_meet(driver: TestDriver) -> None:
+    asked: list[str] = []
+    app = App("tenants", partitions=2)
+    app.identifier("crm", priority=1, unique=True)(CrmId)
+
+    @app.source("clicks", subject="customer", tenant="shop")
+    class Visit(Record):
+        customer: CrmId
+        shop: str
+
+    @app.enrich(refresh=MONTH)
+    async def points_of(customer: CrmId) -> Score | None:
+        asked.append(customer)
+        return Score(points=len(asked))
+
+    @app.projection("customer")
+    class Points(Projection):
+        points: int | None = newest(Score.points)
+
+    with TestDriver(app, now=NOW) as t:
+        for shop in ("a", "b", "a"):
+            t.send("clicks", "k", {"customer": "7", "shop": shop}, partition=0)
+        assert {t.profile(f"crm:{shop}/7").points for shop in ("a", "b")} == {1, 2}
+        assert asked == ["7", "7"]
+        t.verify()
