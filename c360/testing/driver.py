@@ -83,7 +83,13 @@ class TestDriver:
         self.vault = keys.vault_in_memory(self.plan, self.cluster, self.random)
         self.outside = [
             OutsideCalls(
-                self.plan, outside, self.cluster, self.vault, clock=self._now, turn=self._turn_all, table=self._decisions
+                self.plan,
+                outside,
+                self.cluster,
+                self.vault,
+                clock=self._now,
+                turn=self._turn_all,
+                table=self._decisions,
             )
             for outside in self.plan.outsides
         ]
