@@ -15,14 +15,26 @@ from c360.ops.demo import Demo
 from c360.ops.traffic import traffic
 from c360.serving.metrics import lag_of, page_of
 from c360.tables.store import MemoryStores
+from c360.testing import TestDriver
 from examples.shop.app import app
 from tests.docs.pages import REFERENCE, rows
 from tests.engine.test_teller import Ground
 from tests.governance import decided
 from tests.governance.door_shop import SECOND, Street
 from tests.identity.stage import IdentityStage
+from tests.sources import outside_shop
 
 Metric = tuple[str, frozenset[str]]  # type and labels
+
+
+def asked_outside() -> TestDriver:
+    """An app whose function has failed, and that was not let ask."""
+    t = TestDriver(outside_shop.app, now=outside_shop.NOW)
+    outside_shop.far.said["ann@mail.org"] = "no answer"
+    outside_shop.click(t, 1)
+    t.settle()
+    t.outside[0].caller.counters.shut["keys"] += 1
+    return t
 
 
 def printed() -> dict[str, Metric]:
@@ -50,9 +62,11 @@ def printed() -> dict[str, Metric]:
     for status in ("granted", "denied", "perhaps"):
         deciding.send("choices", None, decided.choice("crm:7", status))
     deciding.settle()
-    page = page_of(
-        [*loops, identity, door, *deciding.loops], lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller]
-    )
+    asking = asked_outside()
+    callers = [calls.caller for calls in asking.outside]
+    loops_of_all = [*loops, identity, door, *deciding.loops, *asking.loops]
+    page = page_of(loops_of_all, lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller], callers)
+    asking.stop()
     street.stop()
     copy.close()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))
