@@ -13,7 +13,7 @@ BIN := .venv/bin
 TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check simulate fuzz chaos soak bench bench-consent bench-rebuild clean lock
+.PHONY: help setup demo test test-cdc lint types check simulate fuzz chaos soak bench bench-consent bench-rebuild clean lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile
@@ -35,7 +35,10 @@ demo: setup  ## a shop's traffic folded into profiles, in memory: no Kafka neede
 
 JOBS ?= 2
 test: setup  ## all tests, in JOBS (2) processes, each with a real Kafka (C360_TEST_BROKER=host:port uses yours; C360_NO_KAFKA=1 skips what needs one)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-cdc: setup  ## PostgreSQL, MariaDB, Kafka Connect with Debezium, a worker: are profiles what SQL says? (needs Java, Maven; databases from apt)
+	@$(BIN)/python -m pytest -m cdc tests/cdc --durations=8 $(PYTEST_ARGS)
 
 lint: setup  ## ruff
 	@$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from c360.agents.consent import ConsentAgent
+from c360.agents.contracts import Wire
 from c360.agents.door import DoorAgent
 from c360.agents.erasure import ErasureAgent
 from c360.agents.fencing import INPUTS_S
@@ -35,8 +36,9 @@ from c360.engine.turnstile import Turnstile
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
-from c360.ops import beside, control, keys, topics
+from c360.ops import beside, contracts, control, keys, topics
 from c360.ops.beginning import begin_lives
+from c360.ops.contracts import Subjects
 from c360.ops.trim import trim
 from c360.plan import Plan
 from c360.tables.store import Stores
@@ -62,8 +64,9 @@ class Shared:
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
     agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
-    name. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
-    partitions these come in.
+    name. `wires`: how doors write, by their agents' names; JSON those that are not there. `cloudevents`: whether what leaves
+    has these attributes in its headers. `paused`: whether a source is. `fence_max_age_ms`: how old may be what a door knows of
+    people's decisions; `inputs_s`: between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -76,6 +79,9 @@ class Shared:
     inputs_s: float = INPUTS_S
     retired: Callable[[str], bool] | None = None
     idle: Callable[[str], bool] | None = None
+    wires: Mapping[str, Wire] = field(default_factory=dict)
+    cloudevents: bool = False
+    paused: Callable[[str], bool] = lambda source: False
 
 
 def governance_of(
@@ -107,7 +113,9 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     common = shared or Shared()
     known = suppression_of(plan, common)
     for view in (v for v in plan.views if plan.sources and (not only or v.govern_agent in only)):
-        chosen.append(Govern(view, admin.topics, common.vault, common.governance, known, common.registry))
+        chosen.append(
+            Govern(view, admin.topics, common.vault, common.governance, known, common.registry, common.paused)
+        )
     chosen += [IdentityAgent(plan.at(i.govern), i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
@@ -128,6 +136,8 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
             retired=common.retired,
             fence_max_age_ms=common.fence_max_age_ms,
             inputs_s=common.inputs_s,
+            wire=common.wires.get(door.agent),
+            cloudevents=common.cloudevents,
         )
         for door in plan.doors
         if not only or door.agent in only
@@ -214,6 +224,8 @@ class Worker:
     fence_max_age_ms: int = 1000
     accept_drift: bool = False
     registry: Registry | None = None  # of the schemas that raw values name
+    subjects: Subjects | None = None  # the same for what leaves; None: that is JSON
+    cloudevents: bool = False  # whether what leaves has these attributes in its headers
     loops: list[Loop] = field(default_factory=list)
     tables: list[GlobalTable] = field(default_factory=list)
     tellers: list[Teller] = field(default_factory=list)
@@ -244,6 +256,7 @@ class Worker:
                 self._begin(())  # where nobody has said which versions are live, it is said here
                 self.watch.turn()
                 names = self._chosen()
+                wires = contracts.wires(self.plan, self.subjects, names)
                 self._begin(names)
                 break
             except BrokerAway as error:  # also a key service that is
@@ -271,6 +284,9 @@ class Worker:
             self.fence_max_age_ms,
             retired=partial(control.is_retired, self.plan, self.watch),
             idle=partial(control.is_idle, self.plan, self.watch),
+            wires=wires,
+            cloudevents=self.cloudevents,
+            paused=self._is_paused,
         )
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
@@ -285,6 +301,9 @@ class Worker:
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
+
+    def _is_paused(self, source: str) -> bool:
+        return self.watch.controls.is_paused(source)
 
     def _begin(self, names: Sequence[str]) -> None:
         """Begin those anew that were reset, and compare the others with what they were. Raises NeedsOperator where something
@@ -440,6 +459,8 @@ class Worker:
                 log.info("%s is retired: it commits and stops", name)
                 self.ended.add(loop)
         if new := [name for name in chosen if name not in running]:
+            wires = contracts.wires(self.plan, self.subjects, new)
+            self.shared = replace(self.shared, wires={**self.shared.wires, **wires})
             topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
             for loop in self._loops(new):
@@ -526,6 +547,8 @@ def stepping(
     settings: LoopSettings,
     vault: Vault | None = None,
     registry: Registry | None = None,
+    wires: Mapping[str, Wire] | None = None,
+    cloudevents: bool = False,
     fence_max_age_ms: int = 1000,
 ) -> Stepping:
     """`clock` is also that of the broker and of ages."""
@@ -551,6 +574,9 @@ def stepping(
         inputs_s=0.0,
         retired=partial(control.is_retired, plan, watch),
         idle=partial(control.is_idle, plan, watch),
+        wires=wires or {},
+        cloudevents=cloudevents,
+        paused=lambda source: watch.controls.is_paused(source),
     )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())

@@ -24,9 +24,12 @@ KNOWN: Mapping[str, str] = {
     "keys": "file of the master keys, or the URL of a transit key of Vault",
     "keys_token": "token for that service",
     "keys_token_file": "file of the token, read again for each request",
-    "registry": "URL of the schema registry, for sources in Avro",
+    "registry": "URL of the schema registry, for sources in Avro and for what leaves",
     "registry_user": "user name for it",
     "registry_password": "password for it",
+    "wire": "what leaves through doors: avro (default where there is a registry) or json",
+    "cloudevents": "true: what leaves has CloudEvents attributes in its headers; default false",
+    "schemas": "directory of Avro schemas, for c360 schemas check; default: schemas, where it exists",
     "slot": "name of this worker, unique among all; default: kept in the state directory",
 }
 MEMORY_MIN_MB = 32
@@ -54,7 +57,15 @@ class Settings:
     registry: str | None = None
     registry_user: str | None = None
     registry_password: str | None = field(default=None, repr=False)
+    wire: str | None = None
+    cloudevents: bool = False
+    schemas: Path | None = None
     kafka: Mapping[str, str] = field(default_factory=dict)  # client settings by their Kafka names
+
+    @property
+    def writes_avro(self) -> bool:
+        """Whether what leaves through doors is in Avro."""
+        return self.registry is not None and self.wire != "json"
 
 
 def read_settings(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
@@ -94,6 +105,9 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
         registry=found.get("registry"),
         registry_user=found.get("registry_user"),
         registry_password=found.get("registry_password"),
+        wire=_wire(found.get("wire"), found.get("registry")),
+        cloudevents=_flag("cloudevents", found.get("cloudevents", "false")),
+        schemas=None if "schemas" not in found else Path(found["schemas"]),
         kafka=kafka,
     )
 
@@ -101,6 +115,20 @@ def read_settings(environ: Mapping[str, str] | None = None, directory: Path | No
 def environment(**settings: str) -> dict[str, str]:
     """What a process of ours is given: the environment of this one, with these settings ("state_dir", "kafka_client_id")."""
     return {**os.environ, **{PREFIX + name.upper(): value for name, value in settings.items()}}
+
+
+def _wire(said: str | None, registry: str | None) -> str | None:
+    if said not in (None, "avro", "json"):
+        raise UsageError(f"wire is {said!r}; it must be avro or json")
+    if said == "avro" and registry is None:
+        raise UsageError("wire is avro, which takes a schema registry: set C360_REGISTRY to its URL, or leave wire out")
+    return said
+
+
+def _flag(name: str, said: str) -> bool:
+    if said.lower() not in ("true", "false"):
+        raise UsageError(f"{name} is {said!r}; it must be true or false")
+    return said.lower() == "true"
 
 
 def _megabytes(said: str) -> int:

@@ -40,6 +40,10 @@ class BrokerAway(C360Error):
     """Wait and try again: the broker does not answer, or a coordinator is moving."""
 
 
+class RegistryAway(BrokerAway):
+    """Wait and try again: the schema registry does not answer."""
+
+
 class Stale(BrokerAway):
     """Hold back, and try again: what is known here is older than was asked for. Nothing may leave on the strength of it."""
 

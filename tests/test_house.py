@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 import c360
 from c360.config import read_settings
 from c360.ops.kafka.provide import IMAGE, POM, VERSION
+from examples.cdc.app import app as crm
+from examples.shop.app import app as shop
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -64,6 +67,40 @@ def test_compose_s_worker_has_settings_that_c360_knows_and_a_broker_that_listens
         assert str(settings.keys).startswith(volume.partition(":")[2]), "both read the file where it is kept"
         assert settings.app == "examples.shop.app:app"
         assert f"INSIDE://{settings.broker}" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
+
+
+def test_compose_s_plain_services_are_those_of_the_quickstart() -> None:
+    plain = [name for name, service in COMPOSE["services"].items() if "profiles" not in service]
+    assert plain == ["kafka", "registry", "keys", "worker"]
+    for name, service in COMPOSE["services"].items():
+        if "profiles" not in service:
+            assert set(service.get("depends_on", {})) <= set(plain), name
+        for config in service.get("configs", []):
+            assert (ROOT / COMPOSE["configs"][config["source"]]["file"]).is_file(), name
+
+
+def test_compose_s_connectors_write_what_both_apps_read() -> None:
+    services = COMPOSE["services"]
+    database = services["postgres"]["environment"]
+    assert "wal_level=logical" in services["postgres"]["command"]
+    written = set()
+    for name in ("crm", "shop"):
+        said = json.loads((ROOT / "examples" / "cdc" / f"{name}.json").read_text(encoding="utf-8"))
+        assert (said["database.dbname"], said["database.password"]) == (
+            database["POSTGRES_DB"],
+            database["POSTGRES_PASSWORD"],
+        )
+        assert said["topic.prefix"] == name
+        assert said["decimal.handling.mode"] == "string"
+        assert "transforms" not in said
+        written |= {f"{name}.{table}" for table in said["table.include.list"].split(",")}
+    for app in (shop, crm):
+        plan = app.plan()
+        read = {s.topic for s in plan.sources if s.kind == "rows"}
+        assert read
+        assert read <= written
+    settings = read_settings(services["crm-worker"]["environment"], ROOT)
+    assert settings.app == "examples.cdc.app:app"
 
 
 def test_a_typed_package_says_so() -> None:

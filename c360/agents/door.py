@@ -42,6 +42,8 @@ from typing import Any
 import msgspec
 
 from c360.agents.audit import Chain, DoorLog
+from c360.agents.cloud import Told, event_id
+from c360.agents.contracts import Wire
 from c360.agents.fencing import INPUTS_S, Fence, shut_by, staters_of
 from c360.agents.judging import Judge, labels_of
 from c360.agents.readings import Readings
@@ -73,6 +75,7 @@ BEHIND_S = 0.2
 NEWS = 1_000  # keys asked for at a time
 TAKEN_BACK = 20_000  # profiles looked at while shut, at a time; and identifiers that are to be looked up
 OPEN = Answer(True, "open")
+JSON, AVRO = "application/json", "application/avro"  # content types
 
 
 # ------------------------------------------------------------------------------------------------------------- state
@@ -81,7 +84,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     record: b"" after a reset, until it is read again. digest: of what was delivered; b"" nothing. why: it does not leave.
     at: when it is to be looked at again, since what lets it leave ends then (`leaves`), or what does not. reading: of which
-    version the record is; 0 none.
+    version the record is; 0 none. event: id of the last CloudEvent about it; b"" where it had none.
     """
 
     record: bytes
@@ -90,6 +93,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
     at: int | None = None
     leaves: bool = False
     reading: int = 0
+    event: bytes = b""
 
 
 def place(reading: int, key: bytes = b"") -> bytes:
@@ -330,7 +334,7 @@ class DoorTask:
             elif row is not None and self.catch_up and row.digest:
                 self._schedule(key, row, None, leaves=False)
                 # an old end may be followed by a new beginning
-                self.held.put(key, Held(b"", row.digest, reading=reading))
+                self.held.put(key, Held(b"", row.digest, reading=reading, event=row.event))
             elif row is not None:
                 self._remove(key, row, out, cause)
 
@@ -416,10 +420,10 @@ class DoorTask:
 
     def _remove(self, key: bytes, row: Held, out: Outbox, cause: int | None = None) -> int:
         """All of a profile; how many tombstones it took."""
-        said = self._send(key, None, b"", row, cause, out)
+        sent, _ = self._send(key, None, b"", row, cause, out)
         self._schedule(key, row, None, leaves=False)
         self.held.delete(key)
-        return said
+        return int(sent)
 
     # ------------------------------------------------------------------------------------------------- what is due
     def _learn(self) -> Iterable[bytes] | None:
@@ -494,7 +498,7 @@ class DoorTask:
             if (said := judged.get(key)) is None:  # of before a reset, and not read since; or another version has it
                 self._remove(key, row, out)
                 continue
-            ruling, value, why, failed = said
+            ruling, value, why, failed, as_of = said
             digest = b"" if value is None else digest_of(value)
             if failed is not None and (cause is not None or row.why != why):
                 out.send(self.door.dlq, key, self._misfit(version, why, failed))
@@ -503,28 +507,42 @@ class DoorTask:
                 self.counters.held_back[why] += 1
                 if row.why != why or row.digest:  # looked at again, it is no other refusal
                     self.log.deny(why, now)
-            sent = self._send(key, value, digest, row, cause, out)
+            sent, event = self._send(key, value, digest, row, cause, out, as_of)
             if sent and value is not None:
                 self.door.takes(ruling.labels, ruling.changes_at)
-            self._keep(key, row, digest, why if value is None or failed else "", ruling.changes_at, ruling.allowed)
+            why = why if value is None or failed else ""
+            self._keep(key, row, digest, why, ruling.changes_at, ruling.allowed, event)
 
-    def _keep(self, key: bytes, row: Held, digest: bytes, why: str, at: int | None, leaves: bool) -> None:
+    def _keep(self, key: bytes, row: Held, digest: bytes, why: str, at: int | None, leaves: bool, event: bytes) -> None:
         self._schedule(key, row, at, leaves=leaves)
-        after = Held(row.record, digest, why, at, leaves, row.reading)
+        after = Held(row.record, digest, why, at, leaves, row.reading, event)
         if after != row:
             self.held.put(key, after)
 
-    def _send(self, key: bytes, value: bytes | None, digest: bytes, row: Held, cause: int | None, out: Outbox) -> int:
-        """What is another than what was delivered; whether anything was."""
+    def _send(
+        self,
+        key: bytes,
+        value: bytes | None,
+        digest: bytes,
+        row: Held,
+        cause: int | None,
+        out: Outbox,
+        as_of: str | None = None,
+    ) -> tuple[bool, bytes]:
+        """What is another than what was delivered; whether anything was, and the id of the last CloudEvent of it."""
         if digest == row.digest:
             self.counters.unchanged += 1
-            return 0
-        headers = None if cause is None or cause < 0 else [(CAUSE, b"%d" % cause)]
-        out.send(self.door.output, key, value, self.partition, headers)
+            return False, row.event
+        headers = [] if cause is None or cause < 0 else [(CAUSE, b"%d" % cause)]
+        event = row.event
+        if (told := self.door.told) is not None:
+            event = event_id(row.event, key, digest, cause)
+            headers += told.headers(event, key, as_of, removal=value is None)
+        out.send(self.door.output, key, value, self.partition, headers or None)
         self.door.sends(removal=value is None)
         if value is not None and cause is not None:
             self.counters.newest_cause = max(self.counters.newest_cause, cause)
-        return 1
+        return True, event
 
     def _take_back(self, now: int, out: Outbox) -> None:
         """While nothing may be delivered: what may not stay is removed. What else there is to do stays to be done."""
@@ -546,10 +564,10 @@ class DoorTask:
             assert row is not None
             if not ruling.allowed:
                 self.log.deny(ruling.reason, now)
-                self._send(key, None, b"", row, None, out)
-                self._keep(key, row, b"", ruling.reason, ruling.changes_at, leaves=False)
+                _, event = self._send(key, None, b"", row, None, out)
+                self._keep(key, row, b"", ruling.reason, ruling.changes_at, False, event)
             elif row.at is not None and row.at <= now:  # it was taken; what holds now ends later
-                self._keep(key, row, row.digest, row.why, ruling.changes_at, leaves=True)
+                self._keep(key, row, row.digest, row.why, ruling.changes_at, True, row.event)
 
     def _misfit(self, version: int, reason: str, failed: tuple[str, str | None]) -> bytes:
         said, places = failed
@@ -649,12 +667,15 @@ class DoorAgent:
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
         random: Callable[[int], bytes] = os.urandom,
+        wire: Wire | None = None,
+        cloudevents: bool = False,
     ) -> None:
         """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
         at the broker. `folded_by`: the fingerprint in a changelog partition, None in one that has none yet. `vault`: of an
         app that needs keys. `ends`: behind the last records that there are, from these offsets on. `live`: the version of a
         projection that sinks deliver; `retired`: whether a projection's agent is. `random`: of which its chains in the audit
-        log have their names.
+        log have their names. `wire`: how values are written; None: as JSON. `cloudevents`: whether their attributes are in the
+        headers.
         """
         planned = plan.agent(door.agent)
         self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
@@ -668,7 +689,8 @@ class DoorAgent:
             self.live = partial(live, door.projection.name)
         self.retired = retired or (lambda agent: False)
         self.erase, self.receipts, self.dlq, self.random = plan.erase, plan.receipts, plan.dlq, random
-        self.judge = Judge(plan, door, governance, vault)
+        self.judge = Judge(plan, door, governance, vault, wire)
+        self.told = None if not cloudevents else Told(plan.app, door.agent, JSON if wire is None else AVRO)
         self.fence: Fence | None = None
         if staters_of(plan, door.purpose):
             assert governance is not None, "a door that asks needs the copies to ask"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from c360.agents.contracts import Wire
 from c360.agents.shape import Seen, Shape, is_listed
 from c360.declare import Projection
 from c360.engine.global_table import GlobalTable
@@ -45,6 +46,7 @@ NOT_LEAVING: Mapping[str, str] = {
     "sealed-elsewhere": "a sealed value in it belongs elsewhere; the dead letters name the profile",
     "not-sealed": "a value in it should be sealed and has another form; the dead letters name the profile",
     "not-a-profile": "its record in the projection's topic is none that this version of c360 writes",
+    "not-in-schema": "a value of it does not fit the Avro schema of what leaves; the dead letters name the field",
     "too-large": f"what would leave of it is larger than {LARGEST_BYTES} bytes",
 }
 """Why nothing leaves of a profile, in a sentence that says what to do. `derived-failed` does not hold anything back."""
@@ -96,6 +98,7 @@ class Judged(NamedTuple):
     value: bytes | None
     reason: str
     failed: tuple[str, str | None] | None = None
+    as_of: str | None = None  # of what leaves
 
 
 class Judge:
@@ -107,9 +110,11 @@ class Judge:
         door: Door,
         governance: GlobalTable | None,
         vault: Vault | None = None,
+        wire: Wire | None = None,
     ) -> None:
-        """`governance` None: of an app that asks nobody and seals nothing. `vault`: of one that needs keys."""
-        self.plan, self.door, self.governance = plan, door, governance
+        """`governance` None: of an app that asks nobody and seals nothing. `vault`: of one that needs keys. `wire`: how it is
+        written; None: as JSON."""
+        self.plan, self.door, self.governance, self.wire = plan, door, governance, wire
         sensitive = () if door.sink is None else door.sink.sensitive
         self.shapes = {p.version: Shape(plan, p, door.purpose.name, sensitive=sensitive) for p in door.versions}
         self.asks = door.purpose.asks
@@ -120,7 +125,7 @@ class Judge:
         self.opener = None if vault is None else Opener(plan.app, vault.master, self._key_records)
         self._unknown: dict[tuple[str, str], Mapping[TP, int]] = {}
         self.awaits: Callable[[], bool] | None = None  # whether what was missing is there; then it is worth another try
-        self._fingerprints = {version: fingerprint_of(shape, door) for version, shape in self.shapes.items()}
+        self._fingerprints = {version: fingerprint_of(shape, door, wire) for version, shape in self.shapes.items()}
 
     def fingerprint(self, version: int) -> str:
         """Of what makes of this version's records that which leaves; another one: all profiles are looked at again."""
@@ -210,17 +215,17 @@ class Judge:
                 record, error = shape.record(seen, self._open)
                 if error is not None:
                     failed = _told(f"a @derived value of {door.agent} raised {type(error).__name__}; it is null", error)
-                value = _canonical(record)
+                value = _canonical(record) if self.wire is None else self.wire.encode(record)
             else:
                 made, reason, failed = self._given(shape.instance(seen, self._open))
                 if made is None:
                     return Judged(ruling, None, reason, failed)
-                value = made
+                value = made if self.wire is None else self.wire.encode(_decode(made))
         except Misfit as misfit:
             return Judged(ruling, None, misfit.reason, (str(misfit), None))
         if len(value) > LARGEST_BYTES:
             return Judged(ruling, None, "too-large", (NOT_LEAVING["too-large"], None))
-        return Judged(ruling, value, "derived-failed" if failed else ruling.reason, failed)
+        return Judged(ruling, value, "derived-failed" if failed else ruling.reason, failed, seen.as_of)
 
     def _given(self, instance: Projection) -> tuple[bytes | None, str, tuple[str, str | None] | None]:
         """What the user's function makes of a profile: whatever it raises, nothing leaves."""
@@ -290,13 +295,15 @@ class Judge:
         self.opener.prepare(found)
 
 
-def fingerprint_of(shape: Shape, door: Door) -> str:
+def fingerprint_of(shape: Shape, door: Door, wire: Wire | None = None) -> str:
     """16 hex digits over what makes of a record that which leaves."""
     projection = shape.projection
     parts = ["shape/1", door.purpose.name, door.purpose.basis, *sorted(shape.hidden), *sorted(shape.sealed)]
     parts += [f"{name} {text_of(vars(projection.record)[name].fget)}" for name in projection.derived]
     if door.sink is not None:
         parts.append(text_of(door.sink.function))
+    if wire is not None:
+        parts.append(wire.fingerprint)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

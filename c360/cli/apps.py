@@ -12,6 +12,7 @@ from rich.table import Table
 
 from c360.cli.audit import run_of, who_option
 from c360.cli.common import Context, Group, broker_option, handled, json_option, pass_context, print_json
+from c360.ops import contracts as contract_tools
 from c360.ops import control
 from c360.ops import doctor as doctoring
 from c360.ops import topics as topic_tools
@@ -102,22 +103,27 @@ def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
     gone = control.read(context.plan, cluster).gone(context.plan)
     admin = cluster.admin()
     findings, notes = topic_tools.check(context.plan, admin, gone=gone), topic_tools.raw_notes(context.plan, admin)
+    schemas, subjects = [], context.subjects()
+    if subjects is not None:
+        schemas, notes = contract_tools.check(context.plan, subjects), notes + contract_tools.untyped(context.plan)
+    wrong = bool(findings or schemas)
     if as_json:
         print_json(
             {
-                "ok": not findings,
+                "ok": not wrong,
                 "findings": [{"topic": f.topic, "problem": f.problem, "message": f.message} for f in findings],
+                "schemas": [{"subject": f.subject, "problem": f.problem, "message": f.message} for f in schemas],
                 "notes": notes,
             }
         )
     else:
-        for finding in findings:
-            click.echo(finding.message)
-        if not findings:
+        for message in [f.message for f in findings] + [f.message for f in schemas]:
+            click.echo(message)
+        if not wrong:
             click.echo("all topics are as planned")
         for note in notes:
             click.echo(f"note: {note}")
-    sys.exit(1 if findings else 0)
+    sys.exit(1 if wrong else 0)
 
 
 @topics.command("apply")
@@ -127,14 +133,23 @@ def topics_check(context: Context, as_json: bool, broker: str | None) -> None:
 @pass_context
 @handled
 def topics_apply(context: Context, who: str | None, as_json: bool, broker: str | None) -> None:
-    """Create what is missing. Never changes or deletes what exists."""
+    """Create what is missing, schemas of what leaves in Avro too. Never changes or deletes what exists, but that subjects
+    of these ask for BACKWARD_TRANSITIVE."""
     cluster = context.cluster(broker)
     gone = control.read(context.plan, cluster).gone(context.plan)
     created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who), gone=gone)
+    schemas, subjects = [], context.subjects()
+    if subjects is not None:
+        schemas = contract_tools.apply(context.plan, subjects)
     if as_json:
-        print_json({"created": created})
-    else:
-        click.echo("\n".join(f"created {name}" for name in created) or "nothing to create")
+        registered = [{"subject": s.subject, "id": s.number, "compatibility": contract_tools.LEVEL} for s in schemas]
+        print_json({"created": created, "registered": registered})
+        return
+    lines = [f"created {name}" for name in created]
+    lines += [f"registered {s.subject} as schema {s.number}, {contract_tools.LEVEL}" for s in schemas]
+    click.echo("\n".join(lines) or "nothing to create")
+    for note in [] if subjects is None else contract_tools.untyped(context.plan):
+        click.echo(f"note: {note}")
 
 
 @click.command()

@@ -12,20 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 from rich.console import Console
 from rich.logging import RichHandler
 
 from c360.app import App
-from c360.codecs.avro import Registry
 from c360.config import Settings, read_settings
 from c360.engine.transport import Cluster
-from c360.errors import BrokerAway, C360Error, UsageError
+from c360.errors import BrokerAway, C360Error, RegistryAway, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Names, Vault, is_veiled
+from c360.ops.contracts import Subjects
 from c360.plan import Plan
+
+if TYPE_CHECKING:
+    from c360.engine.registry import SchemaRegistry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +111,7 @@ class Context:
         vault = self.vault(cluster) if self.plan.erases else None
         return str if vault is None else vault.names.veil
 
-    def registry(self) -> Registry | None:
+    def registry(self) -> SchemaRegistry | None:
         """The schema registry of C360_REGISTRY; None where none is named. Raises UsageError."""
         if self.settings.registry is None:
             return None
@@ -116,6 +119,10 @@ class Context:
 
         settings = self.settings
         return SchemaRegistry(self.settings.registry, settings.registry_user, settings.registry_password)
+
+    def subjects(self) -> Subjects | None:
+        """The registry, where doors write Avro by the settings; None where they write JSON. Raises UsageError."""
+        return self.registry() if self.settings.writes_avro else None
 
     def with_settings(self, **changes: Any) -> Settings:
         return replace(self.settings, **{k: v for k, v in changes.items() if v is not None})
@@ -162,6 +169,7 @@ broker_option = click.option("--broker", help="Kafka, host:port. Default: C360_B
 
 
 AWAY = "Is C360_BROKER (or --broker) right, and does Kafka run there? `c360 doctor` looks closer"
+REGISTRY_AWAY = "Is C360_REGISTRY right, and does that registry run?"
 SERVICE_AWAY = "Is C360_KEYS right, and does that service run, unsealed? `c360 doctor` looks closer"
 
 
@@ -177,7 +185,10 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
             if isinstance(error, BrokerAway) and args:  # its text is the client's; without a context: no broker yet
                 from c360.ops.vault import ServiceAway
 
-                stderr.print(SERVICE_AWAY if isinstance(error, ServiceAway) else AWAY, highlight=False, soft_wrap=True)
+                away = SERVICE_AWAY if isinstance(error, ServiceAway) else AWAY
+                stderr.print(
+                    REGISTRY_AWAY if isinstance(error, RegistryAway) else away, highlight=False, soft_wrap=True
+                )
             sys.exit(error.exit_code)
 
     return run

@@ -17,7 +17,9 @@ from c360.cli import (
     identity,
     keys,
     run,
+    schemas,
     simulate,
+    source,
     state,
     versions,
 )
@@ -43,6 +45,8 @@ for command in (
     apps.plan,
     apps.topics,
     apps.doctor,
+    schemas.schemas,
+    source.source,
     state.profile,
     identity.why_profile,
     state.reset,

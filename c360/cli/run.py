@@ -135,7 +135,9 @@ def worker(
                 ServiceAway
             ):  # what is wrong with the keys is said at once; a service that is away is waited for
                 running.master = context.master()
-        running.accept_drift, running.registry = accept_drift, context.registry()
+        registry = context.registry()
+        running.accept_drift, running.registry, running.cloudevents = accept_drift, registry, settings.cloudevents
+        running.subjects = registry if settings.writes_avro else None
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if pace_file is not None and pace is not None:
             threading.Thread(target=follow, args=(pace_file, pace, running.stopping), name="pace", daemon=True).start()

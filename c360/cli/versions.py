@@ -24,7 +24,7 @@ from c360.clock import system
 from c360.config import environment
 from c360.engine.pace import LEAST
 from c360.engine.transport import Cluster
-from c360.ops import control
+from c360.ops import contracts, control
 from c360.ops import rebuild as building
 from c360.ops import versions as living
 from c360.ops.audit import Run
@@ -322,8 +322,12 @@ def _previewed(context: Context, cluster: Cluster, agent: str) -> dict[str, Prev
     plan, vault = context.plan, context.vault(cluster)
     projection = living.version_of(plan, agent)
     doors = [door for door in plan.doors if door.sink is not None and projection in door.versions]
+    wires = contracts.wires(plan, context.subjects(), [door.agent for door in doors])
     return {
-        door.agent: preview_of(plan, cluster, door, projection.version, vault=vault, clock=system) for door in doors
+        door.agent: preview_of(
+            plan, cluster, door, projection.version, vault=vault, clock=system, wire=wires.get(door.agent)
+        )
+        for door in doors
     }
 
 

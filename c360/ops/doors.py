@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from c360.agents.contracts import Wire
 from c360.agents.fencing import Fence, shut_by, staters_of
 from c360.agents.judging import NOT_LEAVING, Judge, Judged
 from c360.clock import Clock
@@ -134,19 +135,20 @@ def preview(
     *,
     vault: Vault | None,
     clock: Clock,
+    wire: Wire | None = None,
     wait_s: float = WAIT_S,
     pause: Callable[[float], None] = time.sleep,
 ) -> Preview:
     """What a sink would send if this version were live: its topic judged as the door would, against what the far side holds.
 
-    Partition by partition, each in memory as a whole. Raises UsageError for a version that is not declared, Shut or Stale where
-    consent and keys cannot be read within `wait_s`.
+    Partition by partition, each in memory as a whole. `wire`: how the sink writes; None: JSON. Raises UsageError for a version
+    that is not declared, Shut or Stale where consent and keys cannot be read within `wait_s`.
     """
     projection = next((p for p in door.versions if p.version == version), None)
     if projection is None:
         raise UsageError(f"{door.projection.name}@{version} is not declared")
     governance = GlobalTable("governance", plan.governance, cluster, MemoryStores(), clock) if plan.governance else None
-    judge, found, reader = Judge(plan, door, governance, vault), Preview(), cluster.reader()
+    judge, found, reader = Judge(plan, door, governance, vault, wire), Preview(), cluster.reader()
 
     def judged(records: dict[bytes, bytes]) -> dict[bytes, Judged]:
         deadline = time.monotonic() + wait_s

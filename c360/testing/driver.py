@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import orjson
 
+from c360.agents.contracts import contract_of, reading
+from c360.agents.control import Pause, pause_key
 from c360.agents.erasure import Ordered
 from c360.agents.render import lazily_typed
 from c360.agents.shape import Shape
@@ -26,13 +28,15 @@ from c360.engine.transport import TP, Headers, TopicSpec
 from c360.errors import UsageError
 from c360.governance.certificate import Certificate
 from c360.governance.names import Names
-from c360.ops import control, doors, erase, keys, profiles, reset
+from c360.ops import contracts, control, doors, erase, keys, profiles, reset
+from c360.ops.contracts import Subjects
 from c360.ops.records import records
+from c360.ops.sources import source_of
 from c360.rights import Door
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
-_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, shut_s=0.0, shut_most_s=0.0)
+_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, shut_s=0.0, shut_most_s=0.0, held_s=0.0)
 _TURNS = 10_000
 
 
@@ -45,13 +49,25 @@ class TestDriver:
     """
 
     __test__ = False  # not a test case, whatever pytest takes from the name
+    subjects: Subjects | None = None
+    cloudevents = False
 
     def __init__(
-        self, app: App, *, partitions: int = 2, now: datetime | None = None, registry: Registry | None = None
+        self,
+        app: App,
+        *,
+        partitions: int = 2,
+        now: datetime | None = None,
+        registry: Registry | None = None,
+        subjects: Subjects | None = None,
+        cloudevents: bool = False,
     ) -> None:
-        """`registry`: of schemas that raw values name. Raises DeclarationError where the app is wrong."""
-        self.registry = registry
+        """`registry`: of schemas that raw values name. `subjects`: the same, where doors are to write Avro. `cloudevents`:
+        whether what leaves has these attributes in its headers. Raises DeclarationError where the app is wrong."""
+        self.registry, self.subjects, self.cloudevents = registry, subjects, cloudevents
         self.plan = app.plan()
+        if subjects is not None:
+            contracts.apply(self.plan, subjects)
         self.now_ms = time.time_ns() // 1_000_000 if now is None else int(now.timestamp() * 1000)
         self.cluster = MemoryCluster(now_ms=self._now, quiet_s=0.0)
         raw = [TopicSpec(topic.name, partitions) for topic in self.plan.topics if not topic.owned]
@@ -139,7 +155,15 @@ class TestDriver:
         self.settle()
         door = doors.sink_door(self.plan, name)
         return doors.preview(
-            self.plan, self.cluster, door, version, vault=self.vault, clock=self._now, wait_s=0.0, pause=lambda _: None
+            self.plan,
+            self.cluster,
+            door,
+            version,
+            vault=self.vault,
+            clock=self._now,
+            wire=contracts.wires(self.plan, self.subjects).get(door.agent),
+            wait_s=0.0,
+            pause=lambda _: None,
         )
 
     def view(self, purpose: str, projection: str | None = None) -> dict[str, Any]:
@@ -149,6 +173,19 @@ class TestDriver:
             if (door.projection, door.purpose.name, door.sink) == (declared, purpose, None):
                 return self._leaves(door)
         raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
+
+    def pause(self, source: str) -> None:
+        """Read nothing of a source until `resume`, as `c360 source pause` does."""
+        self._turn(source, Pause(self.now_ms))
+
+    def resume(self, source: str) -> None:
+        """Read it again, from where it stood."""
+        self._turn(source, None)
+
+    def _turn(self, source: str, pause: Pause | None) -> None:
+        name = source_of(self.plan, source).name
+        control.write(self.plan, self.cluster, [(pause_key(name), pause)])
+        self.settle()
 
     def erase(self, identifier: str, reason: str = "test") -> Certificate | None:
         """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None while there is none."""
@@ -165,9 +202,9 @@ class TestDriver:
     def _leaves(self, door: Door) -> dict[str, Any]:
         self.settle()
         held: dict[bytes | None, bytes | None] = dict(self.read(self.plan.leaves(door)))
-        return {
-            key.decode(): orjson.loads(value) for key, value in held.items() if key is not None and value is not None
-        }
+        contract = contract_of(self.plan, door)
+        read = orjson.loads if contract is None else reading(contract)
+        return {key.decode(): read(value) for key, value in held.items() if key is not None and value is not None}
 
     def _profile_for(self, identifier: str, declared: ProjectionDeclaration, purpose: str) -> Any:
         self.settle()
@@ -275,7 +312,7 @@ class TestDriver:
         slot = f"driver-{self.slots}"
         return stepping(
             self.plan, self.cluster, self.stores, slot=slot, clock=self._now, settings=_LATE, vault=self.vault,
-            registry=self.registry,
+            registry=self.registry, wires=contracts.wires(self.plan, self.subjects), cloudevents=self.cloudevents,
         )  # fmt: skip
 
     def _names(self) -> Names:

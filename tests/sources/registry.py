@@ -12,7 +12,7 @@ from typing import Any
 import fastavro
 
 from c360.codecs.avro import SchemaRef, WriterSchema
-from c360.errors import Misfit, Shut
+from c360.errors import Misfit, RegistryAway, Shut, UsageError
 from tests.registry import Reference
 
 
@@ -22,8 +22,13 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.schemas: dict[SchemaRef, WriterSchema] = {}
         self.subjects: dict[str, list[int]] = {}
+        self.levels: dict[str, str] = {}
         self.away = False
         self.asked: Counter[SchemaRef] = Counter()
+
+    def compatibility(self, subject: str, level: str) -> None:
+        """As an administrator sets it."""
+        self.levels[subject] = level
 
     def register(self, schema: Any, kind: Any = "AVRO", references: tuple[str, ...] = ()) -> int:
         """A schema that nobody has checked, under no subject; its id."""
@@ -45,6 +50,29 @@ class FakeRegistry:
         if number not in (versions := self.subjects.setdefault(subject, [])):
             versions.append(number)
         return number
+
+    # ------------------------------------------------------------------------------------------------ what we write
+    def find(self, subject: str, text: str) -> int | None:
+        self._answers()
+        return next((n for n in self.subjects.get(subject, []) if self.schemas[n].text == text), None)
+
+    def level(self, subject: str) -> str | None:
+        self._answers()
+        return self.levels.get(subject) if subject in self.subjects else None
+
+    def put(self, subject: str, text: str, level: str) -> int:
+        """Of what makes schemas incompatible it knows one thing: a new field without a default."""
+        self._answers()
+        versions = [json.loads(self.schemas[number].text) for number in self.subjects.get(subject, [])]
+        needed = {field["name"] for field in json.loads(text).get("fields", []) if "default" not in field}
+        if any(needed - {field["name"] for field in one["fields"]} for one in versions):
+            raise UsageError(f"{subject}: not compatible")
+        self.levels[subject] = level
+        return self.publish(subject, text)
+
+    def _answers(self) -> None:
+        if self.away:
+            raise RegistryAway("away")
 
     def schema(self, ref: SchemaRef) -> WriterSchema:
         self.asked[ref] += 1

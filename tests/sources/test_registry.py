@@ -14,7 +14,8 @@ from fastavro import parse_schema
 
 from c360.codecs.avro import Registry, Values
 from c360.engine.registry import SchemaRegistry
-from c360.errors import Misfit, Shut
+from c360.errors import Misfit, RegistryAway, Shut, UsageError
+from c360.ops.contracts import Subjects
 from c360.testing import TestDriver
 from tests.registry import Apicurio, Reference
 from tests.sources.registry import FakeRegistry, written
@@ -25,12 +26,17 @@ class Told(Protocol):
     """Who keeps schemas, as producers see it."""
 
     def publish(self, subject: str, schema: Any, kind: str = "AVRO", references: Sequence[Reference] = ()) -> int: ...
+    def compatibility(self, subject: str, level: str) -> None: ...
+
+
+class Keeper(Registry, Subjects, Protocol):
+    """Who keeps schemas, as we see it."""
 
 
 class Pair:
     """A registry, as producers see it and as we do; `tag` keeps the tests' subjects apart."""
 
-    def __init__(self, told: Told, asked: Registry, tag: str) -> None:
+    def __init__(self, told: Told, asked: Keeper, tag: str) -> None:
         self.told, self.asked, self.tag = told, asked, tag
 
     def register(self, name: str, schema: Any, kind: str = "AVRO", references: Sequence[Reference] = ()) -> int:
@@ -118,6 +124,34 @@ def test_writers_of_three_generations_are_read_by_one_reader(pair: Pair) -> None
     ]
 
 
+def fields(*names: str, **more: Any) -> str:
+    said: list[dict[str, Any]] = [{"name": name, "type": ["null", "string"], "default": None} for name in names]
+    said += [{"name": name, "type": kind} for name, kind in more.items()]
+    return json.dumps({"type": "record", "name": "R", "fields": said})
+
+
+def test_a_schema_that_we_write_is_registered_once_and_its_subject_asks_what_it_must(pair: Pair) -> None:
+    subject, asked = f"{pair.tag}-ours-value", pair.asked
+    assert (asked.find(subject, fields("a")), asked.level(subject)) == (None, None)
+    number = asked.put(subject, fields("a"), "BACKWARD_TRANSITIVE")
+    assert (asked.find(subject, fields("a")), asked.level(subject)) == (number, "BACKWARD_TRANSITIVE")
+    assert asked.put(subject, fields("a"), "BACKWARD_TRANSITIVE") == number
+    newer = asked.put(subject, fields("b"), "BACKWARD_TRANSITIVE")
+    assert asked.find(subject, fields("a")) == number != newer == asked.find(subject, fields("b"))
+    assert asked.schema(newer).text == fields("b")
+
+
+def test_what_readers_of_the_newest_could_not_read_is_refused(pair: Pair) -> None:
+    """Also what was registered while nothing was asked of the subject."""
+    subject, asked = f"{pair.tag}-strict-value", pair.asked
+    pair.told.publish(subject, fields("a"))
+    pair.told.compatibility(subject, "NONE")
+    assert asked.level(subject) == "NONE"
+    with pytest.raises(UsageError, match="compatible"):
+        asked.put(subject, fields("a", must="string"), "BACKWARD_TRANSITIVE")
+    assert asked.find(subject, fields("a", must="string")) is None
+
+
 # ------------------------------------------------------------------------------------------------------- a real one
 def test_it_stops_and_comes_back_in_the_middle_of_a_run(real_registry: Apicurio) -> None:
     """Known ids go on, unknown ones wait, nothing is put aside, and each id is asked for once."""
@@ -157,5 +191,8 @@ def test_it_stops_and_comes_back_in_the_middle_of_a_run(real_registry: Apicurio)
 
 
 def test_a_url_where_nobody_is_does_not_answer() -> None:
-    with closing(SchemaRegistry("http://127.0.0.1:9")) as registry, pytest.raises(Shut):
-        registry.schema(1)
+    with closing(SchemaRegistry("http://127.0.0.1:9")) as registry:
+        with pytest.raises(Shut):
+            registry.schema(1)
+        with pytest.raises(RegistryAway):
+            registry.find("x-value", fields("a"))

@@ -84,7 +84,7 @@ def verify(
                 found[name] = findings
                 continue
             checks = _checks(plan, name, log, dead, archived, links, sight, erased, schemas)
-            for changelogs, look in (*checks, *_doors(plan, name, log, controls, sight, vault, clock)):
+            for changelogs, look in (*checks, *_doors(plan, name, log, controls, sight, vault, clock, schemas)):
                 findings.add(steady(log, changelogs, look))
             if plan.governing(name) is not None and sight is not None and sight.lost:
                 findings.notes.append(f"sealed values of {len(sight.lost)} subjects were erased, and are not compared")
@@ -179,7 +179,14 @@ def _checks(
 
 
 def _doors(
-    plan: Plan, agent: str, log: Log, controls: Controls, sight: Sight | None, vault: Vault | None, clock: Clock
+    plan: Plan,
+    agent: str,
+    log: Log,
+    controls: Controls,
+    sight: Sight | None,
+    vault: Vault | None,
+    clock: Clock,
+    schemas: Schemas | None,
 ) -> Iterator[tuple[list[TP], Look]]:
     """The same of a door."""
     for door in plan.doors:
@@ -187,7 +194,8 @@ def _doors(
             live = door.projection.version if door.sink is None else controls.live(plan, door.projection.name)
             opened, veil = None if sight is None else sight.open, None if vault is None else vault.names.veil
             for tp in log.partitions(f"{plan.leaves(door)}.changelog"):
-                yield [tp], DoorCheck(plan, door, log, tp.partition, live, clock, opened=opened, veil=veil).look
+                check = DoorCheck(plan, door, log, tp.partition, live, clock, opened=opened, veil=veil, schemas=schemas)
+                yield [tp], check.look
 
 
 def steady(log: Log, changelogs: list[TP], look: Look) -> Findings:

@@ -14,7 +14,8 @@ from c360.ops.verify.log import Entry, Log
 from c360.ops.verify.report import Findings
 from c360.plan import Plan
 from c360.rights import Door
-from c360.testing.oracle.doors import NOTHING, Leaving, Opened, may_leave
+from c360.testing.oracle.doors import NOTHING, Leaving, Opened, is_same, may_leave
+from c360.testing.oracle.formats import Schemas
 
 
 class DoorCheck:
@@ -31,9 +32,12 @@ class DoorCheck:
         *,
         opened: Opened | None,
         veil: Callable[[str], str] | None,
+        schemas: Schemas | None = None,
     ) -> None:
-        """`version`: which is live. `opened`, `veil`: of an app that needs keys, where they are here."""
+        """`version`: which is live. `opened`, `veil`: of an app that needs keys, where they are here. `schemas`: of doors that
+        write Avro."""
         self.plan, self.door, self.log, self.now, self.veil = plan, door, log, now, veil
+        self.schemas = schemas
         self.version, self.output = version, TP(plan.leaves(door), partition)
         live = next((projection for projection in door.versions if projection.version == version), None)
         self.input = None if live is None else TP(plan.projected(live), partition)
@@ -94,12 +98,21 @@ class DoorCheck:
             held = None if found is None or found.value is None else found
             if held is not None and key in expected:
                 assert held.value is not None
-                if json.loads(held.value) == expected[key]:
+                if held.value[:1] == b"\0" and self.schemas is None:
+                    out.cannot_tell(f"{self.door.agent} writes Avro: set C360_REGISTRY")
+                    return
+                if self._is(held.value, expected[key]):
                     continue
             elif held is None and key not in expected:
                 continue
             kind = "unexpected" if key not in expected else "lost" if held is None else "altered"
             out.differ(kind, self.output, found.offset if found else None, key)
+
+    def _is(self, held: bytes, expected: object) -> bool:
+        if held[:1] != b"\0":
+            return bool(json.loads(held) == expected)
+        assert self.schemas is not None
+        return is_same(expected, self.schemas.read(held)[0])
 
 
 def _hold(table: dict[bytes, bytes], entry: Entry) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from c360.classes import FieldClass
@@ -114,6 +116,34 @@ class Leaving:
         if isinstance(value, dict):
             return {k: None if (one := self._open(v)) is NOTHING else one for k, v in value.items()}
         return value
+
+
+def is_same(said: Any, found: Any) -> bool:
+    """Whether what was read of Avro, as Python has it, is this JSON value."""
+    match found:
+        case dict():
+            names = {_avro_name(name): name for name in said} if isinstance(said, dict) else None
+            return (
+                names is not None
+                and names.keys() <= found.keys()
+                and all(is_same(said.get(names.get(name, name)), one) for name, one in found.items())
+            )
+        case list():
+            return isinstance(said, list) and len(said) == len(found) and all(map(is_same, said, found))
+        case Decimal():
+            return isinstance(said, str) and said == format(found, "f")
+        case datetime():
+            return isinstance(said, str) and datetime.fromisoformat(said) == found
+        case date():
+            return bool(said == found.isoformat())
+        case str() if said != found:  # what has no type of its own is its JSON text
+            return found[:1] in '[{"-0123456789tfn' and bool(json.loads(found) == said)
+        case _:
+            return bool(found == said) and (type(found) is bool) == (type(said) is bool)
+
+
+def _avro_name(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f"_u{ord(c):04x}" for c in name)
 
 
 def _text(value: Any) -> str:

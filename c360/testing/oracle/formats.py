@@ -144,6 +144,13 @@ class Schemas:
         times: bool = True,
     ) -> Any:
         """Raises NoFit, or what the reader raises."""
+        found, kind = self.read(value, headers, header, reader=reader)
+        return found if kind == "JSON" else _plain(found, times=times)
+
+    def read(
+        self, value: bytes | None, headers: Headers = (), header: str = "__value_schema_id", *, reader: Any = None
+    ) -> tuple[Any, str]:
+        """The same as Python has it, and of which kind its schema is."""
         said = dict(headers).get(header)
         ref: int | str
         if said is not None and said[:1] == b"\x01":
@@ -158,7 +165,7 @@ class Schemas:
             raise NoFit
         schema = self.registry.schema(ref)
         if schema.kind == "JSON":
-            return parse_payload(data)
+            return parse_payload(data), schema.kind
         named: dict[str, Any] = {}
         for text in schema.references:
             parse_schema(json.loads(text), named_schemas=named)
@@ -169,7 +176,7 @@ class Schemas:
         found = _read_py.schemaless_reader(stream, writer, None if reader is None else parse_schema(reader))
         if stream.read(1):
             raise NoFit
-        return _plain(found, times=times)
+        return found, schema.kind
 
 
 def in_json(

@@ -13,7 +13,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from enum import Enum
@@ -494,4 +494,6 @@ def as_json(value: Any) -> Any:
             return [as_json(v) for v in value]
         case dict():
             return {str(as_json(k)): as_json(v) for k, v in value.items()}
+    if is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
     raise ValueError(f"JSON cannot hold a {type(value).__name__}")
