@@ -107,11 +107,25 @@ class Values:
         self.registry, self.times = registry, times
         self.reader = None if reader is None else fastavro.parse_schema(plainly(reader, times=times))
         self.known: dict[SchemaRef, ReadValue] = {}
+        # For metrics: values read by the schemas that are known, and those of them that were none, or did not fit.
+        self.records: dict[SchemaRef, int] = {}
+        self.misfits: dict[SchemaRef, int] = {}
 
     def read(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> Any:
         """The value, as Python has it; of a JSON schema its bytes. Raises Misfit; Shut while its schema cannot be asked for."""
         ref, data = framed(value, headers, header)
-        return self._reader(ref)(data)
+        read = self._reader(ref)
+        self.records[ref] += 1
+        return read(data)
+
+    def blame(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        """Count a misfit for the schema of its value, if that is known: others may be any number."""
+        try:
+            ref, _ = framed(value, headers)
+        except Misfit:
+            return
+        if ref in self.known:
+            self.misfits[ref] += 1
 
     def is_ready(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> bool:
         """Whether it can be told what the value is, also that it is nothing."""
@@ -126,7 +140,9 @@ class Values:
     def _reader(self, ref: SchemaRef) -> ReadValue:
         read = self.known.get(ref)
         if read is None:
-            read = self.known[ref] = self._compiled(self.registry.schema(ref))
+            read = self._compiled(self.registry.schema(ref))
+            self.records[ref] = self.misfits[ref] = 0
+            self.known[ref] = read
         return read
 
     def _compiled(self, schema: WriterSchema) -> ReadValue:
@@ -269,12 +285,15 @@ class AvroDecoder(JsonDecoder):
             found = self.values.read(value, headers)
             if isinstance(found, bytes):
                 (record,) = super().decode([found])
+                if isinstance(record, Misfit):
+                    self.values.blame(value, headers)
                 return record
             for fits, layout in self.objects:
                 if fits(found):
                     made: Record = layout.read(found)
                     return made
         except Misfit as misfit:
+            self.values.blame(value, headers)
             return misfit
         return self._unclaimed("value")
 

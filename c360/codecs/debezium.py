@@ -150,6 +150,8 @@ class DebeziumDecoder:
                 out.append(misfit)
             except (*UNREADABLE, ValueError) as error:
                 out.append(misfit_of(error, f"the change event of {self.name}"))
+            if self.avro is not None and (read := values[i]) and read[0] != JSON and isinstance(out[-1], Misfit):
+                self.avro.values.blame(read, () if headers is None else headers(i))
         return out
 
     def ready(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], headers: HeadersOf) -> int:

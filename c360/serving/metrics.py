@@ -16,6 +16,7 @@ from c360.agents.projection import ProjectionAgent, ProjectionTask
 from c360.engine.global_table import GlobalTable
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
+from c360.engine.registry import SchemaRegistry
 from c360.engine.standby import Copies
 from c360.engine.teller import Teller
 from c360.engine.transport import TP, Reader
@@ -131,6 +132,7 @@ def _loop(page: Page, loop: Loop) -> None:
         page.add(
             "c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count
         )
+    page.add("c360_held_inputs", "gauge", "Inputs that wait with their next record.", agent, len(loop.held))
     page.add("c360_shut_seconds", "gauge", "How long nothing may leave; 0 while it may.", agent, round(loop.shut_s, 3))
     tasks = list(loop.tasks.values())
     for phase in (Phase.RESTORING, Phase.RUNNING):
@@ -174,6 +176,15 @@ def _teller(page: Page, teller: Teller) -> None:
 
 
 def _govern(page: Page, agent: Govern) -> None:
+    if isinstance(agent.registry, SchemaRegistry):
+        page.totals(
+            "c360_registry_",
+            {"agent": agent.name},
+            (
+                ("asked", "Questions to the schema registry.", agent.registry.asked),
+                ("away", "Of these, those without an answer.", agent.registry.away),
+            ),
+        )
     for source, counters in agent.counters.items():
         labels = {"source": source if agent.plan.govern == 1 else f"{source}@{agent.plan.govern}"}
         page.add(
@@ -183,6 +194,8 @@ def _govern(page: Page, agent: Govern) -> None:
             "c360_",
             labels,
             (
+                ("source_records", "Raw records read.", counters.records),
+                ("source_bytes", "Bytes of their values.", counters.bytes),
                 ("governed", "Governed records written.", counters.governed),
                 ("retracted", "Rows taken back.", counters.retracted),
                 ("duplicates", "Repeats dropped.", counters.duplicates),
@@ -192,6 +205,17 @@ def _govern(page: Page, agent: Govern) -> None:
                 ("suppressed", "Records dropped: of customers who are forgotten.", counters.suppressed),
             ),
         )
+        if (schemas := agent.schemas(source)) is not None:
+            for ref, count in sorted((str(ref), count) for ref, count in schemas.records.items()):
+                page.add(
+                    "c360_schema_records_total", "counter", "Values and keys read by a schema.",
+                    {**labels, "schema": ref}, count,
+                )  # fmt: skip
+            for ref, count in sorted((str(ref), count) for ref, count in schemas.misfits.items()):
+                page.add(
+                    "c360_schema_misfits_total", "counter", "Of its values, those that did not fit.",
+                    {**labels, "schema": ref}, count,
+                )  # fmt: skip
         for reason, count in sorted(counters.misfits.items()):
             page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
         for namespace, count in sorted(counters.blocked.items()):
