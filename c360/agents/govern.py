@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -47,7 +48,7 @@ from c360.agents.wire import (
 )
 from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, Registry
 from c360.codecs.cloudevents import CloudEventsDecoder
-from c360.codecs.debezium import Change, DebeziumDecoder
+from c360.codecs.debezium import Change, DebeziumDecoder, Unfit
 from c360.codecs.json import Choice, JsonDecoder
 from c360.codecs.quick import EPOCH
 from c360.codecs.record import Record, fields_of
@@ -82,7 +83,8 @@ _OFFSET = struct.Struct(">q")
 class RowState(msgspec.Struct, array_like=True):
     """The last state of one row. `governed` None: deleted; kept so that older states do not come back.
 
-    `revision` counts its changes; `links`: labels of the identifiers that it says are its subject's.
+    `revision` counts its changes; `links`: labels of the identifiers that it says are its subject's; `missed`: columns that
+    states since have sent, and were put aside.
     """
 
     position: str
@@ -90,6 +92,7 @@ class RowState(msgspec.Struct, array_like=True):
     governed: bytes | None
     revision: int = 1
     links: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
     def pairs(self) -> list[tuple[str, str]]:
         return [(self.subject, label) for label in self.links]
@@ -261,16 +264,21 @@ class SourceParts:
 def compile_source(plan: Plan, source: Source, names: Names, registry: Registry | None = None) -> SourceParts:
     """`registry`: of schemas that values name; None: there is none."""
     readers = {t.record: RecordReader(plan, source, t, names) for t in source.types}
+    return SourceParts(source, readers, decoder_of(source, registry))
+
+
+def decoder_of(source: Source, registry: Registry | None = None) -> JsonDecoder | DebeziumDecoder:
+    """What makes records of a source's values."""
     asked = registry or NoRegistry()
     if source.kind == "rows":
         (declared,) = source.types
-        return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked)))
+        return DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked))
     choices = [Choice(t.record, t.when) for t in source.types]
     if source.format == "avro":
         reader = None if source.schema is None else msgspec.json.decode(source.schema)
-        return SourceParts(source, readers, AvroDecoder(choices, source.unmatched, asked, reader))
+        return AvroDecoder(choices, source.unmatched, asked, reader)
     kinds: Mapping[str, type[JsonDecoder]] = {"segment": SegmentDecoder, "cloudevents": CloudEventsDecoder}
-    return SourceParts(source, readers, kinds.get(source.format, JsonDecoder)(choices, source.unmatched))
+    return kinds.get(source.format, JsonDecoder)(choices, source.unmatched)
 
 
 @dataclass
@@ -340,6 +348,7 @@ class GovernTask:
         self.truncated = ""
         self.process_raw: Callable[[_Arrivals, Outbox], None]
         self.ready: Callable[[Batch], int] = len
+        self.paused: Callable[[], bool] = _never
         if isinstance(parts.decoder, AvroDecoder):
             avro = parts.decoder
             self.ready = lambda batch: avro.ready(batch.values, batch.headers)
@@ -480,7 +489,7 @@ class GovernTask:
                 removal.removed[subject] += 1
             elif row.links and any(veil(shown(label)) in doomed for label in row.links):
                 links = tuple(label for label in row.links if veil(shown(label)) not in doomed)
-                self.rows.put(row_id, RowState(row.position, row.subject, row.governed, row.revision, links))
+                self.rows.put(row_id, msgspec.structs.replace(row, links=links))
         return after
 
     def _remove_keys(self, removal: _Removal, at: bytes, keys: TaskKeys, veil: Callable[[str], str]) -> bytes | None:
@@ -495,7 +504,10 @@ class GovernTask:
         return after
 
     def takes(self, batch: Batch) -> int:
-        """Records whose schema cannot be asked for now wait, and what is behind them in their partition."""
+        """Records whose schema cannot be asked for now wait, and what is behind them in their partition. A paused source waits
+        with all of them; who is forgotten is forgotten meanwhile."""
+        if self.paused() and batch.tp.topic != self.truncates:
+            return 0
         return self.ready(batch) if batch.tp == self.raw else len(batch)
 
     def process(self, batch: Batch, out: Outbox) -> None:
@@ -634,7 +646,7 @@ class GovernTask:
     def _rows(self, arrivals: _Arrivals, out: Outbox) -> None:
         batch = arrivals.batch
         changes = self.changes.decode(batch.values, batch.keys, batch.headers)
-        self._load_rows({c.row_id for c in changes if type(c) is Change})
+        self._load_rows({c.row_id for c in changes if isinstance(c, Change | Unfit)})
         sent = ((c.record, k) for c, k in zip(changes, batch.keys, strict=True) if type(c) is Change)
         self.key_of = self._keys_for(sent, out) if self.seals else None
         for i, change in enumerate(changes):
@@ -649,6 +661,7 @@ class GovernTask:
                 else:
                     self._row(self._held(change.row_id), change, arrivals, i, out)
             except Misfit as misfit:
+                self._miss(change)
                 self._misfit(arrivals, i, misfit, out)
                 continue
             except Forgotten as forgotten:
@@ -657,6 +670,18 @@ class GovernTask:
                 self._drop(change.row_id, forgotten.subject, arrivals, i, out)
             if arrivals.replayed:
                 self.misfits.delete(_OFFSET.pack(arrivals.offsets[i]))
+
+    def _miss(self, change: Change | Misfit) -> None:
+        """What a state that is put aside has sent cannot be taken from the one before any more, for columns left out later."""
+        if isinstance(change, Misfit) and not isinstance(change, Unfit):
+            return  # nobody knows of which row it is
+        held = self._held(change.row_id)
+        if held is None or held.governed is None or change.position <= held.position:
+            return
+        sent = change.sent if isinstance(change, Unfit) else self.changes.sent(change)
+        if not sent <= set(held.missed):
+            missed = tuple(sorted(sent.union(held.missed)))
+            self._put(change.row_id, msgspec.structs.replace(held, missed=missed))
 
     def _load_rows(self, row_ids: Collection[str]) -> None:
         """Have what is known of rows in memory, with few reads."""
@@ -713,9 +738,10 @@ class GovernTask:
             return
         record: Any = change.record
         if change.unchanged:
-            record = self.changes.complete(
-                change, None if held is None or old is None else self._clear(held.subject, old)
-            )
+            before = None
+            if held is not None and old is not None and not set(change.unchanged).intersection(held.missed):
+                before = self._clear(held.subject, old)
+            record = self.changes.complete(change, before)
         reader = self.reader
         subject, value, at, enriched = reader.govern(
             record, arrivals.batch.keys[i], change.row_id, change.at_ms, append, origin, self.key_of, self.judge
@@ -848,6 +874,10 @@ class _Arrivals:
     replayed: bool = False
 
 
+def _never() -> bool:
+    return False
+
+
 class Govern:
     """The agent: which topics, which task."""
 
@@ -861,13 +891,14 @@ class Govern:
         governance: GlobalTable | None = None,
         suppression: Suppression | None = None,
         registry: Registry | None = None,
+        paused: Callable[[str], bool] = lambda source: False,
     ) -> None:
         """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys, and
-        `governance` the process's copy of its topics; `suppression`: of one that erases."""
+        `governance` the process's copy of its topics; `suppression`: of one that erases. `paused`: whether a source is."""
         assert vault is not None or not plan.needs_keys, "nothing of it may be written in clear"
         self.plan, self.vault, self.governance, self.suppression = plan, vault, governance, suppression
         names = Names() if vault is None else vault.names
-        self.topics, self.registry = topics, registry
+        self.topics, self.paused, self.registry = topics, paused, registry
         planned = plan.agent(plan.govern_agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
@@ -913,7 +944,7 @@ class Govern:
         source = parts.source
         # Asked for only when a table was truncated: it is a request to the broker, and a worker has many tasks.
         counters = self.counters[source.name]
-        return GovernTask(
+        made = GovernTask(
             self.plan,
             parts,
             task,
@@ -923,3 +954,5 @@ class Govern:
             self.governance,
             self.suppression,
         )
+        made.paused = partial(self.paused, source.name)
+        return made

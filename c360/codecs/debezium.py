@@ -63,6 +63,14 @@ class Change:
         return self.position > position or (self.first and position.endswith(READ))
 
 
+class Unfit(Misfit):
+    """A state of a row that is put aside. What it `sent` is not known here until a later state says it again."""
+
+    def __init__(self, why: Misfit, row_id: str, position: str, sent: frozenset[str]) -> None:
+        super().__init__(why.reason, str(why))
+        self.row_id, self.position, self.sent = row_id, position, sent
+
+
 class _Source(msgspec.Struct):
     connector: str = ""
     ts_ms: int | None = None
@@ -177,7 +185,15 @@ class DebeziumDecoder:
             unchanged = tuple(c for c, raw in sent.items() if c in self.read and bytes(raw) in UNCHANGED_VALUES)
             if unchanged:
                 return Change("upsert", row_id, position, at_ms, None, unchanged, snapshot, after, first)
-        return Change("upsert", row_id, position, at_ms, self.layout.read(after), (), snapshot, first=first)
+        try:
+            record = self.layout.read(after)
+        except Misfit as misfit:
+            raise Unfit(misfit, row_id, position, frozenset(self.read)) from misfit.__cause__
+        return Change("upsert", row_id, position, at_ms, record, (), snapshot, first=first)
+
+    def sent(self, change: Change) -> frozenset[str]:
+        """The columns that are read and were sent."""
+        return frozenset(self.read).difference(change.unchanged)
 
     def complete(self, change: Change, old: Record | None) -> Record:
         """The record of a change with `unchanged` columns, which are taken from the row as it was. Raises Misfit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -58,6 +59,26 @@ class SchemaRegistry:
     def close(self) -> None:
         """It is asked no more: its connections end."""
         self.client.__exit__()  # type: ignore[no-untyped-call]
+
+    # ---------------------------------------------------------------------------------------------- what is compared with
+    def subjects(self) -> list[str]:
+        """All, also those that were deleted and can be brought back. Raises RegistryAway, UsageError."""
+        return _answer("to list subjects", lambda: self.client.get_subjects(deleted=True)) or []
+
+    def versions(self, subject: str) -> list[tuple[int, WriterSchema]]:
+        """Of a subject, the oldest first, with those that were deleted and can be brought back. Raises as `subjects`."""
+        numbers = _answer(subject, lambda: self.client.get_versions(subject, deleted=True)) or []
+        found = [(number, _answer(subject, partial(self._version, subject, number))) for number in sorted(numbers)]
+        return [(number, schema) for number, schema in found if schema is not None]
+
+    def default_level(self) -> str | None:
+        """The compatibility that is asked of subjects that it is left to the registry for. Raises RegistryAway, UsageError."""
+        return _answer("to say its compatibility", self.client.get_compatibility)
+
+    def _version(self, subject: str, number: int) -> WriterSchema:
+        got = self.client.get_version(subject, number, deleted=True).schema
+        kind = got.schema_type or "AVRO"
+        return WriterSchema(kind, got.schema_str or "", self._references(got, set()))  # type: ignore[arg-type]
 
     # ---------------------------------------------------------------------------------------------------- what we write
     def find(self, subject: str, text: str) -> int | None:

@@ -178,6 +178,9 @@ def _teller(page: Page, teller: Teller) -> None:
 def _govern(page: Page, agent: Govern) -> None:
     for source, counters in agent.counters.items():
         labels = {"source": source if agent.plan.govern == 1 else f"{source}@{agent.plan.govern}"}
+        page.add(
+            "c360_source_paused", "gauge", "1 while nothing of a source is read.", labels, int(agent.paused(source))
+        )
         page.totals(
             "c360_",
             labels,

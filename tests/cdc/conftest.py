@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cdc.crm import app
 from tests.cdc.machines import Connect, MariaDb, Missing, Postgres
 from tests.cdc.world import World
 
@@ -57,7 +58,8 @@ def world(
     kafka: str, connect: Connect, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     """Tables in PostgreSQL, their snapshot taken, a worker that folds them."""
-    world = World(kafka, connect, postgres, tmp_path_factory.mktemp("cdc"))
+    home = tmp_path_factory.mktemp("cdc")
+    world = World(kafka, connect, postgres.database("crm"), home, app, "tests.cdc.crm:app", "pg")
     try:
         world.begin()
         yield world

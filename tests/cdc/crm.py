@@ -10,18 +10,13 @@ from typing import Any
 from c360 import App, Projection, Record, collect, count, field, maximum, newest, total
 from tests.cdc.machines import Database
 
-app = App("cdc", partitions=2)
 
-
-@app.identifier("crm", priority=1)
 class CrmId(str): ...
 
 
-@app.identifier("shop", priority=2)
 class ShopId(str): ...
 
 
-@app.cdc("pg.public.customers", key="id")
 class Customer(Record):
     id: CrmId
     email: str | None
@@ -35,7 +30,6 @@ class Customer(Record):
     born: date | None = field(unit="days")
 
 
-@app.cdc("pg.public.orders", key="id", subject="customer_id")
 class Order(Record):
     id: str
     customer_id: CrmId
@@ -44,14 +38,12 @@ class Order(Record):
     placed: datetime
 
 
-@app.cdc("pg.public.lines", key=["customer_id", "line_no"], subject="customer_id")
 class Line(Record):
     customer_id: CrmId
     line_no: int
     qty: Decimal
 
 
-@app.cdc("pg.public.consents", key=["customer_id", "purpose", "channel"], subject="customer_id")
 class Consent(Record):
     customer_id: CrmId
     purpose: str
@@ -59,13 +51,11 @@ class Consent(Record):
     granted: bool
 
 
-@app.cdc("pg.public.aliases", key="alias", subject="customer_id")
 class Alias(Record):
     alias: str
     customer_id: CrmId
 
 
-@app.cdc("pg.public.contacts", key="id", subject="customer_id")
 class Contact(Record):
     id: int
     customer_id: CrmId
@@ -74,7 +64,6 @@ class Contact(Record):
     locale: str | None
 
 
-@app.cdc("my.shop.customers", key="id")
 class ShopCustomer(Record):
     id: ShopId
     name: str | None
@@ -82,14 +71,12 @@ class ShopCustomer(Record):
     full_name: str | None  # what the column is called later
 
 
-@app.cdc("my.shop.orders", key="order_no", subject="customer_id")
 class ShopOrder(Record):
     order_no: str
     customer_id: ShopId
     total: Decimal
 
 
-@app.projection("customer")
 class Profile(Projection):
     email: str | None = newest(Customer.email)
     status: str | None = newest(Customer.status)
@@ -114,6 +101,27 @@ class Profile(Projection):
     balance: Decimal = total(ShopCustomer.balance)
     shop_orders: int = count(ShopOrder)
     shop_spend: Decimal = total(ShopOrder.total)
+
+
+def app_of(name: str, prefix: str, shop: str) -> App:
+    """The app over tables of PostgreSQL and of MariaDB, by the prefixes of their topics."""
+    app = App(name, partitions=2)
+    app.identifier("crm", priority=1)(CrmId)
+    app.identifier("shop", priority=2)(ShopId)
+    app.cdc(f"{prefix}.public.customers", key="id")(Customer)
+    app.cdc(f"{prefix}.public.orders", key="id", subject="customer_id")(Order)
+    app.cdc(f"{prefix}.public.lines", key=["customer_id", "line_no"], subject="customer_id")(Line)
+    app.cdc(f"{prefix}.public.consents", key=["customer_id", "purpose", "channel"], subject="customer_id")(Consent)
+    app.cdc(f"{prefix}.public.aliases", key="alias", subject="customer_id")(Alias)
+    app.cdc(f"{prefix}.public.contacts", key="id", subject="customer_id")(Contact)
+    app.cdc(f"{shop}.shop.customers", key="id")(ShopCustomer)
+    app.cdc(f"{shop}.shop.orders", key="order_no", subject="customer_id")(ShopOrder)
+    app.projection("customer")(Profile)
+    return app
+
+
+app = app_of("cdc", "pg", "my")
+in_avro = app_of("cdc-avro", "av", "none")
 
 
 POSTGRES = """

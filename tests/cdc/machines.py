@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,8 +28,10 @@ from c360.ops.kafka import keeper, provide
 from tests.stories.tools import free_port
 
 DEBEZIUM = "3.5.0.Final"
+CONVERTER = "io.apicurio.registry.utils.converter.AvroConverter"
 CONNECT = "4.1.0"
 POM = Path(__file__).with_name("pom.xml")
+CONVERTER_POM = Path(__file__).with_name("converter.xml")
 READY_S = 120.0
 PG_BIN = "/usr/lib/postgresql"
 FLAGS = (
@@ -131,19 +134,17 @@ class Machine:
 
 
 # --------------------------------------------------------------------------------------------------------- databases
-class Database(Machine):
+class Database:
     """Statements in, rows out, by the database's own client."""
 
     client: list[str]
+    null: str  # how it shows nothing
 
     def sql(self, text: str) -> list[list[str | None]]:
         """The rows of the last statement, as texts. Raises AssertionError with what the database said."""
         done = subprocess.run(self.client, input=text, capture_output=True, text=True, check=False, cwd="/")
         assert done.returncode == 0, done.stderr
-        return self.rows(done.stdout)
-
-    def rows(self, said: str) -> list[list[str | None]]:
-        raise NotImplementedError
+        return [[None if v == self.null else v for v in line.split("\t")] for line in done.stdout.splitlines()]
 
     def session(self) -> Session:
         """A connection that stays open: a transaction that takes its time."""
@@ -187,11 +188,22 @@ class Session:
         self.process.stdout.close()
 
 
-class Postgres(Database):
-    """One database, `crm`, with logical decoding; everybody is trusted on this machine."""
+class PostgresDatabase(Database):
+    """One of a server."""
+
+    null = r"\N"
+
+    def __init__(self, psql: str, port: int, name: str) -> None:
+        self.port, self.name, self.client = port, name, _psql(psql, port, name)
+
+
+class Postgres(Database, Machine):
+    """A server with logical decoding; everybody is trusted on this machine."""
+
+    null = r"\N"
 
     def __init__(self) -> None:
-        super().__init__("postgres", "postgres")
+        Machine.__init__(self, "postgres", "postgres")
         try:
             where = _binaries()
             self.port = free_port()
@@ -206,28 +218,29 @@ class Postgres(Database):
             self.start(
                 f"{where}/postgres", "-D", str(data), *(w for k, v in settings.items() for w in ("-c", f"{k}={v}"))
             )
-            self.client = _psql(self.port, "postgres")
+            self.psql = f"{where}/psql"
+            self.client = _psql(self.psql, self.port, "postgres")
             self.until(self.answers)
-            self.sql("CREATE DATABASE crm;")
-            self.client = _psql(self.port, "crm")
         except BaseException:
             self.stop()
             raise
 
-    def rows(self, said: str) -> list[list[str | None]]:
-        return [[None if v == r"\N" else v for v in line.split("\t")] for line in said.splitlines()]
+    def database(self, name: str) -> PostgresDatabase:
+        """A new one."""
+        self.sql(f"CREATE DATABASE {name};")
+        return PostgresDatabase(self.psql, self.port, name)
 
 
-def _psql(port: int, database: str) -> list[str]:
+def _psql(psql: str, port: int, database: str) -> list[str]:
     return [
-        "psql", "-X", "-q", "-A", "-t", "-F", "\t", "-P", r"null=\N", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
+        psql, "-X", "-q", "-A", "-t", "-F", "\t", "-P", r"null=\N", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
         "-p", str(port), "-U", "postgres", "-d", database,
     ]  # fmt: skip
 
 
 def _binaries() -> str:
     found = sorted(Path(PG_BIN).glob("*/bin/postgres"))
-    if not found or shutil.which("psql") is None:
+    if not found:
         _install("postgresql")
         found = sorted(Path(PG_BIN).glob("*/bin/postgres"))
     if not found:
@@ -235,11 +248,13 @@ def _binaries() -> str:
     return str(found[-1].parent)
 
 
-class MariaDb(Database):
+class MariaDb(Database, Machine):
     """One database, `shop`, with a row binlog."""
 
+    null = "NULL"
+
     def __init__(self) -> None:
-        super().__init__("mariadb", "mysql")
+        Machine.__init__(self, "mariadb", "mysql")
         try:
             if shutil.which("mariadbd") is None:
                 _install("mariadb-server")
@@ -279,9 +294,6 @@ class MariaDb(Database):
         except BaseException:
             self.stop()
             raise
-
-    def rows(self, said: str) -> list[list[str | None]]:
-        return [[None if v == "NULL" else v for v in line.split("\t")] for line in said.splitlines()]
 
 
 def _install(package: str) -> None:
@@ -377,6 +389,10 @@ class Connect(Machine):
 
         self.until(is_running)
 
+    def until_placed(self, name: str) -> None:
+        """It has written down how far it is: who is killed before that begins with another snapshot."""
+        self.until(lambda: bool(self.ask("GET", f"/connectors/{name}/offsets")["offsets"]))
+
     def delete(self, name: str) -> None:
         self.ask("DELETE", f"/connectors/{name}")
 
@@ -387,12 +403,12 @@ class Connect(Machine):
 
 
 def fetched(say: Callable[[str], None]) -> tuple[str, Path, Path]:
-    """A java, Connect's jars, Debezium's plugins: fetched once with Maven (85 MB). Raises Missing."""
+    """A java, Connect's jars, Debezium's plugins: fetched once with Maven (110 MB). Raises Missing."""
     java, maven = shutil.which("java"), shutil.which("mvn")
     if java is None:
         raise Missing("no Java 17 or newer: install one (Debian: apt-get install default-jdk-headless maven)")
     root = provide.cache_root() / f"connect-{CONNECT}-debezium-{DEBEZIUM}"
-    jars, plugins = root / "jars", root / "plugins"
+    jars, plugins = root / "jars", root / "plugins-2"
     with provide._locked(root):
         if not (jars.is_dir() and plugins.is_dir()) and maven is None:
             raise Missing(
@@ -401,23 +417,31 @@ def fetched(say: Callable[[str], None]) -> tuple[str, Path, Path]:
         if not jars.is_dir():
             say(f"fetching Kafka Connect {CONNECT} with Maven (35 MB, once, into {root})")
             with provide._aside(jars) as aside:
-                _maven("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={aside}")
+                _maven(POM, "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={aside}")
         if not plugins.is_dir():
-            say(f"fetching Debezium {DEBEZIUM} with Maven (50 MB, once, into {root})")
+            say(f"fetching Debezium {DEBEZIUM} and a converter with Maven (75 MB, once, into {root})")
             with provide._aside(plugins) as aside:
                 for name in ("postgres", "mariadb"):
                     artifact = f"io.debezium:debezium-connector-{name}:{DEBEZIUM}:tar.gz:plugin"
-                    _maven("dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={aside}")
+                    _maven(POM, "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={aside}")
                 for archive in sorted(aside.glob("*.tar.gz")):
                     with tarfile.open(archive) as packed:
                         packed.extraction_filter = getattr(tarfile, "data_filter", None)  # older Pythons have none
                         packed.extractall(aside)
                     archive.unlink()
+                converter = aside / "converter"
+                _maven(
+                    CONVERTER_POM, "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={converter}"
+                )  # fmt: skip
+                with zipfile.ZipFile(
+                    converter / "manifest.jar", "w"
+                ) as manifest:  # it has none, and is not found without
+                    manifest.writestr("META-INF/services/org.apache.kafka.connect.storage.Converter", CONVERTER)
     return java, jars, plugins
 
 
-def _maven(*goal: str) -> None:
-    done = provide._run(["mvn", "-q", "-B", "-f", str(POM), *goal])
+def _maven(pom: Path, *goal: str) -> None:
+    done = provide._run(["mvn", "-q", "-B", "-f", str(pom), *goal])
     if done.returncode != 0:
         raise Missing(
             "Maven could not fetch it: it needs to reach a repository. It said:\n" + provide._last_lines(done.stdout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,7 @@ def sql_of_the_readme() -> list[str]:
 
 
 def test_its_profiles_follow_the_database(kafka: str, connect: Connect, postgres: Postgres, tmp_path: Path) -> None:
-    postgres.sql("CREATE DATABASE example;")
-    client = [*postgres.client[:-1], "example"]
-
-    def sql(text: str) -> None:
-        subprocess.run(client, input=text, text=True, check=True, capture_output=True)
-
+    sql = postgres.database("example").sql
     sql((EXAMPLE / "crm.sql").read_text(encoding="utf-8"))
     connect.ready()
     for name in ("crm", "shop"):

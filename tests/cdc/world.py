@@ -7,16 +7,19 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+from c360 import App
 from c360.engine.kafka import KafkaCluster
+from c360.engine.registry import SchemaRegistry
 from c360.engine.transport import TP
-from tests.cdc.crm import MARIADB, POSTGRES, app, comparable, from_mariadb, from_postgres
-from tests.cdc.machines import Connect, MariaDb, Postgres
-from tests.stories.tools import assert_verified, profiles, stop, wait_for_rest, worker
+from c360.ops.verify import verify
+from tests.cdc.crm import MARIADB, POSTGRES, comparable, from_mariadb, from_postgres
+from tests.cdc.machines import Connect, MariaDb, PostgresDatabase
+from tests.stories.tools import profiles, stop, wait_for_rest, worker
 
-APP = "tests.cdc.crm:app"
 WITHIN_S = 40.0
 COMMON = {
     "tasks.max": "1", "tombstones.on.delete": "true", "skipped.operations": "none", "provide.transaction.metadata": "true",
@@ -27,10 +30,18 @@ COMMON = {
 
 
 class World:
-    def __init__(self, kafka: str, connect: Connect, postgres: Postgres, home: Path) -> None:
+    """An app over the tables of one database in PostgreSQL, and of MariaDB from `with_mariadb` on."""
+
+    def __init__(
+        self, kafka: str, connect: Connect, postgres: PostgresDatabase, home: Path, app: App, where: str, prefix: str
+    ) -> None:
+        """`where` the app is found by a worker; `prefix`: of its topics, and the connector's name."""
         self.kafka, self.connect, self.postgres, self.home = kafka, connect, postgres, home
+        self.where, self.prefix = where, prefix
         self.mariadb: MariaDb | None = None
         self.cluster, self.plan, self.log = KafkaCluster(kafka), app.plan(), home / "worker.log"
+        self.settings: dict[str, str] = {}  # of the worker
+        self.more: dict[str, str] = {}  # of the connector
         self.worker: subprocess.Popen[bytes] | None = None
         self.signals = 0
 
@@ -38,18 +49,20 @@ class World:
     def begin(self) -> None:
         self.postgres.sql(POSTGRES)
         self.connect.ready()
-        self.connect.put("pg", self.pg_config())
-        wanted = {s.topic for s in self.plan.sources if s.topic.startswith("pg.")}
+        self.connect.put(self.prefix, self.pg_config())
+        wanted = {s.topic for s in self.plan.sources if s.topic.startswith(f"{self.prefix}.")}
         self.until(lambda: wanted <= set(self.topics()), "the topics of the tables")
         self.work()
+        self.connect.until_placed(self.prefix)
 
-    def pg_config(self, **more: str) -> dict[str, str]:
+    def pg_config(self) -> dict[str, str]:
         return {
             **COMMON, "connector.class": "io.debezium.connector.postgresql.PostgresConnector", "plugin.name": "pgoutput",
             "database.hostname": "127.0.0.1", "database.port": str(self.postgres.port), "database.user": "postgres",
-            "database.password": "none", "database.dbname": "crm", "topic.prefix": "pg", "slot.name": "c360",
-            "publication.name": "c360", "publication.autocreate.mode": "filtered", "schema.include.list": "public",
-            "signal.data.collection": "public.signals", "topic.heartbeat.prefix": "pg.heartbeat", **more,
+            "database.password": "none", "database.dbname": self.postgres.name, "topic.prefix": self.prefix,
+            "slot.name": f"c360_{self.prefix}", "publication.name": "c360", "publication.autocreate.mode": "filtered",
+            "schema.include.list": "public", "signal.data.collection": "public.signals",
+            "topic.heartbeat.prefix": f"{self.prefix}.heartbeat", **self.more,
         }  # fmt: skip
 
     def with_mariadb(self, mariadb: MariaDb) -> None:
@@ -70,7 +83,7 @@ class World:
         }  # fmt: skip
 
     def work(self) -> None:
-        self.worker = worker(self.kafka, self.home / "state", self.log, APP, "--web-port", "0")
+        self.worker = worker(self.kafka, self.home / "state", self.log, self.where, "--web-port", "0", **self.settings)
 
     def kill_worker(self) -> None:
         assert self.worker is not None
@@ -147,13 +160,21 @@ class World:
                 raise AssertionError(f"found, wanted: {some}\nput aside: {letters}\n{self.log.read_text()[-2000:]}")
             time.sleep(0.2)
 
+    def check_some(self, subject: str) -> None:
+        """Until this one's profile is."""
+        wanted = self.wanted().get(subject)
+        self.until(lambda: self.profiles().get(subject) == wanted, subject)
+
     def check_all(self) -> None:
         """And nothing was put aside, and a slow recomputation from the raw topics agrees."""
         self.check()
         wait_for_rest(self.plan, self.cluster, self.worker, self.log)
         assert difference(self.profiles(), self.wanted()) == {}
         assert [letter["reason"] for _, _, letter in self.raw(self.plan.dlq)] == []
-        assert_verified(self.plan, self.cluster)
+        url = self.settings.get("C360_REGISTRY")
+        with closing(SchemaRegistry(url)) if url else nullcontext(None) as registry:
+            report = verify(self.plan, self.cluster, [], registry=registry)
+        assert (report.differences, report.complete, report.lag) == (0, True, 0), report.to_text()
 
     # --------------------------------------------------------------------------------------------------------- doings
     def snapshot(self, table: str) -> None:

@@ -261,6 +261,26 @@ def test_3_and_what_the_real_one_left_out_was_what_it_had_sent_before() -> None:
         good(t)
 
 
+def test_3_nor_is_a_column_taken_from_before_a_state_that_was_put_aside_and_had_sent_it() -> None:
+    """It would be the value of a time before: silently wrong. A state that has all of them ends it."""
+    start = changed(ROW, "c", 10, None, notes="first", status="a")
+    bad = changed(start, "u", 20, 15, notes="second", status={"no": "text"})
+    left_out = changed(start, "u", 30, 25, status="b", notes=UNCHANGED.decode())
+    with driver() as t:
+        send(t, [start, bad, left_out])
+        assert (t.profile("crm:1").status, t.profile("crm:1").notes) == ("a", "first")
+        assert [letter["reason"] for letter in t.topic("crm.dlq")] == ["wrong-type", "unknown-row"]
+        send(t, [changed(start, "u", 40, 35, status="c", notes="third")])
+        send(t, [changed(start, "u", 50, 45, status="d", notes=UNCHANGED.decode())])
+        assert (t.profile("crm:1").status, t.profile("crm:1").notes) == ("d", "third")
+        t.verify()
+    with driver() as t:  # the one that was put aside had left it out as well
+        bad = changed(start, "u", 20, 15, notes=UNCHANGED.decode(), opt_in=1, status={"no": "text"})
+        send(t, [start, bad, left_out])
+        assert (t.profile("crm:1").status, t.profile("crm:1").notes) == ("b", "first")
+        t.verify()
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_4_a_truncate_comes_on_one_partition_and_empties_all(first: int) -> None:
     (truncate,) = of(POSTGRES, "order_items", "t")

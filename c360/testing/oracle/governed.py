@@ -360,6 +360,7 @@ class Row(NamedTuple):
     record: Record | None
     changes: int
     links: Sequence[Link] = ()
+    missed: frozenset[str] = frozenset()  # fields that later states, which do not fit, have sent
 
 
 def same_row(held: Row, effect: Effect, record: Record) -> bool:
@@ -447,6 +448,26 @@ class Rows:
             return [], []
         kind = self.declared.record
         missing = unsent(kind, change.after)
+        try:
+            return self._row(rows, floor, delivery, late, change, missing)
+        except Exception:
+            held = rows.get(change.row_id)
+            if held is not None and held.record is not None and change.position > held.position:
+                missed = held.missed | {f.name for f in fields_of(kind)} - missing
+                rows[change.row_id] = held._replace(missed=missed)
+            raise
+
+    def _row(
+        self,
+        rows: dict[str, Row],
+        floor: Position | None,
+        delivery: Delivery,
+        late: bool,
+        change: Change,
+        missing: set[str],
+    ) -> tuple[list[Effect], list[Said]]:
+        """As `_apply`, of a change whose `missing` fields were not sent."""
+        kind = self.declared.record
         sent = {} if change.op == "delete" else values_from_payload(kind, change.after, without=missing)
         held = rows.get(change.row_id)
         if (floor is not None and change.position <= floor) or (held is not None and not newer(change, held, late)):
@@ -456,14 +477,14 @@ class Rows:
         if change.op == "delete":
             rows[change.row_id] = Row(change.position, None, None, changes)
             return back, self._facts(change.row_id, was, Claim(changes, dead=True))
-        if missing and (held is None or held.record is None):
+        if missing and (held is None or held.record is None or missing & held.missed):
             raise NoFit
         record = kind(**sent, **{name: getattr(held.record, name) for name in missing} if held is not None else {})
         at = self.type.time(record, change.at_ms, delivery.time)
         effect = self.type.effect(record, None, at, delivery.key, delivery.time)
         links = self.type.links(record, delivery.key, at)
         if change.snapshot and held is not None and same_row(held, effect, record):
-            rows[change.row_id] = held._replace(position=change.position)
+            rows[change.row_id] = held._replace(position=change.position, missed=frozenset())
             return [], []
         rows[change.row_id] = Row(change.position, effect.content, record, changes, links)
         gone = self._facts(change.row_id, [link for link in was if link not in links], Claim(changes, dead=True))
