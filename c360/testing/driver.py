@@ -224,15 +224,17 @@ class TestDriver:
 
     def _profile_for(self, identifier: str, declared: ProjectionDeclaration, purpose: str) -> Any:
         self.settle()
+        door = doors.view_door(self.plan, declared, purpose)
         answer = doors.ask_door(
             self.plan,
             self.cluster,
-            doors.view_door(self.plan, declared, purpose),
+            door,
             identifier,
             names=self._names(),
             vault=self.vault,
             clock=self._now,
             fence_max_age_ms=1000,
+            contract=None if self.subjects is None else contract_of(self.plan, door),
             wait_s=0.0,
             pause=lambda _: None,
         )
