@@ -83,7 +83,7 @@ class _Source(msgspec.Struct):
     row: int | None = None
     commit_lsn: str | None = None
     change_lsn: str | None = None
-    event_serial_no: int | None = None
+    event_serial_no: int | str | None = None  # SQL Server: text in some versions
 
 
 class _Envelope(msgspec.Struct):
@@ -116,6 +116,8 @@ _columns = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _plain = msgspec.json.Decoder().decode
 _schema = msgspec.json.Decoder(_Schema | None).decode
 _SCALE = re.compile(r"-?[0-9]{1,4}\Z")
+# As SQL Server and Db2 write it. Of others it is a number whose text does not compare in its order (Informix).
+_COMMIT = re.compile(r"[0-9a-f]{8}:[0-9a-f]{8}:[0-9a-f]{4}\Z")
 _compact = msgspec.json.Encoder().encode
 
 
@@ -253,12 +255,16 @@ class DebeziumDecoder:
             if source.file is not None and source.pos is not None:
                 base, _, number = source.file.rpartition(".")
                 return f"{base}.{number.zfill(12)}:{source.pos:020d}:{source.row or 0:010d}.{rank}", False
-            if source.commit_lsn is not None:
-                return f"{source.commit_lsn}:{source.change_lsn or ''}:{source.event_serial_no or 0:010d}.{rank}", False
+            if source.commit_lsn is not None and _COMMIT.match(source.commit_lsn):
+                return (
+                    f"{source.commit_lsn}:{source.change_lsn or ''}:{_serial(source.event_serial_no):010d}.{rank}",
+                    False,
+                )
         connector = source.connector if source is not None else "?"
         raise Misfit(
             "no-position",
-            f"the change event of {self.name} (connector {connector}) has no position in its source: lsn, or file and pos",
+            f"the change event of {self.name} (connector {connector}) has no position in its source: lsn, or file and pos,"
+            " or commit_lsn as SQL Server has it",
         )
 
     def _hint(self, value: bytes) -> str:
@@ -311,6 +317,13 @@ def _position_in_wal(source: _Source, rank: int) -> tuple[str, bool] | None:
     if rank == 0 and source.lsn is not None:  # a snapshot: of its place before all that is streamed
         return f"{lsn:020d}:{0:020d}{READ}", False
     return f"{max(commit, lsn):020d}:{lsn:020d}.{rank}", bool(said) and not commit and rank > 0
+
+
+def _serial(said: int | str | None) -> int:
+    """The place among changes of one position. Raises Misfit for text that is no number."""
+    if isinstance(said, str) and not (said.isascii() and said.isdigit() and len(said) <= 10):
+        raise Misfit("wrong-type", "event_serial_no in the source of the change event is no number")
+    return int(said or 0)
 
 
 def _is_unwrapped(value: bytes) -> bool:

@@ -504,3 +504,68 @@ def test_heartbeats_and_ddl_in_a_table_s_topic_are_put_aside(value: Any) -> None
     assert isinstance(found, Misfit)
     assert found.reason == "not-a-change"
     assert "CDC topic" in str(found)
+
+
+# ------------------------------------------------------------------------------------------------------ other databases
+SHOWN = {"address_id": 1, "customer_id": 7, "city": "Lund"}
+
+
+def elsewhere(connector: str, **position: Any) -> Event:
+    source = {"connector": connector, "ts_ms": 1795423700000, "snapshot": False, **position}
+    return {"op": "u", "before": None, "after": SHOWN, "source": source, "ts_ms": 1795423700000}
+
+
+@pytest.mark.parametrize("later", [{"event_serial_no": "10"}, {"event_serial_no": 10}])
+def test_positions_of_sql_server_compare_also_where_a_number_is_text(later: Any) -> None:
+    lsn = {"commit_lsn": "00000027:00000758:0005", "change_lsn": "00000027:00000758:0003"}
+    events = [elsewhere("sqlserver", **lsn, **number) for number in ({"event_serial_no": "9"}, later)]
+    decoder = DebeziumDecoder(Address, ["address_id"])
+    first, second = decoder.decode([dumped(event) for event in events], [None, None])
+    assert isinstance(first, Change)
+    assert isinstance(second, Change)
+    assert first.position < second.position
+    with driver() as t:
+        for event in reversed(events):
+            t.send("comp.crm.crm.addresses", b'{"address_id": 1}', event)
+        good(t)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        elsewhere("informix", commit_lsn="627404540760620", change_lsn="627404540485812"),  # "9" is not before "10"
+        elsewhere("informix", commit_lsn="0", change_lsn="0"),
+        elsewhere("oracle", scn="12345"),
+        elsewhere("sqlserver", commit_lsn="00000027:00000758:0005", event_serial_no="x"),
+    ],
+)
+def test_what_does_not_compare_in_its_database_s_order_is_put_aside(event: Event) -> None:
+    (found,) = DebeziumDecoder(Address, ["address_id"]).decode([dumped(event)], [None])
+    assert isinstance(found, Misfit)
+    with driver() as t:
+        t.send("comp.crm.crm.addresses", b'{"address_id": 1}', event)
+        t.settle()
+        t.verify("govern")
+
+
+def test_events_that_debezium_s_pages_show_are_read_or_have_no_position(shared: Path) -> None:
+    class Shown(Record):
+        id: int
+
+    decoder = DebeziumDecoder(Shown, ["id"])
+    read, refused = set(), set()
+    for line in (shared / "data/cdc/debezium-doc-events/events.jsonl").read_text().splitlines():
+        shown = json.loads(line)
+        if shown["kind"] != "change-event":
+            continue
+        event = shown["record"].get("payload", shown["record"])
+        connector = event.get("source", {}).get("connector", "?")
+        (found,) = decoder.decode([dumped(shown["record"])], [None if shown["op"] == "t" else b'{"id": 1004}'])
+        if not isinstance(found, Misfit):
+            read.add(connector)
+        elif found.reason == "no-position":
+            refused.add(connector)
+        else:  # columns that are no id, or have another name
+            assert connector in ("cassandra", "db2", "informix"), (connector, str(found))
+    assert {"postgresql", "sqlserver"} <= read
+    assert refused.isdisjoint(read), "a connector is read or it is not"

@@ -106,8 +106,11 @@ def _position(source: Mapping[str, Any], op: str) -> Position:
         case {"file": str(file), "pos": int(pos)}:
             number = re.search(r"\d+\Z", file)
             return (int(number[0]) if number else 0, pos, source.get("row") or 0, rank)
-        case {"commit_lsn": str(commit)}:
-            return (commit, source.get("change_lsn") or "", source.get("event_serial_no") or 0, rank)
+        case {"commit_lsn": str(commit)} if re.fullmatch("[0-9a-f]{8}:[0-9a-f]{8}:[0-9a-f]{4}", commit):
+            serial = source.get("event_serial_no") or 0
+            if isinstance(serial, str) and not re.fullmatch("[0-9]{1,10}", serial):
+                raise NoFit
+            return (commit, source.get("change_lsn") or "", int(serial), rank)
     raise NoFit
 
 
