@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -51,12 +52,12 @@ def driver() -> Iterator[TestDriver]:
 SECRETS = ("ann@mail.org", "Ann Miller", "Olga Owner")
 
 
-def in_clear(t: TestDriver) -> set[tuple[str, str]]:
+def in_clear(t: TestDriver, secrets: Sequence[str] = SECRETS) -> set[tuple[str, str]]:
     """Where a secret stands in clear, of all that is not the user's; also as base64."""
     t.settle()
     theirs = {topic.name for topic in t.plan.topics if not topic.owned or topic.role == "view"}
     written = [(f"{name}", data) for (name, _), log in parts_of(t) if name not in theirs for data in log]
-    forms = {form: secret for secret in SECRETS for form in forms_of(secret)}
+    forms = {form: secret for secret in secrets for form in forms_of(secret)}
     return {(where, secret) for where, data in [*written, *stored(t)] for form, secret in forms.items() if form in data}
 
 
@@ -394,3 +395,44 @@ def test_tenants_never_meet(driver: TestDriver) -> None:
         assert {t.profile(f"crm:{shop}/7").points for shop in ("a", "b")} == {1, 2}
         assert asked == ["7", "7"]
         t.verify()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_nobody_is_asked_about_more_often_than_is_due(driver: TestDriver, seed: int) -> None:
+    dice, events, lsn = Random(seed), 0, 0
+    emails = [f"p{n}@mail.org" for n in range(4)]
+    for email in emails:
+        far.said[email] = Firm(name="Mail Inc", size=1, owner=f"owner of {email}")
+    due: dict[tuple[str, str], int] = {}
+    calls, forgotten = 0, set[str]()
+    for _ in range(25):
+        match dice.choice(["click", "click", "click", "row", "time", "accident", "reset", "erase"]):
+            case "click":
+                events += 1
+                click(driver, events, cookie=f"c{dice.randrange(3)}", login=dice.choice([*emails, None]))
+            case "row":
+                lsn += 1
+                customer(driver, str(dice.randrange(3)), dice.choice([*emails, None]), lsn)
+            case "time":
+                driver.advance(dice.choice([timedelta(hours=2), timedelta(days=20)]))
+            case "accident":
+                dice.choice(ACCIDENTS)(driver)
+            case "reset":
+                driver.reset("customer@1")
+            case "erase" if dice.random() < 0.3:
+                who = f"cookie:c{dice.randrange(3)}"
+                assert driver.erase(who) is not None
+                forgotten.add(who)
+            case _:
+                pass
+    driver.settle()
+    for value in driver.topic("outer.outside.firm_of.questions"):
+        pair, at = (value["subject"], value["labels"][0]), value["at"]
+        calls += 1
+        assert pair not in due or at - due[pair] >= MONTH // timedelta(milliseconds=1)
+        due[pair] = at
+    assert len(far.asked) <= calls, "never more calls than questions"
+    answers = [json.loads(value)["id"] for _, value in driver.read("outer.outside.firm_of") if value]
+    assert len(set(answers)) == len(answers)
+    assert in_clear(driver, emails) == set()
+    driver.verify()
