@@ -15,14 +15,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import faust
-import msgspec
 from faust.transport.drivers import aiokafka as driver
 
+from c360.agents.contracts import Reading
 from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, governed_decoder, governed_type
+from c360.codecs.avro import Registry
 from c360.declare import UserAgent
 from c360.engine.transport import Cluster
-from c360.errors import C360Error
+from c360.errors import C360Error, Misfit, Shut
 from c360.plan import Plan
 
 log = logging.getLogger("c360.agents")
@@ -60,8 +61,9 @@ class UserAgents:
     thrown away and made anew, also when a topic has come that an agent waits for.
     """
 
-    def __init__(self, plan: Plan, cluster: Cluster) -> None:
-        self.plan, self.cluster = plan, cluster
+    def __init__(self, plan: Plan, cluster: Cluster, registry: Registry | None = None) -> None:
+        """`registry`: of schemas that values of doors name."""
+        self.plan, self.cluster, self.reading = plan, cluster, Reading(registry)
         self.keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -126,7 +128,7 @@ class UserAgents:
         decoders = self._decoders()
         for declared in agents:
             topic = app.topic(declared.topic, value_serializer="raw", key_serializer="raw")
-            decode = decoders.get(declared.topic, msgspec.json.Decoder().decode)
+            decode = decoders.get(declared.topic, self.reading.read)
             hosted = _Hosted(declared.name, declared.function, decode)
             app.agent(topic, name=f"{self.plan.app}.agents.{declared.name}")(hosted.run)
         return app
@@ -172,14 +174,22 @@ class _Hosted:
             if value is None:
                 continue
             try:
-                said = self.decode(value)
-            except ValueError as error:
+                said = await self._decoded(value)
+            except (ValueError, Misfit) as error:
                 log.error("@app.agent %s: a record that is no JSON was left out (%s)", self.name, type(error).__name__)
                 continue
             if not isinstance(said, Governed):
                 yield said
             elif said.sign > 0:  # an agent sees what is added; the old row of an update is of no use to it
                 yield said.record  # type: ignore[attr-defined]  # subclasses made per record type have it
+
+    async def _decoded(self, value: bytes) -> Any:
+        """Waits while a registry does not answer."""
+        while True:
+            try:
+                return self.decode(value)
+            except Shut:
+                await asyncio.sleep(AGAIN_S)
 
 
 class _Rest:
