@@ -55,6 +55,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             for a in plan.agents
         ],
         "user_agents": [{"name": u.name, "topic": u.topic} for u in plan.user_agents],
+        "outside": [
+            {"name": o.name, "identifier": plan.identifiers[o.kind].name, "record": o.record.__name__,
+             "refresh_s": o.refresh.total_seconds(), "purpose": None if o.purpose is None else o.purpose.name,
+             "questions": plan.questions(o), "answers": plan.answers(o)}
+            for o in plan.outsides
+        ],
     }  # fmt: skip
 
 
