@@ -65,8 +65,8 @@ class Shared:
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
     agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
     name. `wires`: how doors write, by their agents' names; JSON those that are not there. `cloudevents`: whether what leaves
-    has these attributes in its headers. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`:
-    between its looks at which partitions these come in.
+    has these attributes in its headers. `paused`: whether a source is. `fence_max_age_ms`: how old may be what a door knows of
+    people's decisions; `inputs_s`: between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -81,6 +81,7 @@ class Shared:
     idle: Callable[[str], bool] | None = None
     wires: Mapping[str, Wire] = field(default_factory=dict)
     cloudevents: bool = False
+    paused: Callable[[str], bool] = lambda source: False
 
 
 def governance_of(
@@ -112,7 +113,9 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     common = shared or Shared()
     known = suppression_of(plan, common)
     for view in (v for v in plan.views if plan.sources and (not only or v.govern_agent in only)):
-        chosen.append(Govern(view, admin.topics, common.vault, common.governance, known, common.registry))
+        chosen.append(
+            Govern(view, admin.topics, common.vault, common.governance, known, common.registry, common.paused)
+        )
     chosen += [IdentityAgent(plan.at(i.govern), i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
     if plan.asks and (not only or "consent" in only):
@@ -283,6 +286,7 @@ class Worker:
             idle=partial(control.is_idle, self.plan, self.watch),
             wires=wires,
             cloudevents=self.cloudevents,
+            paused=self._is_paused,
         )
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
@@ -297,6 +301,9 @@ class Worker:
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
+
+    def _is_paused(self, source: str) -> bool:
+        return self.watch.controls.is_paused(source)
 
     def _begin(self, names: Sequence[str]) -> None:
         """Begin those anew that were reset, and compare the others with what they were. Raises NeedsOperator where something
@@ -569,6 +576,7 @@ def stepping(
         idle=partial(control.is_idle, plan, watch),
         wires=wires or {},
         cloudevents=cloudevents,
+        paused=lambda source: watch.controls.is_paused(source),
     )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())

@@ -6,6 +6,7 @@ One record for each name, the newest counts. People write it, by commands; worke
     version/customer@4     what has become of a version that was built beside another
     logic/customer@4       what the version was when it first ran, in words, so that a change can be told
     reset/customer@4       how far a reset of it is (docs/operations/reset.md)
+    pause/web.clicks       a source of which nothing is read, until that record is taken away
 """
 
 from __future__ import annotations
@@ -67,8 +68,15 @@ class ResetJournal(msgspec.Struct, frozen=True, omit_defaults=True):
     cut: dict[str, int] = {}  # inputs of which what was before is not wanted; their first offset that is
 
 
+class Pause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A source of which no version of govern reads anything. `since`: epoch ms; `reason`: as somebody typed it."""
+
+    since: int
+    reason: str = ""
+
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_RESET = b"reset/"
+_RESET, _PAUSE = b"reset/", b"pause/"
 
 
 def live_key(projection: str) -> bytes:
@@ -85,6 +93,10 @@ def logic_key(agent: str) -> bytes:
 
 def reset_key(agent: str) -> bytes:
     return _RESET + agent.encode()
+
+
+def pause_key(source: str) -> bytes:
+    return _PAUSE + source.encode()
 
 
 def encode(record: msgspec.Struct) -> bytes:
@@ -123,6 +135,13 @@ class Controls:
         """By agent, of all that are being reset."""
         names = [key.removeprefix(_RESET).decode() for key in sorted(self.values) if key.startswith(_RESET)]
         return {name: journal for name in names if (journal := self.reset(name)) is not None}
+
+    def pause(self, source: str) -> Pause | None:
+        """Since when a source is paused, and why; None of one that is read."""
+        return self._read(pause_key(source), Pause)
+
+    def is_paused(self, source: str) -> bool:
+        return pause_key(source) in self.values
 
     def stage(self, plan: Plan, projection: str, version: int) -> Stage:
         """How far a declared version is."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -263,16 +264,21 @@ class SourceParts:
 def compile_source(plan: Plan, source: Source, names: Names, registry: Registry | None = None) -> SourceParts:
     """`registry`: of schemas that values name; None: there is none."""
     readers = {t.record: RecordReader(plan, source, t, names) for t in source.types}
+    return SourceParts(source, readers, decoder_of(source, registry))
+
+
+def decoder_of(source: Source, registry: Registry | None = None) -> JsonDecoder | DebeziumDecoder:
+    """What makes records of a source's values."""
     asked = registry or NoRegistry()
     if source.kind == "rows":
         (declared,) = source.types
-        return SourceParts(source, readers, DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked)))
+        return DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked))
     choices = [Choice(t.record, t.when) for t in source.types]
     if source.format == "avro":
         reader = None if source.schema is None else msgspec.json.decode(source.schema)
-        return SourceParts(source, readers, AvroDecoder(choices, source.unmatched, asked, reader))
+        return AvroDecoder(choices, source.unmatched, asked, reader)
     kinds: Mapping[str, type[JsonDecoder]] = {"segment": SegmentDecoder, "cloudevents": CloudEventsDecoder}
-    return SourceParts(source, readers, kinds.get(source.format, JsonDecoder)(choices, source.unmatched))
+    return kinds.get(source.format, JsonDecoder)(choices, source.unmatched)
 
 
 @dataclass
@@ -342,6 +348,7 @@ class GovernTask:
         self.truncated = ""
         self.process_raw: Callable[[_Arrivals, Outbox], None]
         self.ready: Callable[[Batch], int] = len
+        self.paused: Callable[[], bool] = _never
         if isinstance(parts.decoder, AvroDecoder):
             avro = parts.decoder
             self.ready = lambda batch: avro.ready(batch.values, batch.headers)
@@ -497,7 +504,10 @@ class GovernTask:
         return after
 
     def takes(self, batch: Batch) -> int:
-        """Records whose schema cannot be asked for now wait, and what is behind them in their partition."""
+        """Records whose schema cannot be asked for now wait, and what is behind them in their partition. A paused source waits
+        with all of them; who is forgotten is forgotten meanwhile."""
+        if self.paused() and batch.tp.topic != self.truncates:
+            return 0
         return self.ready(batch) if batch.tp == self.raw else len(batch)
 
     def process(self, batch: Batch, out: Outbox) -> None:
@@ -863,6 +873,10 @@ class _Arrivals:
     replayed: bool = False
 
 
+def _never() -> bool:
+    return False
+
+
 class Govern:
     """The agent: which topics, which task."""
 
@@ -876,13 +890,14 @@ class Govern:
         governance: GlobalTable | None = None,
         suppression: Suppression | None = None,
         registry: Registry | None = None,
+        paused: Callable[[str], bool] = lambda source: False,
     ) -> None:
         """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys, and
-        `governance` the process's copy of its topics; `suppression`: of one that erases."""
+        `governance` the process's copy of its topics; `suppression`: of one that erases. `paused`: whether a source is."""
         assert vault is not None or not plan.needs_keys, "nothing of it may be written in clear"
         self.plan, self.vault, self.governance, self.suppression = plan, vault, governance, suppression
         names = Names() if vault is None else vault.names
-        self.topics = topics
+        self.topics, self.paused, self.registry = topics, paused, registry
         planned = plan.agent(plan.govern_agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
@@ -928,7 +943,7 @@ class Govern:
         source = parts.source
         # Asked for only when a table was truncated: it is a request to the broker, and a worker has many tasks.
         counters = self.counters[source.name]
-        return GovernTask(
+        made = GovernTask(
             self.plan,
             parts,
             task,
@@ -938,3 +953,5 @@ class Govern:
             self.governance,
             self.suppression,
         )
+        made.paused = partial(self.paused, source.name)
+        return made

@@ -140,7 +140,7 @@ def topics_apply(context: Context, who: str | None, as_json: bool, broker: str |
     created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who), gone=gone)
     schemas, subjects = [], context.subjects()
     if subjects is not None:
-        schemas = contract_tools.apply(context.plan, subjects)
+        schemas = contract_tools.apply_told(context.plan, subjects, lambda: run_of(context, cluster, who))
     if as_json:
         registered = [{"subject": s.subject, "id": s.number, "compatibility": contract_tools.LEVEL} for s in schemas]
         print_json({"created": created, "registered": registered})

@@ -19,6 +19,7 @@ from c360.cli import (
     run,
     schemas,
     simulate,
+    source,
     state,
     versions,
 )
@@ -45,6 +46,7 @@ for command in (
     apps.topics,
     apps.doctor,
     schemas.schemas,
+    source.source,
     state.profile,
     identity.why_profile,
     state.reset,

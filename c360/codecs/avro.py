@@ -15,8 +15,9 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import fastavro
 import msgspec
@@ -58,6 +59,14 @@ class Registry(Protocol):
         ...
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """A registry that counts the questions about ids that it was asked, and those that got no answer."""
+
+    questions: int
+    unanswered: int
+
+
 class NoRegistry:
     """Where none was named."""
 
@@ -94,8 +103,15 @@ class Values:
 
     def read(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> Any:
         """The value, as Python has it; of a JSON schema its bytes. Raises Misfit; Shut while its schema cannot be asked for."""
+        read, data = self.prepared(value, headers, header)
+        return read(data)
+
+    def prepared(
+        self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID
+    ) -> tuple[ReadValue, bytes]:
+        """What reads the value, and of what bytes. Raises as `read`, where the schema is at fault."""
         ref, data = framed(value, headers, header)
-        return self._reader(ref)(data)
+        return self._reader(ref), data
 
     def is_ready(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> bool:
         """Whether it can be told what the value is, also that it is nothing."""
@@ -222,6 +238,13 @@ def plainly(schema: Any, *, times: bool) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------------------- decoder
+Prepared = tuple[ReadValue, bytes] | Misfit | None
+
+
+def _any(payload: Any) -> bool:
+    return True
+
+
 class AvroDecoder(JsonDecoder):
     """Values of one topic as the first of `choices` that they match."""
 
@@ -234,23 +257,48 @@ class AvroDecoder(JsonDecoder):
     ) -> None:
         super().__init__(choices, unmatched)
         self.values = Values(registry, reader)
-        self.objects = [(matches(dict(choice.when or {})), ObjectLayout(choice.record)) for choice in choices]
+        self.objects = [
+            (matches(dict(choice.when)) if choice.when else _any, ObjectLayout(choice.record)) for choice in choices
+        ]
+        self._looked: tuple[Sequence[bytes | None], list[Prepared]] | None = None  # values, and what `ready` found
 
     def decode(self, values: Sequence[bytes | None], headers: HeadersOf | None = None) -> list[Record | Misfit | None]:
         """As JsonDecoder. Raises Shut while the schema of one of them cannot be asked for."""
-        return [self._decoded(value, () if headers is None else headers(i)) for i, value in enumerate(values)]
+        looked, self._looked = self._looked, None
+        if looked is not None and looked[0] is values and len(looked[1]) == len(values):
+            return list(map(self._decoded, looked[1]))
+        return [
+            self._decoded(self._prepared(value, () if headers is None else headers(i)))
+            for i, value in enumerate(values)
+        ]
 
     def ready(self, values: Sequence[bytes | None], headers: HeadersOf) -> int:
-        """How many of the first can be decoded now: the schema of the next cannot be asked for."""
-        is_ready = self.values.is_ready
-        waiting = (i for i, value in enumerate(values) if value and not is_ready(value, headers(i)))
-        return next(waiting, len(values))
+        """How many of the first can be decoded now: the schema of the next cannot be asked for. If these are decoded next,
+        their frames are not read again."""
+        found: list[Prepared] = []
+        with suppress(Shut):
+            for i, value in enumerate(values):
+                found.append(self._prepared(value, headers(i)))
+        self._looked = values, found
+        return len(found)
 
-    def _decoded(self, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Record | Misfit | None:
+    def _prepared(self, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Prepared:
+        """What reads a value, and of what; or what is wrong with its schema. Raises Shut."""
         if not value:
-            return self._empty()
+            return None
         try:
-            found = self.values.read(value, headers)
+            return self.values.prepared(value, headers)
+        except Misfit as misfit:
+            return misfit
+
+    def _decoded(self, prepared: Prepared) -> Record | Misfit | None:
+        if prepared is None:
+            return self._empty()
+        if isinstance(prepared, Misfit):
+            return prepared
+        read, data = prepared
+        try:
+            found = read(data)
             if isinstance(found, bytes):
                 (record,) = super().decode([found])
                 return record

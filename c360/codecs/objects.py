@@ -21,6 +21,7 @@ from c360.codecs.layout import (
     conversion,
     is_plain,
     misfit_of,
+    missing,
     nested_in,
     placed,
 )
@@ -53,7 +54,7 @@ class ObjectLayout:
         if not root and is_plain(record):
             self.quick = _checked(_converter(record), self.check)
         else:
-            self.quick = compile_quick(record, leaves, self.check, _converter)
+            self.quick = compile_quick(record, leaves, self.check, _converter, self._apart)
 
     def read(self, payload: Any) -> Any:
         """The record of a payload. Raises Misfit."""
@@ -67,6 +68,21 @@ class ObjectLayout:
         made = self.record(**self._values(payload))
         return made if self.check is None else self.check(made)
 
+    def _apart(self, leaf: Leaf) -> Read:
+        """What reads a field that lies in a list, or in what is wanted whole, too."""
+        path, read = tuple(leaf.info.path.split(".")), _reader(self.name, leaf)
+        needed = leaf.info.required and not leaf.info.optional
+
+        def value(payload: Any) -> Any:
+            found = at_path(payload, path)
+            if found is not _ABSENT:
+                return read(found)
+            if needed:
+                raise missing(self.name, leaf.info)
+            return msgspec.UNSET
+
+        return value
+
     def _values(self, payload: dict[str, Any]) -> dict[str, Any]:
         values = {}
         for info, path, read in self.places:
@@ -74,7 +90,7 @@ class ObjectLayout:
             if found is not _ABSENT:
                 values[info.name] = read(found)
             elif info.required and not info.optional:
-                raise Misfit("missing-field", f"{self.name}.{info.name} is missing: there is nothing at {info.path}")
+                raise missing(self.name, info)
         return values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -42,8 +43,7 @@ class SchemaRegistry:
         self.clock = clock
         self.known: dict[SchemaRef, WriterSchema] = {}
         self.missing: dict[SchemaRef, float] = {}
-        self.asked = 0
-        self.away = 0  # questions without an answer
+        self.questions = self.unanswered = 0
         self._lock = threading.Lock()
 
     def schema(self, ref: SchemaRef) -> WriterSchema:
@@ -59,6 +59,26 @@ class SchemaRegistry:
     def close(self) -> None:
         """It is asked no more: its connections end."""
         self.client.__exit__()  # type: ignore[no-untyped-call]
+
+    # ---------------------------------------------------------------------------------------------- what is compared with
+    def subjects(self) -> list[str]:
+        """All, also those that were deleted and can be brought back. Raises RegistryAway, UsageError."""
+        return _answer("to list subjects", lambda: self.client.get_subjects(deleted=True)) or []
+
+    def versions(self, subject: str) -> list[tuple[int, WriterSchema]]:
+        """Of a subject, the oldest first, with those that were deleted and can be brought back. Raises as `subjects`."""
+        numbers = _answer(subject, lambda: self.client.get_versions(subject, deleted=True)) or []
+        found = [(number, _answer(subject, partial(self._version, subject, number))) for number in sorted(numbers)]
+        return [(number, schema) for number, schema in found if schema is not None]
+
+    def default_level(self) -> str | None:
+        """The compatibility that is asked of subjects that it is left to the registry for. Raises RegistryAway, UsageError."""
+        return _answer("to say its compatibility", self.client.get_compatibility)
+
+    def _version(self, subject: str, number: int) -> WriterSchema:
+        got = self.client.get_version(subject, number, deleted=True).schema
+        kind = got.schema_type or "AVRO"
+        return WriterSchema(kind, got.schema_str or "", self._references(got, set()))  # type: ignore[arg-type]
 
     # ---------------------------------------------------------------------------------------------------- what we write
     def find(self, subject: str, text: str) -> int | None:
@@ -85,7 +105,7 @@ class SchemaRegistry:
     def _ask(self, ref: SchemaRef) -> WriterSchema:
         if self.clock() - self.missing.get(ref, -MISSING_S) < MISSING_S:
             raise _unknown(ref)
-        self.asked += 1
+        self.questions += 1
         try:
             got = self.client.get_schema_by_guid(ref) if isinstance(ref, str) else self.client.get_schema(ref)
             references = self._references(got, set())
@@ -112,7 +132,7 @@ class SchemaRegistry:
         return tuple(found)
 
     def _does_not_answer(self) -> Shut:
-        self.away += 1
+        self.unanswered += 1
         return Shut("registry", f"{AWAY}; values with a schema that is known go on")
 
 

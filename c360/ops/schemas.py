@@ -10,11 +10,13 @@ Rules are in `c360.codecs.compatibility`; here they get what they compare, and f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from c360.codecs.avro import WriterSchema
 from c360.codecs.compatibility import (
     CLASSES,
     RULES,
@@ -32,10 +34,20 @@ from c360.codecs.compatibility import (
 from c360.codecs.record import FieldInfo, Record, fields_of
 from c360.declare import Source
 from c360.errors import UsageError
+from c360.ops.contracts import ENOUGH, LEVEL
+from c360.ops.contracts import contracts as written_by
 from c360.ops.history import Commit, Gone, History
+from c360.ops.retained import Replayed
 from c360.plan import Plan, class_of_field
 
-OTHER_RULES: Mapping[str, Severity] = {"not-a-schema": "error", "deleted": "warning"}
+OTHER_RULES: Mapping[str, Severity] = {
+    "not-a-schema": "error",
+    "level": "error",
+    "kind": "error",
+    "replay": "error",
+    "deleted": "warning",
+    "unregistered": "warning",
+}
 KEY = "-key"  # ends the subject, or the file's name, of a schema of keys
 
 
@@ -91,6 +103,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     schemas: int = 0
     versions: int = 0
+    replayed: list[Replayed] = field(default_factory=list)
 
     @property
     def errors(self) -> int:
@@ -99,6 +112,17 @@ class Report:
     @property
     def warnings(self) -> int:
         return len(self.findings) - self.errors
+
+    @property
+    def looked_at(self) -> list[str]:
+        """Where nothing is wrong."""
+        lines = [f"{self.schemas} schemas read what {self.versions} earlier versions wrote"]
+        if self.replayed:
+            records = sum(one.sample.records for one in self.replayed)
+            lines.append(
+                f"{records} retained records are of {len(self.replayed)} schemas, and the first of each is read"
+            )
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -112,6 +136,13 @@ class Report:
                     "message": f.message, "against": list(f.against),
                 }
                 for f in self.findings
+            ],
+            "replayed": [
+                {
+                    "topic": r.topic, "schema": r.sample.schema, "records": r.sample.records,
+                    "partition": r.sample.tp.partition, "offset": r.sample.offset, "reason": r.reason,
+                }
+                for r in self.replayed
             ],
             "notes": self.notes,
         }  # fmt: skip
@@ -174,6 +205,11 @@ def of_app(plan: Plan, name: str, contracts: Sequence[Contract]) -> list[Contrac
         else:
             found.append(replace(same, file=None, subject=subject))
     return found
+
+
+def of_doors(plan: Plan, name: str) -> list[Contract]:
+    """What doors write, where they write Avro."""
+    return [Contract(f"{name} {made.door}", Schema(made.schema), None, made.subject) for made in written_by(plan)]
 
 
 # ------------------------------------------------------------------------------------------------ the schema by itself
@@ -300,6 +336,96 @@ def deleted(gone: Iterable[Gone], directory: Path) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+# --------------------------------------------------------------------------------------- what wrote, by the registry
+class Published(Protocol):
+    """A registry as whoever compares sees it. All raise RegistryAway, and UsageError where it refuses."""
+
+    def subjects(self) -> Collection[str]:
+        """All there are, also those that were deleted and can be brought back: records of them are in topics."""
+        ...
+
+    def versions(self, subject: str) -> list[tuple[int, WriterSchema]]:
+        """The oldest first, with those that were deleted and can be brought back."""
+        ...
+
+    def level(self, subject: str) -> str | None:
+        """The compatibility that is asked of a subject; None: it is left to the registry."""
+        ...
+
+    def default_level(self) -> str | None:
+        """The compatibility that is asked of those."""
+        ...
+
+
+@dataclass
+class Looked:
+    """What the registry has of a contract, which has its subject now."""
+
+    contract: Contract
+    versions: list[Version] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def in_registry(contract: Contract, registry: Published, subjects: Collection[str]) -> Looked:
+    names = _names_of(contract)
+    subject = next((name for name in names if name in subjects), None)
+    if subject is None:
+        said = " or ".join(dict.fromkeys(names))
+        message = (
+            f"the registry has no subject {said}: its versions are not compared with; name the file after its subject"
+        )
+        return Looked(contract, findings=[_of_itself(contract.path, "unregistered", message, contract.subject)])
+    looked = Looked(replace(contract, subject=subject))
+    level = registry.level(subject) or registry.default_level()
+    if level not in ENOUGH:
+        looked.findings.append(_of_itself(
+            contract.path, "level", f"{subject} has compatibility {level}, so the registry takes schemas that cannot read all"
+            f" that is in the topic: set {LEVEL}", subject,
+        ))  # fmt: skip
+    for number, schema in registry.versions(subject):
+        of = f"version {number} of {subject}"
+        if schema.kind != "AVRO":
+            message = f"{of} is of kind {schema.kind}: who reads by this schema cannot read it; write to a new topic"
+            looked.findings.append(_of_itself(contract.path, "kind", message, subject))
+            continue
+        try:
+            read = _published(schema)
+        except NotASchema as error:
+            looked.notes.append(f"{of} is not compared with: {error}")
+            continue
+        if read.text != contract.schema.text:
+            looked.versions.insert(0, Version(of, read))
+    return looked
+
+
+def keys_of(plan: Plan, name: str, registry: Published, subjects: Collection[str]) -> list[Contract]:
+    """The newest schemas of the keys of raw topics, which nobody else says."""
+    found = []
+    for source in plan.sources:
+        subject = f"{source.topic}{KEY}"
+        newest = registry.versions(subject)[-1:] if subject in subjects else []
+        for _, schema in newest:
+            if schema.kind == "AVRO":
+                with suppress(NotASchema):
+                    found.append(Contract(f"{name} {source.topic}", _published(schema), None, subject))
+    return found
+
+
+def _published(schema: WriterSchema) -> Schema:
+    """Raises NotASchema."""
+    return Schema(inlined(parsed(schema.text), _known(parsed(text) for text in schema.references)))
+
+
+def _names_of(contract: Contract) -> list[str]:
+    """What its subject may be called: by the topic, as the file is, or by the record."""
+    stem = [] if contract.file is None else [contract.file.stem, f"{contract.file.stem}-value"]
+    said = [] if contract.subject is None else [contract.subject]
+    record = contract.schema.root.name
+    by_topic = [f"{one.removesuffix('-value')}-{record}" for one in said if record]
+    return [*said, *stem, *by_topic, *([record] if record else [])]
+
+
 # ------------------------------------------------------------------------------------------------------- compare
 def compared(contract: Contract, versions: Iterable[Version]) -> list[Finding]:
     """What is wrong with reading by the contract what was written by these: each difference once, with where it shows."""
@@ -318,6 +444,20 @@ def compared(contract: Contract, versions: Iterable[Version]) -> list[Finding]:
     ]
 
 
+def of_replay(replayed: Iterable[Replayed], name: str) -> Iterator[Finding]:
+    """Schemas whose retained records govern would put aside."""
+    for one in replayed:
+        if one.reason is not None:
+            sample = one.sample
+            of = "no schema" if sample.schema is None else f"schema {sample.schema}"
+            yield Finding(
+                f"{name} {one.topic}", f"{one.topic}-value", "replay", OTHER_RULES["replay"], "",
+                f"{sample.records} retained records are of {of}, and the one at {sample.tp.partition}/{sample.offset} would be"
+                f" a dead letter, {one.reason}: {one.message}; change the app so that it reads them",
+                (of,),
+            )  # fmt: skip
+
+
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """By path; errors first."""
     return sorted(
@@ -325,30 +465,53 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     )
 
 
-def check(directory: Path | None, past: History | None, plan: Plan | None = None, name: str = "") -> Report:
-    """`past`: of the directory's repository; None: it is in none. `plan`, `name`: of the app, if there is one."""
-    report = Report()
+def check(
+    directory: Path | None,
+    past: History | None,
+    plan: Plan | None = None,
+    name: str = "",
+    registry: Published | None = None,
+    replayed: Sequence[Replayed] = (),
+    *,
+    doors: bool = False,
+) -> Report:
+    """`past`: of the directory's repository; None: it is in none. `plan`, `name`: of the app, if there is one. `registry`:
+    whose versions are compared with, too; with `doors` also those of what the app writes in Avro. `replayed`: what became
+    of retained records. Raises UsageError; RegistryAway.
+    """
+    report = Report(replayed=[*replayed])
+    report.findings += of_replay(replayed, name)
     contracts: list[Contract] = []
     if directory is not None:
-        contracts, report.findings = of_directory(directory)
+        contracts, findings = of_directory(directory)
+        report.findings += findings
     if plan is not None:
         contracts = of_app(plan, name, contracts)
         report.findings += of_classes(plan, name)
-    if not contracts and not report.findings:
+    if not contracts and not report.findings and not replayed and not doors:
         raise UsageError(
             "there is nothing to check: no source of the app says schema=; say --dir, or [tool.c360] schemas"
         )
     report.schemas = len(contracts)
     report.findings += of_themselves(contracts)
+    versions: dict[str, list[Version]] = {}
     if directory is not None and past is None:
         report.notes.append(f"{directory} is in no git repository: no earlier versions of its files are known")
     elif directory is not None and past is not None:
         versions, notes = versions_in_git(contracts, directory, past)
         report.notes += notes
-        for contract in contracts:
-            if contract.file is not None:
-                report.versions += len(versions[contract.path])
-                report.findings += compared(contract, versions[contract.path])
         report.findings += deleted(past.gone(files_of(directory), directory), directory)
+    subjects = [] if registry is None else registry.subjects()
+    if registry is not None and plan is not None:
+        contracts += [*keys_of(plan, name, registry, subjects), *(of_doors(plan, name) if doors else ())]
+    for contract in contracts:
+        earlier = versions.get(contract.path, []) if contract.file is not None else []
+        if registry is not None:
+            looked = in_registry(contract, registry, subjects)
+            contract, earlier = looked.contract, earlier + looked.versions
+            report.findings += looked.findings
+            report.notes += looked.notes
+        report.versions += len(earlier)
+        report.findings += compared(contract, earlier)
     report.findings = in_order(report.findings)
     return report

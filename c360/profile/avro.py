@@ -54,7 +54,7 @@ def profile_schema(
     shown = fields(types)
     for one, name in zip(shown, types, strict=True):
         if (said := (classes or {}).get(name)) is not None:
-            one["class"] = said
+            one["c360.class"] = said
     names = {"type": "array", "items": "string"}
     return {
         "type": "record",

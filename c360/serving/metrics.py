@@ -13,6 +13,7 @@ from c360.agents.erasure import ErasureAgent
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent, IdentityTask
 from c360.agents.projection import ProjectionAgent, ProjectionTask
+from c360.codecs.avro import Counts
 from c360.engine.global_table import GlobalTable
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
@@ -131,6 +132,7 @@ def _loop(page: Page, loop: Loop) -> None:
         page.add(
             "c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count
         )
+    page.add("c360_held_inputs", "gauge", "Partitions that wait at a record.", agent, len(loop.held))
     page.add("c360_shut_seconds", "gauge", "How long nothing may leave; 0 while it may.", agent, round(loop.shut_s, 3))
     tasks = list(loop.tasks.values())
     for phase in (Phase.RESTORING, Phase.RUNNING):
@@ -176,6 +178,9 @@ def _teller(page: Page, teller: Teller) -> None:
 def _govern(page: Page, agent: Govern) -> None:
     for source, counters in agent.counters.items():
         labels = {"source": source if agent.plan.govern == 1 else f"{source}@{agent.plan.govern}"}
+        page.add(
+            "c360_source_paused", "gauge", "1 while nothing of a source is read.", labels, int(agent.paused(source))
+        )
         page.totals(
             "c360_",
             labels,
@@ -196,6 +201,16 @@ def _govern(page: Page, agent: Govern) -> None:
                 "c360_identifiers_blocked_total", "counter", "Identifiers that say nothing about anybody, or are not valid.",
                 {**labels, "namespace": namespace}, count,
             )  # fmt: skip
+
+    if isinstance(agent.registry, Counts):
+        page.totals(
+            "c360_registry_",
+            {"agent": agent.name},
+            (
+                ("questions", "Ids that the schema registry was asked for.", agent.registry.questions),
+                ("unanswered", "Times that it did not answer.", agent.registry.unanswered),
+            ),
+        )
 
 
 def _consent(page: Page, agent: ConsentAgent) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import orjson
 
 from c360.agents.contracts import contract_of, reading
+from c360.agents.control import Pause, pause_key
 from c360.agents.erasure import Ordered
 from c360.agents.render import lazily_typed
 from c360.agents.shape import Shape
@@ -30,11 +31,12 @@ from c360.governance.names import Names
 from c360.ops import contracts, control, doors, erase, keys, profiles, reset
 from c360.ops.contracts import Subjects
 from c360.ops.records import records
+from c360.ops.sources import source_of
 from c360.rights import Door
 from c360.tables.store import MemoryStores
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
-_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, shut_s=0.0, shut_most_s=0.0)
+_LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, shut_s=0.0, shut_most_s=0.0, held_s=0.0)
 _TURNS = 10_000
 
 
@@ -171,6 +173,19 @@ class TestDriver:
             if (door.projection, door.purpose.name, door.sink) == (declared, purpose, None):
                 return self._leaves(door)
         raise UsageError(f"{declared.record.__name__} is not made for {purpose!r}; it is for {declared.purposes}")
+
+    def pause(self, source: str) -> None:
+        """Read nothing of a source until `resume`, as `c360 source pause` does."""
+        self._turn(source, Pause(self.now_ms))
+
+    def resume(self, source: str) -> None:
+        """Read it again, from where it stood."""
+        self._turn(source, None)
+
+    def _turn(self, source: str, pause: Pause | None) -> None:
+        name = source_of(self.plan, source).name
+        control.write(self.plan, self.cluster, [(pause_key(name), pause)])
+        self.settle()
 
     def erase(self, identifier: str, reason: str = "test") -> Certificate | None:
         """Forget the customer of an identifier ("crm:7"), as `c360 erase` does. The certificate; None while there is none."""

@@ -32,6 +32,9 @@ ON_THE_SHOP = {
     "c360 verify": (["verify"], 0),
     "c360 versions": (["versions"], 0),
     "c360 promote": (["promote", "customer@1"], 0),
+    "c360 source list": (["source", "list"], 0),
+    "c360 source pause": (["source", "pause", "web.clicks"], 0),
+    "c360 source resume": (["source", "resume", "web.clicks"], 0),
     "c360 dlq list": (["dlq", "list"], 0),
     "c360 dlq show": (["dlq", "show", "LETTER"], 0),
     "c360 dlq replay": (["dlq", "replay", "--reason", "none of them"], 0),
@@ -93,11 +96,11 @@ def test_what_is_loaded_and_created_is_told_by_topic(shop: Shop) -> None:
     }  # fmt: skip
     hold("c360 topics apply", shop.applied.json)
     assert shop.applied.json["created"]
-    assert shop.c360("topics", "apply", "--json").json == {"created": []}
+    assert shop.c360("topics", "apply", "--json").json == {"created": [], "registered": []}
 
 
 def test_the_reports_say_what_is_there(shop: Shop) -> None:
-    assert shop.c360("topics", "check", "--json").json == {"ok": True, "findings": [], "notes": []}
+    assert shop.c360("topics", "check", "--json").json == {"ok": True, "findings": [], "notes": [], "schemas": []}
     misfits = shop.c360("dlq", "list", "--json").json
     assert misfits["misfits"] == len(misfits["letters"]) == sum(c["count"] for c in misfits["counts"]) > 0
     profile = shop.c360("profile", "crm:1", "--json").json

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import closing
 
+from c360.agents.govern import Govern
 from c360.engine.global_table import GlobalTable
 from c360.engine.memory import MemoryCluster
+from c360.engine.registry import SchemaRegistry
 from c360.identity.rules import DEFAULTS, Rules
 from c360.ops.demo import Demo
 from c360.ops.traffic import traffic
@@ -28,6 +31,9 @@ def printed() -> dict[str, Metric]:
     demo.fold(traffic(2_000, seed=7, end_ms=1_767_225_600_000), lambda glance: None)
     loops = demo.worker.loops
     loops[0].metrics.recovered("TaskMigrated")
+    govern = next(loop.agent for loop in loops if isinstance(loop.agent, Govern))
+    with closing(SchemaRegistry("http://127.0.0.1:9")) as registry:
+        govern.registry = registry
     identity = IdentityStage(Rules("default", DEFAULTS)).loop(MemoryStores())
     copy = GlobalTable("governance", ("shop.tasks",), demo.worker.cluster, MemoryStores(), lambda: 0)
     while copy.age() == math.inf:

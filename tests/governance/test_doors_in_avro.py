@@ -300,7 +300,7 @@ def test_schemas_say_which_fields_are_personal() -> None:
     view = next(contract_of(plan, door) for door in plan.doors if door.sink is None)
     assert view is not None
     fields = view.schema["fields"][7]["type"]["fields"]
-    assert {field["name"]: field.get("class") for field in fields}["name"] == "personal"
+    assert {field["name"]: field.get("c360.class") for field in fields}["name"] == "personal"
 
 
 # ----------------------------------------------------------------------------------------------------------- CloudEvents

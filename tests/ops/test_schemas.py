@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from c360 import App, Personal, Projection, Record, count, field
-from c360.errors import UsageError
+from c360.codecs.avro import WriterSchema
+from c360.engine.memory import MemoryCluster
+from c360.engine.transport import TopicSpec
+from c360.errors import BrokerAway, UsageError
+from c360.ops.contracts import contracts
 from c360.ops.history import history
+from c360.ops.retained import replay
 from c360.ops.schemas import Report, check
+from tests.governance import test_doors_in_avro as doors_in_avro
+from tests.sources.registry import FakeRegistry
 
 TEXT, LONG = "string", "long"
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
@@ -345,3 +352,196 @@ def test_our_own_contracts_read_what_they_wrote() -> None:
         pytest.skip("the history of this checkout is not here")
     found = {(Path(f.path).name, f.rule) for f in check(ours, past).findings}
     assert found <= {("audit.avsc", "compatibility")}
+
+
+# -------------------------------------------------------------------------------------------------------- registry
+class FakePublished:
+    """A registry in memory. Numbers of versions are given in order, from 1."""
+
+    def __init__(self, default: str | None = "NONE") -> None:
+        self.known: dict[str, list[tuple[int, WriterSchema]]] = {}
+        self.levels: dict[str, str] = {}
+        self.default = default
+
+    def publish(self, subject: str, schema: Any, kind: Any = "AVRO", level: str | None = "BACKWARD_TRANSITIVE") -> None:
+        known = self.known.setdefault(subject, [])
+        known.append((len(known) + 1, WriterSchema(kind, json.dumps(schema))))
+        if level is not None:
+            self.levels[subject] = level
+
+    def subjects(self) -> list[str]:
+        return [*self.known]
+
+    def versions(self, subject: str) -> list[tuple[int, WriterSchema]]:
+        return self.known[subject]
+
+    def level(self, subject: str) -> str | None:
+        return self.levels.get(subject)
+
+    def default_level(self) -> str | None:
+        return self.default
+
+
+@pytest.fixture
+def registry() -> FakePublished:
+    return FakePublished()
+
+
+@pytest.mark.parametrize("subject", ["order", "order-value", "shop.Order"])
+def test_a_file_is_compared_with_all_versions_of_its_subject(
+    tmp_path: Path, registry: FakePublished, subject: str
+) -> None:
+    (tmp_path / "order.avsc").write_text(json.dumps(record(of(TEXT, "id"), of(LONG))))
+    registry.publish(subject, record(of(TEXT, "id")))
+    registry.publish(subject, record(of(TEXT, "id"), of(LONG, default=0)))
+    report = check(tmp_path, None, registry=registry)
+    assert [(f.subject, f.rule, f.against) for f in report.findings] == [
+        (subject, "compatibility", (f"version 1 of {subject}",)),
+    ]  # fmt: skip
+    assert report.versions == 2
+
+
+def test_versions_of_git_and_of_the_registry_are_told_together(repository: Repository, registry: FakePublished) -> None:
+    first = repository.commit(order=record(of(MILLIS)))
+    repository.write("order.avsc", record(of(MICROS)))
+    registry.publish("order-value", record(of(MILLIS)))
+    (found,) = check(repository.schemas, history(repository.schemas, None), registry=registry).findings
+    assert [one.split()[0] for one in found.against] == [first[:9], "version"]
+
+
+@pytest.mark.parametrize(
+    ("level", "default", "found"),
+    [
+        ("BACKWARD_TRANSITIVE", "NONE", []),
+        ("FULL_TRANSITIVE", "NONE", []),
+        (None, "BACKWARD_TRANSITIVE", []),
+        (None, "NONE", ["level"]),
+        (None, None, ["level"]),
+        ("NONE", "BACKWARD_TRANSITIVE", ["level"]),
+        ("BACKWARD", "NONE", ["level"]),
+        ("FORWARD_TRANSITIVE", "NONE", ["level"]),
+    ],
+)
+def test_a_subject_must_ask_to_read_all_that_there_is(
+    tmp_path: Path, level: str | None, default: str | None, found: list[str]
+) -> None:
+    (tmp_path / "order.avsc").write_text(json.dumps(record(of(TEXT))))
+    registry = FakePublished(default)
+    registry.publish("order", record(of(TEXT)), level=level)
+    report = check(tmp_path, None, registry=registry)
+    assert [f.rule for f in report.findings] == found
+    assert all(f.severity == "error" and "set BACKWARD_TRANSITIVE" in f.message for f in report.findings)
+
+
+def test_what_the_registry_does_not_have_is_a_warning_and_what_cannot_be_compared_is_told(
+    tmp_path: Path, registry: FakePublished
+) -> None:
+    (tmp_path / "order.avsc").write_text(json.dumps(record(of(TEXT))))
+    report = check(tmp_path, None, registry=registry)
+    assert [(f.rule, f.severity) for f in report.findings] == [("unregistered", "warning")]
+    assert "order or order-value or shop.Order" in report.findings[0].message
+    registry.publish("order", {"type": "object"}, kind="JSON")
+    registry.publish("order", {"type": "record"})
+    report = check(tmp_path, None, registry=registry)
+    assert [(f.rule, f.severity) for f in report.findings] == [("kind", "error")]
+    assert report.notes[-1].startswith("version 2 of order is not compared with: it is no Avro schema")
+
+
+def test_an_app_s_schemas_and_the_keys_of_its_topics_are_compared(registry: FakePublished) -> None:
+    plan = shop(Personal[str], schema=WHO).plan()
+    registry.publish("who-value", {**WHO, "fields": [*WHO["fields"][:2], of(MILLIS, "at")]})
+    registry.publish("who-key", record(of(TEXT), name="Key"))
+    registry.publish("who-key", record(of(TEXT, doc="x"), name="Key"))
+    found = check(None, None, plan, "shop:app", registry).findings
+    assert [(f.path, f.subject, f.rule, f.against) for f in found] == [
+        ("shop:app who", "who-value", "logical-type", ("version 1 of who-value",)),
+        ("shop:app who", "who-key", "key", ("version 1 of who-key",)),
+    ]
+
+
+def test_what_doors_write_in_avro_is_compared_with_what_they_wrote(registry: FakePublished) -> None:
+    """The class of a name was lost in the app: views of before have it in the open then."""
+    plan = doors_in_avro.shop().plan()
+    for written in contracts(plan):
+        registry.publish(written.subject, json.loads(written.text.replace('"personal"', '"sensitive"')))
+    found = check(None, None, plan, "shop:app", registry, doors=True).findings
+    view = next(written for written in contracts(plan) if '"personal"' in written.text)
+    assert [(f.path, f.subject, f.rule, f.place) for f in found] == [
+        (f"shop:app {view.door}", view.subject, "class", "attributes.name"),
+    ]
+    assert check(None, None, plan, "shop:app", FakePublished(), doors=True).warnings == len(contracts(plan))
+
+
+# ---------------------------------------------------------------------------------------------------------- replay
+def test_one_record_of_every_schema_that_is_retained_is_decoded_as_govern_does() -> None:
+    plain = [of(TEXT, "id"), of(TEXT, "email"), of(LONG, "at")]
+    asked, cluster, plan = FakeRegistry(), MemoryCluster(), shop(Personal[str], schema=WHO).plan()
+    cluster.admin().create([TopicSpec("who", 2)])
+    good, unread = asked.register(record(*plain, name="Who")), asked.register(record(*plain[1:], name="Who"))
+    producer = cluster.producer()
+
+    def send(partition: int, value: bytes | None, *headers: tuple[str, bytes]) -> None:
+        producer.produce("who", None, value, partition, [*headers])
+
+    said = {"id": "7", "email": "x", "at": 1}
+    send(0, asked.write(good, said))
+    send(0, None)
+    send(0, asked.write(unread, said))
+    send(1, asked.write(unread, said))
+    send(1, asked.data(good, said), ("__value_schema_id", b"\0" + good.to_bytes(4, "big")))
+    send(1, b"\0\0\0\0\x63" + asked.data(good, said))
+    send(1, b'{"id": 7}')
+    producer.flush()
+    told: list[tuple[str, int, int | None]] = []
+    found, notes = replay(plan, cluster, asked, lambda *said: told.append(said))
+    assert notes == []
+    assert {(r.sample.schema, r.sample.records, r.sample.tp.partition, r.sample.offset, r.reason) for r in found} == {
+        (good, 2, 0, 0, None), (unread, 2, 0, 2, "not-avro"), (99, 1, 1, 2, "unknown-schema"), (None, 1, 1, 3, "no-schema-id"),
+    }  # fmt: skip
+    assert told[-1] == ("who", 7, 7)
+    report = check(None, None, plan, "shop:app", replayed=found)
+    assert [(f.rule, f.subject, f.against) for f in report.findings] == [
+        ("replay", "who-value", (f"schema {unread}",)),
+        ("replay", "who-value", ("schema 99",)),
+        ("replay", "who-value", ("no schema",)),
+    ]
+    assert f"2 retained records are of schema {unread}, and the one at 0/2" in report.findings[0].message
+    assert report.errors == 3
+
+
+def test_rows_in_avro_are_decoded_and_those_in_json_are_not_of_any_schema() -> None:
+    app = App("shop")
+
+    @app.identifier("crm", priority=1, unique=True)
+    class Crm(str): ...
+
+    @app.cdc("customers", key="id", subject="id")
+    class Row(Record):
+        id: Crm
+
+    @app.projection("customer")
+    class Customer(Projection):
+        seen: int = count(Row)
+
+    asked, cluster = FakeRegistry(), MemoryCluster()
+    number = asked.register(record(of(TEXT, "nothing")))
+    cluster.admin().create([TopicSpec("customers", 1)])
+    producer = cluster.producer()
+    for value in (b'{"op": "c"}', asked.write(number, {"nothing": "x"})):
+        producer.produce("customers", None, value, 0)
+    producer.flush()
+    found, _ = replay(app.plan(), cluster, asked)
+    assert [(r.sample.schema, r.sample.offset, r.reason is None) for r in found] == [(number, 1, False)]
+
+
+def test_a_topic_that_is_not_there_is_a_note_and_a_registry_that_is_away_is_no_misfit() -> None:
+    asked, cluster, plan = FakeRegistry(), MemoryCluster(), shop(Personal[str]).plan()
+    assert replay(plan, cluster, asked) == ([], ["who: there is no such topic yet"])
+    number = asked.register(WHO)
+    cluster.admin().create([TopicSpec("who", 1)])
+    producer = cluster.producer()
+    producer.produce("who", None, asked.write(number, {"id": "7", "email": "x", "at": 1}), 0)
+    producer.flush()
+    asked.away = True
+    with pytest.raises(BrokerAway, match="away"):
+        replay(plan, cluster, asked)

@@ -70,6 +70,8 @@ def test_avro_in_and_avro_out(broker: str, real_registry: Apicurio, tmp_path: Pa
     applied = c360(broker, NAME, "topics", "apply", "--json", **settings)
     assert applied.returncode == 0, applied.stderr
     assert {done["subject"] for done in json.loads(applied.stdout)["registered"]} == problems.keys()
+    told = c360(broker, NAME, "audit", "tail", "--json", **settings)
+    assert f"{VIEW}-value, {SINK}-value" in told.stdout
     again = c360(broker, NAME, "topics", "apply", "--json", **settings)
     assert json.loads(again.stdout) == {"created": [], "registered": []}
     assert c360(broker, NAME, "topics", "check", **settings).returncode == 0
