@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from c360.agents.asking import AskingAgent
+from c360.agents.calling import Caller
 from c360.agents.consent import ConsentAgent
 from c360.agents.door import DoorAgent
 from c360.agents.erasure import ErasureAgent
@@ -73,6 +75,7 @@ def page_of(
     now_ms: int,
     tables: Iterable[GlobalTable] = (),
     tellers: Iterable[Teller] = (),
+    callers: Iterable[Caller] = (),
 ) -> str:
     """The text of /metrics."""
     page = Page()
@@ -94,10 +97,14 @@ def page_of(
             _door(page, loop.agent)
         elif isinstance(loop.agent, ErasureAgent):
             _erasure(page, loop.agent)
+        elif isinstance(loop.agent, AskingAgent):
+            _asking(page, loop.agent)
     for table in tables:
         _table(page, table)
     for teller in tellers:
         _teller(page, teller)
+    for caller in callers:
+        _caller(page, caller)
     return page.text()
 
 
@@ -185,6 +192,8 @@ def _govern(page: Page, agent: Govern) -> None:
             "c360_",
             labels,
             (
+                ("source_records", "Raw records read.", counters.records),
+                ("source_bytes", "Bytes of their values.", counters.bytes),
                 ("governed", "Governed records written.", counters.governed),
                 ("retracted", "Rows taken back.", counters.retracted),
                 ("duplicates", "Repeats dropped.", counters.duplicates),
@@ -194,6 +203,17 @@ def _govern(page: Page, agent: Govern) -> None:
                 ("suppressed", "Records dropped: of customers who are forgotten.", counters.suppressed),
             ),
         )
+        if (schemas := agent.schemas(source)) is not None:
+            for ref, count in sorted((str(ref), count) for ref, count in schemas.records.items()):
+                page.add(
+                    "c360_schema_records_total", "counter", "Values and keys read by a schema.",
+                    {**labels, "schema": ref}, count,
+                )  # fmt: skip
+            for ref, count in sorted((str(ref), count) for ref, count in schemas.misfits.items()):
+                page.add(
+                    "c360_schema_misfits_total", "counter", "Of its values, those that did not fit.",
+                    {**labels, "schema": ref}, count,
+                )  # fmt: skip
         for reason, count in sorted(counters.misfits.items()):
             page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
         for namespace, count in sorted(counters.blocked.items()):
@@ -320,6 +340,47 @@ def _erasure(page: Page, agent: ErasureAgent) -> None:
         ),
     )
     page.add("c360_erasure_open", "gauge", "Requests that wait for something.", labels, counters.open)
+
+
+def _asking(page: Page, agent: AskingAgent) -> None:
+    counters = agent.counters
+    page.totals(
+        "c360_outside_",
+        {"agent": agent.name},
+        (
+            ("looked", "Identifiers of records looked at.", counters.looked),
+            ("due", "Questions written.", counters.asked),
+            ("fresh", "Identifiers that were asked about not long ago.", counters.fresh),
+            ("left_out", "Identifiers of the forgotten, and such as say nothing.", counters.left_out),
+        ),
+    )
+
+
+def _caller(page: Page, caller: Caller) -> None:
+    labels, counters = {"agent": caller.outside.agent}, caller.counters
+    page.totals(
+        "c360_outside_",
+        labels,
+        (
+            ("asked", "Questions taken up.", counters.asked),
+            ("calls", "Calls of the function.", counters.calls),
+            ("retries", "Calls that failed and are made again.", counters.retries),
+            ("answered", "Questions answered, those with None among them.", counters.answered),
+            ("nothing", "Answers that are None.", counters.nothing),
+            ("remembered", "Answers from a call for another subject.", counters.remembered),
+        ),
+    )
+    for name, text, counts in (
+        ("failed", "Questions put aside, by reason.", counters.failed),
+        ("withheld", "Questions that may not be asked, by reason.", counters.withheld),
+        ("shut", "Times that nothing might be asked, by reason.", counters.shut),
+    ):
+        for reason, count in sorted(counts.items()):
+            page.add(f"c360_outside_{name}_total", "counter", text, {**labels, "reason": reason}, count)
+    page.add("c360_outside_waiting", "gauge", "Questions at hand, not answered yet.", labels, counters.waiting)
+    page.add(
+        "c360_outside_breaker_open", "gauge", "1 while calls wait as they failed.", labels, int(caller.breaker.is_open)
+    )
 
 
 def _door(page: Page, agent: DoorAgent) -> None:

@@ -66,6 +66,9 @@ def test_avro_in_and_avro_out(broker: str, real_registry: Apicurio, tmp_path: Pa
     problems = {finding["subject"]: finding["problem"] for finding in json.loads(checked.stdout)["schemas"]}
     assert problems == {f"{VIEW}-value": "schema", f"{SINK}-value": "schema"}
 
+    early = c360(broker, NAME, "rebuild", "customer@1", "--execute", "--reason", "a test", **settings)
+    assert (early.returncode, "c360 topics apply" in early.stderr) == (4, True), early.stderr
+
     # 2 applied, twice
     applied = c360(broker, NAME, "topics", "apply", "--json", **settings)
     assert applied.returncode == 0, applied.stderr
