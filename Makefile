@@ -13,7 +13,7 @@ BIN := .venv/bin
 TYPED := c360 $(wildcard examples) $(wildcard benchmarks) $(wildcard tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cdc lint types check simulate chaos soak bench bench-consent bench-rebuild clean lock
+.PHONY: help setup demo test test-cdc lint types check simulate fuzz chaos soak bench bench-consent bench-rebuild clean lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile
@@ -51,6 +51,9 @@ check: lint types test  ## what CI runs
 RUNS ?= 1000
 simulate: setup  ## identity and moving profiles in RUNS (1000) random histories; ends with "runs N divergences 0" (FROM=first seed)
 	@$(BIN)/python -m tests.simulate --runs $(RUNS) $(if $(FROM),--from $(FROM))
+
+fuzz: setup  ## RUNS (20,000) mutated records of all formats through govern; ends with what became of them, as JSON (FUZZ_ARGS="--help" for more)
+	@$(BIN)/python -m tests.fuzz $(if $(filter command line environment,$(origin RUNS)),--runs $(RUNS)) $(FUZZ_ARGS)
 
 SECONDS ?= 300
 chaos: setup  ## workers, brokers and network of a real Kafka fail for SECONDS (300), from a SEED; a table (CHAOS_ARGS="--help" for more)

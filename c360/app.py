@@ -306,7 +306,7 @@ class App:
             return None
         if key not in self._said.identifiers:
             raise DeclarationError(
-                f"{said}: key={key.__name__} is no identifier; decorate it with @app.identifier above"
+                f"{said}: key={getattr(key, '__name__', repr(key))} is no identifier; decorate it with @app.identifier above"
             )
         return self._said.identifiers[key]
 

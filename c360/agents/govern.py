@@ -48,7 +48,7 @@ from c360.agents.wire import (
     misfit_record,
     original_of,
 )
-from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, Registry
+from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, Registry, Values
 from c360.codecs.cloudevents import CloudEventsDecoder
 from c360.codecs.debezium import Change, DebeziumDecoder, Unfit
 from c360.codecs.json import Choice, JsonDecoder
@@ -110,6 +110,8 @@ class GovernCounters:
     stale: int = 0
     ignored: int = 0
     links: int = 0
+    records: int = 0  # of the raw topic, whatever became of them
+    bytes: int = 0  # of their values
     suppressed: int = 0  # records of customers who are to be forgotten: dropped
     misfits: Counter[str] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)  # values that identify nobody, by namespace
@@ -263,6 +265,15 @@ class SourceParts:
     source: Source
     readers: Mapping[type, RecordReader]
     decoder: JsonDecoder | DebeziumDecoder
+
+    @property
+    def schemas(self) -> Values | None:
+        """Of a source whose values may name one: the reader of those."""
+        if isinstance(self.decoder, AvroDecoder):
+            return self.decoder.values
+        if isinstance(self.decoder, DebeziumDecoder) and self.decoder.avro is not None:
+            return self.decoder.avro.values
+        return None
 
 
 def compile_source(
@@ -532,6 +543,8 @@ class GovernTask:
             self._replayed(batch, out)
         else:
             self.process_raw(_Arrivals(batch, self.raw, batch.offsets, batch.times), out)
+            self.counters.records += len(batch)
+            self.counters.bytes += sum(map(len, filter(None, batch.values)))
 
     def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
         self._misfit(_Arrivals(batch, self.raw, batch.offsets, batch.times), 0, error, out)
@@ -736,9 +749,8 @@ class GovernTask:
 
     def _row(self, held: RowState | None, change: Change, arrivals: _Arrivals, i: int, out: Outbox) -> None:
         """An update takes back what is held and adds what is new; a state not newer than the held one changes nothing."""
-        position = change.position
-        newer = held is None or (position > held.position if arrivals.replayed else change.follows(held.position))
-        if position <= self.truncated or not newer:
+        position = change.position if held is None or arrivals.replayed else change.placed(held.position)
+        if position <= self.truncated or (held is not None and position <= held.position):
             self.counters.stale += 1
             return
         append = arrivals.times[i]
@@ -919,6 +931,10 @@ class Govern:
         opening = None if vault is None or governance is None else Opening(plan, governance, vault)
         self.parts = {s.topic: compile_source(plan, s, names, registry, opening) for s in plan.sources}
         self.counters = {s.name: GovernCounters() for s in plan.sources}
+
+    def schemas(self, source: str) -> Values | None:
+        """Of a source by name, whose values may name their schema: what has read them."""
+        return next(parts.schemas for parts in self.parts.values() if parts.source.name == source)
 
     def lead_topics(self) -> Sequence[str]:
         """The raw topics that exist, with the topics that go with them. Raises NeedsOperator when a count has changed."""

@@ -166,7 +166,9 @@ def topics_apply(context: Context, who: str | None, as_json: bool, broker: str |
 def doctor(context: Context, as_json: bool, broker: str | None) -> None:
     """Check broker, topics, groups and state directory; say what to do. Exit 1 if something needs doing."""
     cluster = context.cluster(broker)
-    checks = doctoring.examine(context.plan, cluster, context.settings.state_dir, master=context.master)
+    checks = doctoring.examine(
+        context.plan, cluster, context.settings.state_dir, master=context.master, subjects=context.subjects()
+    )
     if as_json:
         print_json(
             {

@@ -24,7 +24,7 @@ import msgspec
 from fastavro import _read_py
 
 from c360.codecs.json import Choice, HeadersOf, JsonDecoder
-from c360.codecs.layout import readable
+from c360.codecs.layout import DIGITS_MAX
 from c360.codecs.objects import ObjectLayout, finite, matches
 from c360.codecs.record import Record
 from c360.errors import Misfit, Shut
@@ -39,6 +39,22 @@ UNREADABLE = (
     AttributeError, fastavro.read.SchemaResolutionError,
 )  # fmt: skip
 _encode = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def _bounded(read: Callable[..., Any]) -> Callable[..., Any]:
+    """As fastavro reads a Decimal, but not a very long one: to make one of a megabyte takes five minutes."""
+
+    def decimal(data: bytes, writer: Any = None, reader: Any = None) -> Any:
+        if len(data) > DIGITS_MAX:  # bytes
+            raise Misfit("out-of-range", f"a number in the value has more than {DIGITS_MAX} digits")
+        return read(data, writer, reader)
+
+    return decimal
+
+
+for _kind in ("bytes-decimal", "fixed-decimal"):
+    fastavro.read.LOGICAL_READERS[_kind] = _bounded(fastavro.read.LOGICAL_READERS[_kind])
+
 ReadValue = Callable[[bytes], Any]
 
 
@@ -100,18 +116,31 @@ class Values:
         self.registry, self.times = registry, times
         self.reader = None if reader is None else fastavro.parse_schema(plainly(reader, times=times))
         self.known: dict[SchemaRef, ReadValue] = {}
+        # For metrics: values read by the schemas that are known, and those of them that were none, or did not fit.
+        self.records: dict[SchemaRef, int] = {}
+        self.misfits: dict[SchemaRef, int] = {}
 
     def read(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> Any:
         """The value, as Python has it; of a JSON schema its bytes. Raises Misfit; Shut while its schema cannot be asked for."""
-        read, data = self.prepared(value, headers, header)
+        ref, read, data = self.prepared(value, headers, header)
+        self.records[ref] += 1
         return read(data)
 
     def prepared(
         self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID
-    ) -> tuple[ReadValue, bytes]:
-        """What reads the value, and of what bytes. Raises as `read`, where the schema is at fault."""
+    ) -> tuple[SchemaRef, ReadValue, bytes]:
+        """Its schema, what reads the value, and of what bytes. Raises as `read`, where the schema is at fault."""
         ref, data = framed(value, headers, header)
-        return self._reader(ref), data
+        return ref, self._reader(ref), data
+
+    def blame(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        """Count a misfit for the schema of its value, if that is known: others may be any number."""
+        try:
+            ref, _ = framed(value, headers)
+        except Misfit:
+            return
+        if ref in self.known:
+            self.misfits[ref] += 1
 
     def is_ready(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> bool:
         """Whether it can be told what the value is, also that it is nothing."""
@@ -126,12 +155,14 @@ class Values:
     def _reader(self, ref: SchemaRef) -> ReadValue:
         read = self.known.get(ref)
         if read is None:
-            read = self.known[ref] = self._compiled(self.registry.schema(ref))
+            read = self._compiled(self.registry.schema(ref))
+            self.records[ref] = self.misfits[ref] = 0
+            self.known[ref] = read
         return read
 
     def _compiled(self, schema: WriterSchema) -> ReadValue:
         if schema.kind == "JSON":
-            return readable
+            return bytes  # looked at by whoever reads the JSON in it
         if schema.kind != "AVRO":
             return _refuse(f"the value is in {schema.kind.title()}; Avro and JSON are read")
         try:
@@ -238,7 +269,7 @@ def plainly(schema: Any, *, times: bool) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------------------- decoder
-Prepared = tuple[ReadValue, bytes] | Misfit | None
+Prepared = tuple[SchemaRef, ReadValue, bytes] | Misfit | None
 
 
 def _any(payload: Any) -> bool:
@@ -296,17 +327,21 @@ class AvroDecoder(JsonDecoder):
             return self._empty()
         if isinstance(prepared, Misfit):
             return prepared
-        read, data = prepared
+        ref, read, data = prepared
+        self.values.records[ref] += 1
         try:
             found = read(data)
             if isinstance(found, bytes):
                 (record,) = super().decode([found])
+                if isinstance(record, Misfit):
+                    self.values.misfits[ref] += 1
                 return record
             for fits, layout in self.objects:
                 if fits(found):
                     made: Record = layout.read(found)
                     return made
         except Misfit as misfit:
+            self.values.misfits[ref] += 1
             return misfit
         return self._unclaimed("value")
 

@@ -19,6 +19,7 @@ the first transaction after a snapshot has none before it (`Change.first`).
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,7 +29,7 @@ import msgspec
 
 from c360.codecs.avro import KEY_ID, JsonOfAvro
 from c360.codecs.json import HeadersOf
-from c360.codecs.layout import EXACT, UNREADABLE, Layout, misfit_of, readable
+from c360.codecs.layout import DIGITS_MAX, EXACT, UNREADABLE, Layout, misfit_of, readable
 from c360.codecs.record import Record, fields_of
 from c360.errors import Misfit
 
@@ -58,9 +59,12 @@ class Change:
     after: bytes = b""  # with `unchanged`: what was sent
     first: bool = False  # it is of the first transaction after a snapshot, which may have begun before
 
-    def follows(self, position: str) -> bool:
-        """Whether it is newer than the state of the row that is at this position, and came before it."""
-        return self.position > position or (self.first and position.endswith(READ))
+    def placed(self, held: str) -> str:
+        """Its position beside a state of the row that came before it, which is at `held`: not before what was read.
+
+        Of two changes of one row the later has the later lsn, so one that comes again stays behind.
+        """
+        return held[:LSN_DIGITS] + self.position[LSN_DIGITS:] if self.first and self.position < held else self.position
 
 
 class Unfit(Misfit):
@@ -96,14 +100,25 @@ class _Envelope(msgspec.Struct):
     schema: msgspec.Raw = NOTHING
 
 
+class _Schema(msgspec.Struct):
+    """What Connect's JSON says of a type, or of a column."""
+
+    field: str = ""
+    name: str | None = None
+    parameters: dict[str, str] | None = None
+    fields: list[_Schema] | None = None
+
+
 # At one position: a snapshot is read where the next change begins, and a changed key is a d, then a c.
 RANKS = {"r": 0, "d": 1}  # others 2
-READ = ".0"  # how the position of a row that was read ends
+LSN_DIGITS = 20
 
 _sequence = msgspec.json.Decoder(list[str | None]).decode
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _columns = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _plain = msgspec.json.Decoder().decode
+_schema = msgspec.json.Decoder(_Schema | None).decode
+_SCALE = re.compile(r"-?[0-9]{1,4}\Z")
 _compact = msgspec.json.Encoder().encode
 
 
@@ -138,6 +153,8 @@ class DebeziumDecoder:
                 out.append(misfit)
             except (*UNREADABLE, ValueError) as error:
                 out.append(misfit_of(error, f"the change event of {self.name}"))
+            if self.avro is not None and (read := values[i]) and read[0] != JSON and isinstance(out[-1], Misfit):
+                self.avro.values.blame(read, () if headers is None else headers(i))
         return out
 
     def ready(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], headers: HeadersOf) -> int:
@@ -263,7 +280,7 @@ class DebeziumDecoder:
         if text not in self.scales:
             if len(self.scales) > 64:
                 self.scales.clear()
-            self.scales[text] = _decimal_columns(_plain(text))
+            self.scales[text] = _decimal_columns(_schema(text) or _Schema())
         return self.scales[text]
 
     def _with_decimals(self, after: msgspec.Raw, scales: dict[str, int]) -> bytes:
@@ -273,11 +290,14 @@ class DebeziumDecoder:
             raw = columns.get(column)
             if raw is not None and bytes(raw) != b"null" and bytes(raw) not in UNCHANGED_VALUES:
                 try:
-                    units = int.from_bytes(base64.b64decode(_plain(raw), validate=True), "big", signed=True)
+                    number = base64.b64decode(_plain(raw), validate=True)
                 except (ValueError, TypeError):
                     raise Misfit(
                         "wrong-type", f"{self.name}: {column} is not the bytes of a number, as its schema says"
                     ) from None
+                if len(number) > DIGITS_MAX:  # bytes; more than its digits, and to write them takes the square of them
+                    raise Misfit("out-of-range", f"{self.name}: {column} has more than {DIGITS_MAX} digits")
+                units = int.from_bytes(number, "big", signed=True)
                 columns[column] = msgspec.Raw(b'"%s"' % format(EXACT.scaleb(Decimal(units), -scale), "f").encode())
         return _compact(columns)
 
@@ -292,8 +312,8 @@ def _position_in_wal(source: _Source, rank: int) -> tuple[str, bool] | None:
     if lsn is None:
         return None
     if rank == 0 and source.lsn is not None:  # a snapshot: of its place before all that is streamed
-        return f"{lsn:020d}:{0:020d}{READ}", False
-    return f"{max(commit, lsn):020d}:{lsn:020d}.{rank}", bool(said) and not commit and rank > 0
+        return f"{lsn:0{LSN_DIGITS}d}:{0:020d}.{rank}", False
+    return f"{max(commit, lsn):0{LSN_DIGITS}d}:{lsn:020d}.{rank}", bool(said) and not commit and rank > 0
 
 
 def _is_unwrapped(value: bytes) -> bool:
@@ -306,14 +326,16 @@ def _is_unwrapped(value: bytes) -> bool:
     return any(name in found for name in ("__op", "__deleted", "__source_ts_ms", "__lsn"))
 
 
-def _decimal_columns(schema: Any) -> dict[str, int]:
-    """Columns of `after` that a Connect schema calls Decimal, with their scale."""
-    fields = schema.get("fields", ()) if isinstance(schema, dict) else ()
-    for part in fields:
-        if isinstance(part, dict) and part.get("field") == "after":
-            return {
-                column["field"]: int(column.get("parameters", {}).get("scale", 0))
-                for column in part.get("fields", ())
-                if column.get("name") == DECIMAL
-            }
-    return {}
+def _decimal_columns(schema: _Schema) -> dict[str, int]:
+    """Columns of `after` that a Connect schema calls Decimal, with their scale. Raises Misfit for a scale that is none."""
+    (after,) = [part for part in schema.fields or () if part.field == "after"][:1] or [_Schema()]
+    scales = {}
+    for column in after.fields or ():
+        if column.name == DECIMAL:
+            said = (column.parameters or {}).get("scale", "0")
+            if not _SCALE.match(said) or abs(int(said)) > DIGITS_MAX:
+                raise Misfit(
+                    "out-of-range", f"the schema of the change event gives {column.field} no scale of a Decimal"
+                )
+            scales[column.field] = int(said)
+    return scales

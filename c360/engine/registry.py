@@ -18,6 +18,7 @@ T = TypeVar("T")
 AWAY = "the schema registry (C360_REGISTRY) does not answer"
 TIMEOUT_S = 3.0
 MISSING_S = 30.0  # an id that was not there is asked for again: registries have followers, too
+MISSING_MOST = 10_000  # so many of those are remembered
 GONE = (404, 40403)  # of http, and of the registry itself
 
 
@@ -111,6 +112,8 @@ class SchemaRegistry:
             references = self._references(got, set())
         except SchemaRegistryError as error:
             if error.http_status_code == 404 or error.error_code in GONE:
+                if len(self.missing) >= MISSING_MOST:  # whoever sends any number of ids
+                    self.missing.clear()
                 self.missing[ref] = self.clock()
                 raise _unknown(ref) from None
             raise self._does_not_answer() from error

@@ -192,6 +192,8 @@ def _govern(page: Page, agent: Govern) -> None:
             "c360_",
             labels,
             (
+                ("source_records", "Raw records read.", counters.records),
+                ("source_bytes", "Bytes of their values.", counters.bytes),
                 ("governed", "Governed records written.", counters.governed),
                 ("retracted", "Rows taken back.", counters.retracted),
                 ("duplicates", "Repeats dropped.", counters.duplicates),
@@ -201,6 +203,17 @@ def _govern(page: Page, agent: Govern) -> None:
                 ("suppressed", "Records dropped: of customers who are forgotten.", counters.suppressed),
             ),
         )
+        if (schemas := agent.schemas(source)) is not None:
+            for ref, count in sorted((str(ref), count) for ref, count in schemas.records.items()):
+                page.add(
+                    "c360_schema_records_total", "counter", "Values and keys read by a schema.",
+                    {**labels, "schema": ref}, count,
+                )  # fmt: skip
+            for ref, count in sorted((str(ref), count) for ref, count in schemas.misfits.items()):
+                page.add(
+                    "c360_schema_misfits_total", "counter", "Of its values, those that did not fit.",
+                    {**labels, "schema": ref}, count,
+                )  # fmt: skip
         for reason, count in sorted(counters.misfits.items()):
             page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
         for namespace, count in sorted(counters.blocked.items()):

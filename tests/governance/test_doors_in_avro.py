@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypedDict
 
 import fastavro
 import pytest
 
 from c360 import App, Personal, Projection, Record, collect, count, derived, newest, total
-from c360.agents.contracts import contract_of
+from c360.agents.contracts import Reading, contract_of
+from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers
-from c360.errors import BrokerAway, NeedsOperator, UsageError
+from c360.errors import BrokerAway, Misfit, NeedsOperator, Shut, UsageError
 from c360.ops import contracts
+from c360.ops.doctor import examine
 from c360.ops.doors import Preview
 from c360.ops.records import records
 from c360.testing import TestDriver
@@ -161,6 +164,23 @@ def test_whoever_reads_those_topics_still_does() -> None:
         t.verify()
 
 
+def test_values_are_read_by_the_schemas_that_they_name_and_others_are_told() -> None:
+    registry = FakeRegistry()
+    with driver(registry=registry) as t:
+        order(t, 1)
+        ((_, row),) = raw(t, "shop.activation.rows")
+        assert row is not None
+        reading = Reading(registry)
+        assert reading.read(row)["spend"] == "12.50"
+        assert reading.read(b'{"orders":1}') == {"orders": 1}
+        with pytest.raises(Misfit):
+            reading.read(b"\0\0\0\0\x63" + row[5:])
+        registry.away = True
+        assert reading.read(row)["orders"] == 1
+        with pytest.raises(Shut):
+            Reading(registry).read(row)
+
+
 def test_what_is_removed_is_a_tombstone_and_what_is_the_same_is_not_sent() -> None:
     with driver() as t:
         for number in (1, 2, 3):
@@ -181,6 +201,7 @@ def test_what_the_schema_cannot_hold_does_not_leave_and_the_dead_letter_names_th
         assert letter["reason"] == "not-in-schema"
         assert "points is not a whole number of 64 bits" in letter["error"]
         assert str(1 << 63) not in json.dumps(letter)
+        assert t.profile("crm:7", purpose="service") is None
         order(t, 2, points=5, placed="2026-11-02T09:00:01Z")
         assert t.view("service")["crm:7"]["attributes"]["points"] == 5
         t.verify("sink:rows")
@@ -257,7 +278,7 @@ def test_a_sink_whose_type_grows_has_a_new_schema_of_the_same_subject() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- when it starts
-def test_a_worker_does_not_start_until_schemas_are_registered_and_their_subjects_ask_enough() -> None:
+def test_a_worker_does_not_start_until_schemas_are_registered_and_their_subjects_ask_enough(tmp_path: Path) -> None:
     registry, plan = FakeRegistry(), shop().plan()
     with pytest.raises(NeedsOperator, match=r"customer\.v3\.service-value.*c360 topics apply"):
         contracts.wires(plan, registry)
@@ -272,6 +293,8 @@ def test_a_worker_does_not_start_until_schemas_are_registered_and_their_subjects
     with pytest.raises(NeedsOperator, match="compatibility is BACKWARD"):
         contracts.wires(plan, registry)
     assert contracts.wires(plan, registry, ["customer@3:service"]).keys() == {"customer@3:service"}
+    looked = [check for check in examine(plan, MemoryCluster(), tmp_path, subjects=registry) if check.name == "schemas"]
+    assert [(check.ok, check.do) for check in looked] == [(False, "run c360 topics apply, or set C360_WIRE=json")]
     registry.compatibility(rows.subject, "FULL_TRANSITIVE")
     assert contracts.wires(plan, registry).keys() == {"customer@3:service", "sink:rows"}
     registry.away = True

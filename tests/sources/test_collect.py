@@ -23,6 +23,7 @@ from c360.ops.records import records
 from c360.serving.calls import BATCH_CALLS
 from c360.serving.collect import Collector, WriteKeys, Writer, read_keys, serve
 from c360.testing import TestDriver
+from tests.docs.pages import REFERENCE, rows
 from tests.sources.test_segment import call, shop
 
 PLAN = shop().plan()
@@ -207,6 +208,12 @@ def test_what_became_of_calls_is_told_as_metrics() -> None:
             "waiting_bytes 0",
         }
         assert {line.removeprefix("c360_collect_") for line in lines if not line.startswith("#")} == told
+        listed = {
+            f"# TYPE {row[0].strip('`')} {row[1]}"
+            for row in rows((REFERENCE / "metrics.md").read_text(encoding="utf-8"))
+            if row[0].startswith("`c360_collect_")
+        }
+        assert {line for line in lines if line.startswith("# TYPE")} == listed
 
 
 def test_a_call_that_was_sent_twice_counts_once() -> None:
