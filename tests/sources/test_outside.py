@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from c360 import App, Projection, Record, newest
+from c360 import App, Projection, Record, newest, normalize
 from c360.agents.wire import encode
 from c360.engine.transport import TP
 from c360.errors import NeedsOperator
@@ -23,6 +23,7 @@ from tests.sources.outside_shop import (
     MONTH,
     NOW,
     CrmId,
+    Email,
     Far,
     Firm,
     Score,
@@ -436,3 +437,31 @@ def test_whatever_happens_nobody_is_asked_about_more_often_than_is_due(driver: T
     assert len(set(answers)) == len(answers)
     assert in_clear(driver, emails) == set()
     driver.verify()
+
+
+def test_each_of_a_list_is_asked_about_unless_there_are_too_many(driver: TestDriver) -> None:
+    asked: list[str] = []
+    app = App("lists", partitions=2)
+    app.identifier("crm", priority=1, unique=True)(CrmId)
+    app.identifier("email", normalize=normalize.email, personal=True)(Email)
+
+    @app.source("letters", subject="sender")
+    class Letter(Record):
+        sender: CrmId
+        to: list[Email]
+
+    @app.enrich(refresh=MONTH)
+    async def points_of(email: Email) -> Score | None:
+        asked.append(email)
+        return Score(points=len(asked))
+
+    @app.projection("customer")
+    class Points(Projection):
+        points: int | None = newest(Score.points)
+
+    with TestDriver(app, now=NOW) as t:
+        t.send("letters", "k", {"sender": "7", "to": ["a@mail.org", "B@mail.org", "a@mail.org", "nobody"]})
+        t.send("letters", "k", {"sender": "8", "to": [f"p{n}@mail.org" for n in range(100)]})
+        t.settle()
+        assert sorted(asked) == ["a@mail.org", "b@mail.org"]
+        t.verify()
