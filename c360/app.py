@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import EllipsisType
@@ -37,6 +37,7 @@ from c360.identity import normalize as normalizers
 from c360.identity.facts import OPERATORS
 from c360.identity.namespace import NAME, Namespace, Normalizer
 from c360.identity.rules import BLOCKED, DEFAULTS
+from c360.outside import Limits, declare_outside
 from c360.plan import Plan, make_plan
 from c360.rights import (
     ErasureSource,
@@ -48,6 +49,7 @@ from c360.rights import (
 )
 
 R = TypeVar("R", bound=Record)
+Id = TypeVar("Id", bound=str)
 P = TypeVar("P", bound=Projection)
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -367,27 +369,70 @@ class App:
         self, record: type[R], *, since: datetime, before: Callable[[R], T], govern: int | None = None
     ) -> Callable[[Callable[[R], T]], T]: ...
 
+    @overload
     def enrich(
         self,
-        record: type[R],
+        *,
+        refresh: timedelta,
+        purpose: Purpose | None = None,
+        timeout: timedelta = timedelta(seconds=10),
+        retries: int = 5,
+        rate: float | None = None,
+        concurrency: int = 8,
+        region: str | None = None,
+    ) -> Callable[[Callable[[Id], Coroutine[Any, Any, R | None]]], Callable[[Id], Coroutine[Any, Any, R | None]]]: ...
+
+    def enrich(
+        self,
+        record: type[Any] | None = None,
         *,
         since: datetime | None = None,
-        before: Callable[[R], Any] | None = None,
+        before: Callable[[Any], Any] | None = None,
         govern: int | None = None,
-    ) -> Callable[[Callable[[R], Any]], Any]:
+        refresh: timedelta | None = None,
+        purpose: Purpose | None = None,
+        timeout: timedelta = timedelta(seconds=10),
+        retries: int = 5,
+        rate: float | None = None,
+        concurrency: int = 8,
+        region: str | None = None,
+    ) -> Callable[[Any], Any]:
         """Declare a value computed in govern from each record of a type: pure and deterministic, stored beside it.
 
         The decorated name can be used in attributes like a field: `top(section)`. A record whose enrichment raises
         goes to the dead-letter topic with the traceback. `since`: records whose event time is earlier get what `before`
         makes of them, a plain function with the same return type; without `before` they get none. `govern`: the one version
         of govern that adds it, so that one of the same name stands beside it in another.
+
+        Without a record type, with `refresh`: declare an async function of an identifier that asks somebody else
+        (docs/enrichments.md). What it returns is a record about the subject that the identifier came with, from a source of its
+        own: `newest(Firm.size)`. Each identifier of a subject is asked about once, and again when a record has it after
+        `refresh`; nothing that is read again asks. `purpose`: what for, and what the answers may be used for. `timeout`: of one
+        call; `retries`: of a call that failed, ever later; `rate`: calls a second, and `concurrency`: calls at a time, of one
+        process; of one identifier there is one at a time, in order. `region`: where it asks.
         """
+        if record is None or refresh is not None:
+            inline = {"a record type": record, "since=": since, "before=": before, "govern=": govern}
+            said = [name for name, value in inline.items() if value is not None]
+            if refresh is None or said:
+                wrong = (
+                    f"{said[0]} and refresh= do not go together" if said else "says neither a record type nor refresh="
+                )
+                raise DeclarationError(
+                    f"@app.enrich: {wrong}. Write @app.enrich(Click) over a plain function of a record, or"
+                    " @app.enrich(refresh=timedelta(days=30)) over an async function of an identifier"
+                )
+            limits = Limits(timeout.total_seconds(), retries, rate, concurrency)
+            return lambda function: self._outside(function, refresh, purpose, limits, region)
 
         def declare(function: Callable[[R], T]) -> T:
             name = getattr(function, "__name__", "")
             said = f"@app.enrich({record.__name__}) {name}"
             if inspect.iscoroutinefunction(function):
-                raise DeclarationError(f"{said}: asynchronous enrichments are not built yet; write a plain function")
+                raise DeclarationError(
+                    f"{said}: an async function asks somebody else: @app.enrich(refresh=timedelta(days=30)) over a function of"
+                    " an identifier. What is computed from each record is a plain function"
+                )
             self._version_of_govern(said, govern)
             for other in self._said.enrichments:
                 same = other.record is record and other.name == name
@@ -405,6 +450,20 @@ class App:
             return cast(T, enrichment)
 
         return declare
+
+    def _outside(
+        self, function: Any, refresh: timedelta, purpose: Purpose | None, limits: Limits, region: str | None
+    ) -> Any:
+        known, purposes = self._said.identifiers, self._said.purposes
+        declared = declare_outside(
+            function, known, purposes, refresh=refresh, purpose=purpose, limits=limits, region=region
+        )
+        said = f"@app.enrich(refresh=…) {declared.name}"
+        if any(other.name == declared.name for other in self._said.outsides):
+            raise DeclarationError(f"{said}: an outside enrichment of this name is declared already")
+        self._add_source(said, declared.source(self.name))
+        self._said.outsides.append(declared)
+        return function
 
     # --------------------------------------------------------------------------------------------------- identity
     def identity(
@@ -482,6 +541,7 @@ class App:
             "erasure",
             "activation",
             "control",
+            "outside",
         ):
             raise DeclarationError(
                 f"@app.projection({name!r}): a name is lower case letters, digits and _, not one of ours"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from c360.agents.asking import AskingAgent
 from c360.agents.consent import ConsentAgent
 from c360.agents.contracts import Wire
 from c360.agents.door import DoorAgent
@@ -99,6 +100,7 @@ def governance_of(
 ) -> GlobalTable | None:
     """The process's copy of `plan.governance`; None where no agent of it asks. The topics exist when it is turned."""
     asking = {*(view.govern_agent for view in plan.views), *(door.agent for door in plan.doors)}
+    asking |= {outside.agent for outside in plan.outsides}
     if plan.erases:
         asking = {agent.name for agent in plan.agents}
     if not plan.governance or (only and asking.isdisjoint(only)):
@@ -130,6 +132,8 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
         )
     chosen += [IdentityAgent(plan.at(i.govern), i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
+    asking = [outside for outside in plan.outsides if not only or outside.agent in only]
+    chosen += [AskingAgent(plan, outside, known, common.vault, common.governance) for outside in asking]
     if plan.asks and (not only or "consent" in only):
         chosen.append(ConsentAgent(plan, admin.topics, admin.topic_ids, common.vault, known))
     if known is not None and common.vault is not None and (not only or "erasure" in only):
@@ -248,6 +252,9 @@ class Worker:
     serving: list[threading.Thread] = field(default_factory=list)
     served: threading.Event = field(default_factory=threading.Event)
     ended: set[Loop] = field(default_factory=set)  # those that are to run no longer
+    known: tuple[GlobalTable | None, Vault | None] | None = (
+        None  # what people decided, and keys; None: it is getting ready
+    )
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name in `only` that does not exist, before anything is created."""
@@ -301,6 +308,7 @@ class Worker:
             paused=self._is_paused,
             monotonic=time.monotonic,
         )
+        self.known = governance, vault
         self.loops += self._loops(names)
         self.tellers += tellers_of(self.loops, self.cluster)
 

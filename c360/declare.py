@@ -26,13 +26,14 @@ from c360.identity.rules import BLOCKED
 from c360.profile.attribute import Attribute, Kind, ValueType
 
 if TYPE_CHECKING:
+    from c360.outside import Outside
     from c360.rights import ConsentSource, ErasureSource, SinkDeclaration
 
 T = TypeVar("T")
 When = Mapping[str, str | int | bool]
 Where = Callable[[Any], bool]
 SourceKind = Literal["events", "rows"]
-Format = Literal["json", "debezium", "avro", "segment", "cloudevents"]
+Format = Literal["json", "debezium", "avro", "segment", "cloudevents", "answers"]  # the last: of our own
 
 PLAIN_TYPES: Mapping[type, ValueType] = {
     bool: "bool",
@@ -492,6 +493,7 @@ class Declarations:
     identifiers: dict[type, Namespace] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)  # by topic
     enrichments: list[Enrichment] = field(default_factory=list)
+    outsides: list[Outside] = field(default_factory=list)
     identities: list[IdentityDeclaration] = field(default_factory=list)
     projections: list[ProjectionDeclaration] = field(default_factory=list)
     agents: list[UserAgent] = field(default_factory=list)

@@ -41,6 +41,7 @@ from c360.errors import DeclarationError, UsageError
 from c360.governance.purposes import Purposes, Sets, check_view, states_of, view_of
 from c360.identity.namespace import TWIN, Namespace
 from c360.identity.rules import DEFAULTS, Rules
+from c360.outside import Carrier, Outside, carriers_of
 from c360.profile.attribute import Attribute
 from c360.rights import ConsentSource, Door, ErasureSource, SinkDeclaration
 
@@ -70,6 +71,8 @@ Role = Literal[
     "view",
     "activation",
     "control",
+    "questions",
+    "answers",
 ]
 
 DEFAULT = "default"  # the rule set that is there without being said
@@ -113,6 +116,8 @@ CONFIGS: Mapping[Role, Mapping[str, str]] = {
     "audit": {**FOREVER, **APPEND_TIME},
     "view": {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY), **APPEND_TIME, **LARGE},
     "control": {"cleanup.policy": "compact", **APPEND_TIME},
+    "questions": {**WEEK, **APPEND_TIME},
+    "answers": {**FOREVER, **APPEND_TIME, **LARGE},
     "activation": {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY), **APPEND_TIME, **LARGE},
 }
 
@@ -195,6 +200,7 @@ class Plan:
     enrichments: tuple[Enrichment, ...] = ()  # of all versions of govern
     govern: int = 1  # the version that this is the view of
     governs: tuple[int, ...] = (1,)  # the declared ones, the lowest first
+    outsides: tuple[Outside, ...] = ()
 
     # versions of govern -------------------------------------------------------------------------------------------
     def at(self, version: int) -> Plan:
@@ -443,6 +449,18 @@ class Plan:
     def audit(self) -> str:
         return f"{self.app}.audit"
 
+    # what is asked outside ----------------------------------------------------------------------------------------
+    def answers(self, outside: Outside) -> str:
+        """The raw topic of its answers."""
+        return f"{self.app}.{outside.agent}"
+
+    def questions(self, outside: Outside) -> str:
+        return f"{self.app}.{outside.agent}.questions"
+
+    def carriers(self, outside: Outside) -> list[Carrier]:
+        """Where its questions come from: records as the lowest version of govern has them."""
+        return carriers_of(outside, self.at(self.governs[0]).sources, self.identifiers)
+
     @property
     def control(self) -> str:
         """Which version of a projection is live, and what else people have decided of agents."""
@@ -472,7 +490,7 @@ def _in_ms(kept: timedelta | None) -> int | None:
 
 
 # Open fields in these name customers: of an app that forgets some, they are kept no longer than any version needs records.
-NAMING: frozenset[Role] = frozenset({"dlq", "changes", "replay"})
+NAMING: frozenset[Role] = frozenset({"dlq", "changes", "replay", "answers"})
 
 
 def class_of_field(plan: Plan, record: type, name: str) -> FieldClass | None:
@@ -609,8 +627,10 @@ def make_plan(app: str, partitions: int, said: Declarations) -> Plan:
         consents=tuple(said.consents),
         erasures_said=tuple(said.erasures),
         doors=_doors(bare, said),
+        outsides=tuple(said.outsides),
     )
     _check_rights(bare)
+    _check_outside(bare)
     _check_sealed(bare)
     for view in bare.views:
         _check_clear(view)
@@ -634,12 +654,14 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
     n = plan.partitions
     topics = []
     for source in plan.sources:
-        topics.append(PlannedTopic(source.topic, "raw", None))
-        topics.append(PlannedTopic(plan.replay(source), "replay", None, like=source.topic))
+        own = source.format == "answers"  # then we make it, and its partitions are as many as we say
+        like: dict[str, Any] = {"partitions": n} if own else {"partitions": None, "like": source.topic}
+        topics.append(PlannedTopic(source.topic, "answers", n) if own else PlannedTopic(source.topic, "raw", None))
+        topics.append(PlannedTopic(plan.replay(source), "replay", **like))
         for view in plan.views:
             if source.kind == "rows":
-                topics.append(PlannedTopic(view.truncates(source), "truncates", None, like=source.topic))
-            topics.append(PlannedTopic(view.govern_changelog(source), "changelog", None, like=source.topic))
+                topics.append(PlannedTopic(view.truncates(source), "truncates", **like))
+            topics.append(PlannedTopic(view.govern_changelog(source), "changelog", **like))
             topics.append(PlannedTopic(view.governed(source), "governed", n, keeps_ms=_in_ms(view.keeps(source))))
     if plan.sources or plan.asks or plan.erases:
         topics.append(PlannedTopic(plan.dlq, "dlq", n))
@@ -656,7 +678,10 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
         if plan.identity_of(projection) is not None:
             topics.append(PlannedTopic(plan.parts(projection), "loop", n))
         topics.append(PlannedTopic(plan.projected(projection), "projection", n))
-    if plan.projections or plan.identities:
+    for outside in plan.outsides:
+        topics.append(PlannedTopic(plan.questions(outside), "questions", n))
+        topics.append(PlannedTopic(f"{plan.answers(outside)}.changelog", "changelog", n))
+    if plan.projections or plan.identities or plan.outsides:
         topics.append(PlannedTopic(plan.tasks, "tasks", n))
     if plan.sources or plan.identities or plan.asks or plan.erases:
         topics.append(PlannedTopic(plan.control, "control", 1))
@@ -745,7 +770,25 @@ def _agents(plan: Plan) -> tuple[PlannedAgent, ...]:
                 logic=logic,
             )
         )
-    return (*agents, *_agents_of_rights(plan))
+    return (*agents, *(_asking(plan, outside) for outside in plan.outsides), *_agents_of_rights(plan))
+
+
+def _asking(plan: Plan, outside: Outside) -> PlannedAgent:
+    """Decides what is asked. Whoever calls has a group of its own, of Faust."""
+    first = plan.at(plan.governs[0])
+    return PlannedAgent(
+        name=outside.agent,
+        group=plan.answers(outside),
+        lead=(plan.tasks,),
+        reads=(
+            *dict.fromkeys(first.governed(carrier.source) for carrier in plan.carriers(outside)),
+            *((plan.erase,) if plan.erases else ()),
+        ),
+        writes=(plan.questions(outside), plan.dlq, *((plan.receipts,) if plan.erases else ())),
+        changelogs=(f"{plan.answers(outside)}.changelog",),
+        tables=("asked",),
+        fingerprint="outside/1",  # not of the function, nor of refresh=: what was asked stays asked
+    )
 
 
 def _govern(plan: Plan) -> PlannedAgent:
@@ -928,6 +971,38 @@ def _check_rights(plan: Plan) -> None:
         if door.sink is not None:
             for projection in door.versions:
                 _check_sink(plan, door.sink, projection)
+
+
+def _check_outside(plan: Plan) -> None:
+    """Whether anybody is asked about, and may be. Raises DeclarationError."""
+    for outside in plan.outsides:
+        said, kind = f"@app.enrich(refresh=…) {outside.name}", outside.kind.__name__
+        if outside.purpose is None and plan.purposes.by_name:
+            raise DeclarationError(f"{said}: what is it asked for? Say purpose=, one that app.purpose(…) gave")
+        carriers = plan.carriers(outside)
+        if not carriers:
+            what = "" if outside.purpose is None else f" that may be used for {outside.purpose.name!r} (purposes=)"
+            raise DeclarationError(f"{said}: no source{what} has a field of type {kind}, so it would never be asked")
+        for carrier in carriers:
+            whole = {c.path[0] for c in classified(carrier.declared.record, plan.personal_kinds) if len(c.path) == 1}
+            for name, _, many in (*carrier.fields, *carrier.others):
+                if many and name in whole:
+                    raise DeclarationError(
+                        f"{said}: {carrier.declared.name}.{name} is sealed as one, so nobody can be asked about a part of it;"
+                        f" say list[{kind}] without Personal around it: identifiers are sealed one by one"
+                    )
+            if carrier.source.region not in (None, outside.region):
+                raise DeclarationError(
+                    f"{said} would carry identifiers of {carrier.source.topic!r}, which must stay in region"
+                    f" {carrier.source.region!r}, to {_place(outside.region)}; say region={carrier.source.region!r} if who is"
+                    " asked is there"
+                )
+        answers = plan.source_of(outside.record)
+        if (personal := sealed_of(plan, answers)) and not plan.identifiers[outside.kind].personal:
+            raise DeclarationError(
+                f"{said}: {personal[0]} is personal, and an answer is sealed with the key that its question was sealed with;"
+                f" {kind} is not personal, so there is none. Say personal=True on @app.identifier of {kind}"
+            )
 
 
 def _check_sink(plan: Plan, sink: SinkDeclaration, projection: ProjectionDeclaration) -> None:

@@ -24,16 +24,18 @@ from c360.ops.load import RawRecord
 from c360.ops.records import records
 from c360.ops.traffic import traffic
 from c360.tables.store import MemoryStores
+from c360.testing import TestDriver
 from examples.shop.app import app
 from tests.docs.pages import ROOT, rows
 from tests.identity.agent import stage_of
+from tests.sources import outside_shop
 
 SCHEMAS = ROOT / "schemas"
 PAGE = ROOT / "docs" / "formats" / "topics.md"
 BY_ROLE = {
     "projection": "profile", "governed": "governed", "dlq": "dead_letter", "truncates": "truncate", "days": "day",
     "assignments": "assignment", "changes": "identity_change", "audit": "audit", "suppressed": "suppressed",
-    "passed": "suppression_passed", "erasures": "certificate",
+    "passed": "suppression_passed", "erasures": "certificate", "questions": "question", "answers": "answer",
 }  # fmt: skip
 BY_TOPIC = {"shop.erase": "erasure_command", "shop.receipts": "erasure_receipt"}  # of a role that others have, too
 HOLDING = {**BY_ROLE, **BY_TOPIC}
@@ -117,6 +119,7 @@ def written() -> Mapping[str, list[Any]]:
         else:
             assert topic.role in NO_SCHEMA, f"{topic.name}: its role has no schema"
             assert topic.role != "tasks" or not values
+    found |= outside_wrote()
     for seed in range(40):
         stage = stage_of(random.Random(seed))
         stage.say(stage.coming)
@@ -128,6 +131,26 @@ def written() -> Mapping[str, list[Any]]:
         ):
             found.setdefault(role, []).extend(orjson.loads(value) for _, _, value in stage.read(topic_name) if value)
     return found
+
+
+def outside_wrote() -> dict[str, list[Any]]:
+    """By role, of an app that asks outside: in clear and sealed, and of a second life."""
+    with TestDriver(outside_shop.app, now=outside_shop.NOW) as t:
+        outside_shop.far.said["ann@mail.org"] = outside_shop.Firm(name="Mail Inc", size=1, owner=None)
+        outside_shop.scores.said["c1"] = outside_shop.Score(points=3)
+        outside_shop.choose(t, granted=True, cookie="c1")
+        t.settle()
+        outside_shop.click(t, 1)
+        t.settle()
+        certificate = t.erase("cookie:c1")
+        assert certificate is not None
+        t.lift(certificate)
+        outside_shop.click(t, 2)
+        t.settle()
+        of_role = {
+            role: [topic.name for topic in t.plan.topics if topic.role == role] for role in ("questions", "answers")
+        }
+        return {role: [value for name in names for value in t.topic(name)] for role, names in of_role.items()}
 
 
 @pytest.mark.parametrize("path", sorted(SCHEMAS.glob("*.avsc")), ids=lambda path: path.stem)
@@ -167,6 +190,9 @@ def test_what_purposes_see_is_in_the_contract_of_a_profile() -> None:
 def test_the_demo_wrote_what_makes_the_contracts_interesting() -> None:
     assert {g.get("sign", 1) for g in written()["governed"]} == {1, -1}
     assert any(g.get("enriched") for g in written()["governed"])
+    assert {type(q["value"]) for q in written()["questions"]} == {str, dict}
+    assert {q.get("life", 0) for q in written()["questions"]} == {0, 1}
+    assert any("~sealed" in a["record"] for a in written()["answers"])
     assert {d["reason"] for d in written()["dlq"]} >= {"not-json", "out-of-range", "wrong-type"}
     assert any(d.get("sealed") for d in written()["dlq"])
     assert {a["writer"].partition("/")[0] for a in written()["audit"]} > {"cli", "erasure", "sink:newsletter"}

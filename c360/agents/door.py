@@ -793,9 +793,9 @@ class DoorAgent:
             return
         now = self.clock()
         try:
-            if self.judge.awaits is not None and not self.judge.awaits():
+            if self.judge.keys.awaits is not None and not self.judge.keys.awaits():
                 raise Shut("copy", "this door's copy is catching up with what was missing there; wait")
-            self.judge.awaits = None
+            self.judge.keys.awaits = None
             answer = self.ask(now)
             if answer.deliver and made.delivered:
                 answer = recheck(Taken(frozenset(made.labels), made.changes_at), answer, self._since(made), now=now)
@@ -903,7 +903,7 @@ class DoorAgent:
         """Whether the suppression that an erasure rests on stands. Raises Shut until this door's copy has it: then nothing
         comes back."""
         if not self._has(erase):
-            self.judge.awaits = partial(self._has, erase)
+            self.judge.keys.awaits = partial(self._has, erase)
             raise Shut(
                 "behind", "the suppression of an erasure has not been read yet; this door's copy is catching up, wait"
             )

@@ -434,6 +434,7 @@ def answering(plan: Plan, topics: Mapping[str, int]) -> list[str]:
     found += [identity.agent for identity in plan.identities]
     found += [projection.agent for projection in plan.projections]
     found += [door.agent for door in plan.doors]
+    found += [outside.agent for outside in plan.outsides]
     return [*found, "consent"] if plan.asks else found
 
 

@@ -24,7 +24,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from c360.agents.answers import AnswersDecoder
 from c360.agents.links import ALWAYS, NEVER, LinkReader, LinkWriter, Saying, Words, subject_labels
+from c360.agents.opening import Opening
 from c360.agents.sealing import LETTERS, RecordSeal, SealedValue, TaskKeys, opened, sealed_types
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import (
@@ -151,6 +153,8 @@ class RecordReader:
         ]
         self.subject_names = declared.subject
         self.key = None if source.key is None else labels(source.key)
+        if source.format == "answers":
+            self.key = str  # it is the subject's label already
         self.tenant = None if source.tenant is None else attrgetter(source.tenant)
         self.id = attrgetter(declared.event_id) if declared.event_id else None
         self.at = attrgetter(declared.at) if declared.at else None
@@ -274,18 +278,25 @@ class SourceParts:
         return None
 
 
-def compile_source(plan: Plan, source: Source, names: Names, registry: Registry | None = None) -> SourceParts:
-    """`registry`: of schemas that values name; None: there is none."""
+def compile_source(
+    plan: Plan, source: Source, names: Names, registry: Registry | None = None, opening: Opening | None = None
+) -> SourceParts:
+    """`registry`: of schemas that values name; None: there is none. `opening`: of an app that needs keys."""
     readers = {t.record: RecordReader(plan, source, t, names) for t in source.types}
-    return SourceParts(source, readers, decoder_of(source, registry))
+    return SourceParts(source, readers, decoder_of(source, registry, opening))
 
 
-def decoder_of(source: Source, registry: Registry | None = None) -> JsonDecoder | DebeziumDecoder:
+def decoder_of(
+    source: Source, registry: Registry | None = None, opening: Opening | None = None
+) -> JsonDecoder | DebeziumDecoder:
     """What makes records of a source's values."""
     asked = registry or NoRegistry()
     if source.kind == "rows":
         (declared,) = source.types
         return DebeziumDecoder(declared.record, declared.key, JsonOfAvro(asked))
+    if source.format == "answers":
+        (declared,) = source.types
+        return AnswersDecoder(declared.record, source.name, opening)
     choices = [Choice(t.record, t.when) for t in source.types]
     if source.format == "avro":
         reader = None if source.schema is None else msgspec.json.decode(source.schema)
@@ -560,6 +571,7 @@ class GovernTask:
         keys, times, offsets = batch.keys, arrivals.times, arrivals.offsets
         records = self.decoder.decode(batch.values, batch.headers)
         own_ids, own_times = self.decoder.ids, self.decoder.times
+        lives = self.decoder.lives if self.judge is not None and isinstance(self.decoder, AnswersDecoder) else None
         key_of = self._keys_for(zip(records, keys, strict=True), out) if self.seals else None
         for i, record in enumerate(records):
             if record is None:
@@ -579,6 +591,8 @@ class GovernTask:
                 subject, value, at, enriched = reader.govern(
                     record, keys[i], event_id, said_at, time, origin, key_of, self.judge
                 )
+                if lives is not None and lives[i] < self._life(subject):
+                    raise Forgotten(subject)
             except Misfit as misfit:
                 self._misfit(arrivals, i, misfit, out)
                 continue
@@ -948,7 +962,8 @@ class Govern:
         planned = plan.agent(plan.govern_agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
-        self.parts = {s.topic: compile_source(plan, s, names, registry) for s in plan.sources}
+        opening = None if vault is None or governance is None else Opening(plan, governance, vault)
+        self.parts = {s.topic: compile_source(plan, s, names, registry, opening) for s in plan.sources}
         self.counters = {s.name: GovernCounters() for s in plan.sources}
 
     def schemas(self, source: str) -> Values | None:

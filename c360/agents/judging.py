@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
 from c360.agents.contracts import Wire
+from c360.agents.opening import Opening
 from c360.agents.shape import Seen, Shape, is_listed
 from c360.declare import Projection
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import LoopSettings
-from c360.engine.transport import TP
-from c360.errors import Misfit, Shut
+from c360.errors import Misfit
 from c360.governance.consent import REASONS, decode_state, verdict
-from c360.governance.keys import Opener, record_key
 from c360.governance.names import Vault
 from c360.governance.suppressed import decode_suppressed
 from c360.plan import Plan, text_of
@@ -32,7 +31,6 @@ from c360.rights import Door
 
 LARGEST_BYTES = LoopSettings.record_bytes  # of what leaves: a loop writes no larger value
 NAMES = 1 << 14  # names of identifiers at hand; making one takes 3 µs, and it is asked for three times a decision
-UNKNOWN_KEYS = 10_000  # of which it is remembered up to where the keys have to be read
 
 NOT_LEAVING: Mapping[str, str] = {
     **{reason: text for reason, text in REASONS.items() if reason not in ("basis", "granted")},
@@ -50,7 +48,6 @@ NOT_LEAVING: Mapping[str, str] = {
     "too-large": f"what would leave of it is larger than {LARGEST_BYTES} bytes",
 }
 """Why nothing leaves of a profile, in a sentence that says what to do. `derived-failed` does not hold anything back."""
-WAITING = "the key of a sealed value has not been read yet; this door's copy is catching up, wait"
 
 
 class Listed(msgspec.Struct, gc=False):
@@ -122,9 +119,7 @@ class Judge:
         assert vault is not None or not plan.needs_keys, "sealed values and names of those who were erased take keys"
         self.named: Callable[[str], str] = _itself if vault is None else lru_cache(NAMES)(vault.names.veil)
         """An identifier as the suppressed are written, and as doors look for whom news are about."""
-        self.opener = None if vault is None else Opener(plan.app, vault.master, self._key_records)
-        self._unknown: dict[tuple[str, str], Mapping[TP, int]] = {}
-        self.awaits: Callable[[], bool] | None = None  # whether what was missing is there; then it is worth another try
+        self.keys = Opening(plan, governance, vault)
         self._fingerprints = {version: fingerprint_of(shape, door, wire) for version, shape in self.shapes.items()}
 
     def fingerprint(self, version: int) -> str:
@@ -203,7 +198,7 @@ class Judge:
                 judged[key] = Judged(ruling, None, misfit.reason, (str(misfit), None))
             except (KeyError, TypeError, AttributeError, msgspec.DecodeError):
                 judged[key] = Judged(ruling, None, "not-a-profile", (NOT_LEAVING["not-a-profile"], None))
-        self._have_keys(wanted)
+        self.keys.have(wanted)
         for key, look in seen.items():
             judged[key] = self._leaving(shape, rulings[key], look)
         return judged
@@ -212,12 +207,12 @@ class Judge:
         door, failed = self.door, None
         try:
             if door.sink is None:
-                record, error = shape.record(seen, self._open)
+                record, error = shape.record(seen, self.keys.open)
                 if error is not None:
                     failed = _told(f"a @derived value of {door.agent} raised {type(error).__name__}; it is null", error)
                 value = _canonical(record) if self.wire is None else self.wire.encode(record)
             else:
-                made, reason, failed = self._given(shape.instance(seen, self._open))
+                made, reason, failed = self._given(shape.instance(seen, self.keys.open))
                 if made is None:
                     return Judged(ruling, None, reason, failed)
                 value = made if self.wire is None else self.wire.encode(_decode(made))
@@ -238,61 +233,6 @@ class Judge:
                 f"the function of {self.door.agent} raised {type(error).__name__}; nothing of the profile is held there"
             )
             return None, "sink-failed", _told(said, error)
-
-    # -------------------------------------------------------------------------------------------------------- keys
-    def _open(self, value: Any, subjects: Container[str], fields: Container[str]) -> bytes:
-        if self.opener is None:
-            raise Misfit("not-sealed", "a sealed value stands where the app has no keys")
-        return self.opener.open(value, subjects=subjects, fields=fields, complete=True)  # `_have_keys` saw to that
-
-    def _key_records(self, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
-        assert self.governance is not None
-        pairs = list(wanted)
-        values = self.governance.get_many([record_key(*pair) for pair in pairs], self.plan.keys)
-        return {pair: value for pair, value in zip(pairs, values, strict=True) if value is not None}
-
-    def _reached(self, ends: Mapping[TP, int]) -> bool:
-        assert self.governance is not None
-        reached = self.governance.reached()
-        return all(reached.get(tp, 0) >= end for tp, end in ends.items())
-
-    def _ends(self, partitions: list[TP]) -> dict[TP, int]:
-        assert self.governance is not None
-        reader = self.governance.cluster.reader()
-        try:
-            return reader.ends(partitions)
-        finally:
-            reader.close()
-
-    def _have_keys(self, wanted: Collection[tuple[str, str]]) -> None:
-        """All keys that there are; those that are missing were destroyed. Raises Shut until that is known for sure.
-
-        A key is in its topic before what it sealed can be read. So where the topic ends once that was read, is far enough.
-        """
-        if not wanted or self.opener is None:
-            return
-        assert self.governance is not None
-        there = self._key_records(wanted)
-        missing = [pair for pair in wanted if pair not in there]
-        self.opener.prepare(there)
-        for pair in missing:
-            self.opener.forget(*pair)  # it may have been at hand still
-        if new := [pair for pair in missing if pair not in self._unknown]:
-            if len(self._unknown) > UNKNOWN_KEYS:
-                self._unknown, new = {}, missing
-            partitions = [tp for tp in self.governance.reached() if tp.topic == self.plan.keys]
-            self._unknown.update(dict.fromkeys(new, self._ends(partitions)))
-        if not missing:
-            return
-        wanted_ends: dict[TP, int] = {}
-        for pair in missing:
-            for tp, end in self._unknown[pair].items():
-                wanted_ends[tp] = max(end, wanted_ends.get(tp, 0))
-        if not self._reached(wanted_ends):
-            self.awaits = lambda: self._reached(wanted_ends)
-            raise Shut("keys", WAITING)
-        found = self._key_records(missing)  # it may have come between the look and the count
-        self.opener.prepare(found)
 
 
 def fingerprint_of(shape: Shape, door: Door, wire: Wire | None = None) -> str:

@@ -10,19 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from random import random
+from typing import Any, Protocol
 
 import faust
 import msgspec
 from faust.transport.drivers import aiokafka as driver
 
+from c360.agents.calling import Allowed, Caller, InOrder, Message, Permit, Place
 from c360.agents.sealing import sealed_types
-from c360.agents.wire import Governed, governed_decoder, governed_type
-from c360.declare import UserAgent
-from c360.engine.transport import Cluster
-from c360.errors import C360Error
+from c360.agents.wire import Governed, Question, governed_decoder, governed_type
+from c360.clock import Clock, system
+from c360.engine.global_table import GlobalTable
+from c360.engine.transport import TP, Admin, Cluster, Producer
+from c360.errors import BrokerAway, C360Error
+from c360.governance.names import Vault
+from c360.outside import Outside
 from c360.plan import Plan
 
 log = logging.getLogger("c360.agents")
@@ -31,6 +38,10 @@ READ_COMMITTED = "read_committed"
 AGAIN_S = 1.0
 LOOK_S = 2.0
 STOP_S = 5.0
+COMMIT_S, COUNTED_S = 2.8, 0.2  # between commits; the first as Faust has it
+AHEAD = 16  # times as many questions as calls at a time are done with before the oldest is
+FLUSH_S = 30.0  # for answers to be in the log
+BEGIN_S = 0.2
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -53,15 +64,50 @@ class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
-class UserAgents:
-    """The plan's user agents in a `faust.App` on the worker's asyncio loop.
+class _Counted(_Consumer):
+    """Commits how far it was told, and nothing else.
+
+    What Faust counts is no use where records are done with in any order: it takes a record that follows the mark of a
+    transaction for acknowledged as soon as a later one is, and acknowledges by itself what it has in its buffers when it stops.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.upto: dict[Any, int] = {}
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        yield from list(self.upto)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        return self.upto.pop(tp, None)
+
+
+class _CountedTransport(driver.Transport):
+    Consumer = _Counted
+
+
+class Streamed(Protocol):
+    """What is hosted: it reads a stream of the bytes of a topic."""
+
+    name: str
+    topic: str
+
+    async def run(self, stream: Any) -> None: ...
+
+
+class FaustHost:
+    """Agents in a `faust.App` on the worker's asyncio loop, one group for all of them.
 
     Faust does not wait for a broker, nor for topics that are made later: an app that cannot start or falls over is
     thrown away and made anew, also when a topic has come that an agent waits for.
     """
 
-    def __init__(self, plan: Plan, cluster: Cluster) -> None:
-        self.plan, self.cluster = plan, cluster
+    def __init__(
+        self, group: str, said: str, hosted: Sequence[Streamed], cluster: Cluster, *, counted: bool = False
+    ) -> None:
+        """`said`: what they are, for the log. `counted`: they say how far they are, and nobody waits for what they have at hand
+        before a partition is given away, and at the end."""
+        self.group, self.said, self.hosted, self.cluster, self.counted = group, said, hosted, cluster, counted
         self.keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -86,18 +132,18 @@ class UserAgents:
                     said = ""
             except Exception as error:
                 if said != (said := type(error).__name__):
-                    log.warning("the app's own agents: %s; trying again",
+                    log.warning("%s: %s; trying again", self.said,
                                 error if isinstance(error, C360Error) else f"Faust fell over ({said})")  # fmt: skip
             await asyncio.sleep(AGAIN_S)
 
-    async def _with_topics(self) -> list[UserAgent]:
+    async def _with_topics(self) -> list[Streamed]:
         """The agents whose topic exists."""
         admin = await asyncio.to_thread(self.cluster.admin)
         topics = await asyncio.to_thread(admin.topics)
         await asyncio.to_thread(admin.close)
-        return [a for a in self.plan.user_agents if a.topic in topics]
+        return [one for one in self.hosted if one.topic in topics]
 
-    async def _host(self, agents: list[UserAgent]) -> None:
+    async def _host(self, agents: list[Streamed]) -> None:
         """Until there are topics for more of them. Raises what made Faust fall over."""
         app = self._make(agents)
         try:
@@ -106,45 +152,61 @@ class UserAgents:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(app.wait(), LOOK_S)
                     raise app.crash_reason or RuntimeError("Faust has stopped")
-                if len(agents) < len(self.plan.user_agents) and await self._with_topics() != agents:
+                if len(agents) < len(self.hosted) and await self._with_topics() != agents:
                     return
         finally:
+            if self.counted:
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(app.consumer.commit(), STOP_S)
             with contextlib.suppress(Exception):  # an app that failed to start cannot be stopped in order
                 await asyncio.wait_for(app.stop(), STOP_S)
 
-    def _make(self, agents: list[UserAgent]) -> faust.App:
+    def _make(self, agents: list[Streamed]) -> faust.App:
         app = faust.App(
-            f"{self.plan.app}.agents",
+            self.group,
             broker=";".join(f"kafka://{host}" for host in self.cluster.name.split(",")),
             web_enabled=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
             consumer_auto_offset_reset="earliest",
             store="memory://",
+            stream_wait_empty=not self.counted,
+            broker_commit_interval=COUNTED_S if self.counted else COMMIT_S,
         )
-        app.transport = _Transport(app.conf.broker_consumer, app, app.loop)
-        decoders = self._decoders()
-        for declared in agents:
-            topic = app.topic(declared.topic, value_serializer="raw", key_serializer="raw")
-            decode = decoders.get(declared.topic, msgspec.json.Decoder().decode)
-            hosted = _Hosted(declared.name, declared.function, decode)
-            app.agent(topic, name=f"{self.plan.app}.agents.{declared.name}")(hosted.run)
+        transport = _CountedTransport if self.counted else _Transport
+        app.transport = transport(app.conf.broker_consumer, app, app.loop)
+        for one in agents:
+            topic = app.topic(one.topic, value_serializer="raw", key_serializer="raw")
+            app.agent(topic, name=f"{self.group}.{one.name}")(one.run)
         return app
 
-    def _decoders(self) -> Mapping[str, Callable[[bytes], Any]]:
-        """For governed topics: bytes to (record, sign), as record objects."""
-        decoders: dict[str, Callable[[bytes], Any]] = {}
-        for source in self.plan.sources:
-            decode = governed_decoder([governed_type(t) for t in sealed_types(self.plan, source)])
-            decoders |= {view.governed(source): decode for view in self.plan.views}
-        return decoders
+
+class UserAgents(FaustHost):
+    """The plan's user agents."""
+
+    def __init__(self, plan: Plan, cluster: Cluster) -> None:
+        decoders = _decoders(plan)
+        hosted = [
+            _Hosted(a.name, a.topic, a.function, decoders.get(a.topic, msgspec.json.Decoder().decode))
+            for a in plan.user_agents
+        ]
+        super().__init__(f"{plan.app}.agents", "the app's own agents", hosted, cluster)
+
+
+def _decoders(plan: Plan) -> Mapping[str, Callable[[bytes], Any]]:
+    """For governed topics: bytes to (record, sign), as record objects."""
+    decoders: dict[str, Callable[[bytes], Any]] = {}
+    for source in plan.sources:
+        decode = governed_decoder([governed_type(t) for t in sealed_types(plan, source)])
+        decoders |= {view.governed(source): decode for view in plan.views}
+    return decoders
 
 
 class _Hosted:
     """A user's agent over decoded values instead of bytes. One that raises goes on with the record after that."""
 
-    def __init__(self, name: str, function: Callable[[Any], Any], decode: Callable[[bytes], Any]) -> None:
-        self.name, self.function, self.decode = name, function, decode
+    def __init__(self, name: str, topic: str, function: Callable[[Any], Any], decode: Callable[[bytes], Any]) -> None:
+        self.name, self.topic, self.function, self.decode = name, topic, function, decode
         self.taken = 0
 
     async def run(self, stream: Any) -> None:
@@ -193,3 +255,128 @@ class _Rest:
 
     async def __anext__(self) -> Any:
         return await anext(self.values)
+
+
+# --------------------------------------------------------------------------------------------------- outside enrichments
+Known = tuple[GlobalTable | None, Vault | None]
+"""The process's copies of what people decided, and its keys: None of an app without."""
+
+
+class Calls(FaustHost):
+    """Of one outside enrichment: its questions, so many at a time, each asked until it is answered or put aside. A question is
+    done with when its answer is in the log: whoever is killed before, has it asked again."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        outside: Outside,
+        cluster: Cluster,
+        known: Callable[[], Known | None],
+        *,
+        clock: Clock = system,
+        fence_max_age_ms: int = 1000,
+    ) -> None:
+        """`known`: None while the worker is getting ready."""
+        self.plan, self.outside, self.known, self.clock = plan, outside, known, clock
+        self.name, self.topic, self.fence_max_age_ms = outside.name, plan.questions(outside), fence_max_age_ms
+        self.caller = Caller(
+            plan, outside, self._look, clock=clock, seconds=time.monotonic, sleep=asyncio.sleep, random=random
+        )
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=outside.agent)  # reads from disk, and asks the broker
+        self.permit: Permit | None = None
+        self.admin: Admin | None = None
+        self.producer: Producer | None = None
+        self.writing, self.written, self.flushed = asyncio.Lock(), 0, 0
+        super().__init__(f"{plan.answers(outside)}.calls", f"@app.enrich {outside.name}", [self], cluster, counted=True)
+
+    async def stop(self) -> None:
+        await super().stop()
+        for client in (self.producer, self.admin):
+            if client is not None:
+                await asyncio.to_thread(client.close)
+        self.thread.shutdown(wait=False)
+
+    # ------------------------------------------------------------------------------------------------------- stream
+    async def run(self, stream: Any) -> None:
+        """So many at a time. What is committed is how far all are done with."""
+        stream.enable_acks = False
+        most = self.outside.limits.concurrency
+        room, ahead, order = asyncio.Semaphore(most), asyncio.Semaphore(most * AHEAD), InOrder()
+        fallen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        under_way: set[asyncio.Task[None]] = set()
+
+        async def one(event: Any, done: Callable[[], tuple[int, int]]) -> None:
+            message = event.message
+            place = Place(TP(message.topic, message.partition), message.offset, int((message.timestamp or 0) * 1000))
+            if event.value is not None:
+                await self._write(await self.caller.handle(event.value, place))
+            upto, count = done()
+            if count:
+                stream.app.consumer.upto[message.tp] = upto
+            for _ in range(count):
+                ahead.release()
+
+        def over(task: asyncio.Task[None]) -> None:
+            under_way.discard(task)
+            room.release()
+            if not task.cancelled() and (error := task.exception()) is not None and not fallen.done():
+                fallen.set_exception(error)
+
+        try:
+            async for event in stream.events():
+                for free in (ahead, room):
+                    await _first(asyncio.ensure_future(free.acquire()), fallen)
+                task = asyncio.create_task(one(event, order.take(event.message.tp, event.message.offset)))
+                under_way.add(task)
+                task.add_done_callback(over)
+        finally:
+            fallen.cancel()
+            for task in under_way:
+                task.cancel()
+
+    async def _write(self, messages: list[Message]) -> None:
+        """Returns when they are in the log; whoever waits meanwhile is written with the next ones."""
+        if not messages:
+            return
+        if self.producer is None:
+            self.producer = await asyncio.to_thread(self.cluster.producer)
+        for message in messages:
+            self.producer.produce(message.topic, message.key, message.value)
+        self.written += len(messages)
+        mine = self.written
+        async with self.writing:
+            if self.flushed < mine:
+                upto = self.written
+                await asyncio.to_thread(self.producer.flush, FLUSH_S)
+                self.flushed = upto
+
+    # ------------------------------------------------------------------------------------------------------ permits
+    async def _look(self, question: Question) -> Allowed | str:
+        while (known := self.known()) is None:
+            await asyncio.sleep(BEGIN_S)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, self._asked, question, known)
+
+    def _asked(self, question: Question, known: Known) -> Allowed | str:
+        if self.permit is None:
+            self.permit = Permit(
+                self.plan, self.outside, *known, clock=self.clock, partitions=self._partitions,
+                fence_max_age_ms=self.fence_max_age_ms,
+            )  # fmt: skip
+        return self.permit.look(question)
+
+    def _partitions(self) -> Mapping[str, int]:
+        if self.admin is None:
+            self.admin = self.cluster.admin()
+        try:
+            return self.admin.topics()
+        except BrokerAway:
+            self.admin = None
+            raise
+
+
+async def _first(wanted: asyncio.Future[Any], fallen: asyncio.Future[None]) -> None:
+    """Wait for what is wanted. Raises what has fallen meanwhile."""
+    await asyncio.wait({wanted, fallen}, return_when=asyncio.FIRST_COMPLETED)
+    if fallen.done():
+        wanted.cancel()
+        fallen.result()

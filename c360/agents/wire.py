@@ -142,6 +142,34 @@ class ConsentCommand(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 decode_consent_command = msgspec.json.Decoder(ConsentCommand).decode
 
 
+class Question(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is asked outside: `value` is the identifier in clear, or sealed as the record had it that it came with.
+
+    labels: of the identifiers of that record, the asked one first, its subject among them. at: append time of the raw record
+    behind it, ms. id: the same for the same subject, identifier and time. life: of the subject.
+    """
+
+    id: str
+    subject: str
+    labels: list[str]
+    value: Any
+    at: int
+    life: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What somebody outside has said of a subject, the key. id, life: of the question. record: sealed as one where something in
+    it is classified."""
+
+    id: str
+    record: msgspec.Raw
+    life: int = 0
+
+
+decode_question = msgspec.json.Decoder(Question).decode
+decode_answer = msgspec.json.Decoder(Answer).decode
+
+
 class Enclosed(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a misfit has of its raw record, and of what user code said of it: sealed as one, where it may be personal."""
 

@@ -55,6 +55,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             for a in plan.agents
         ],
         "user_agents": [{"name": u.name, "topic": u.topic} for u in plan.user_agents],
+        "outside": [
+            {"name": o.name, "identifier": plan.identifiers[o.kind].name, "record": o.record.__name__,
+             "refresh_s": o.refresh.total_seconds(), "purpose": None if o.purpose is None else o.purpose.name,
+             "questions": plan.questions(o), "answers": plan.answers(o)}
+            for o in plan.outsides
+        ],
     }  # fmt: skip
 
 
@@ -140,7 +146,7 @@ def topics_apply(context: Context, who: str | None, as_json: bool, broker: str |
     created = topic_tools.apply_told(context.plan, cluster.admin(), lambda: run_of(context, cluster, who), gone=gone)
     schemas, subjects = [], context.subjects()
     if subjects is not None:
-        schemas = contract_tools.apply(context.plan, subjects)
+        schemas = contract_tools.apply_told(context.plan, subjects, lambda: run_of(context, cluster, who))
     if as_json:
         registered = [{"subject": s.subject, "id": s.number, "compatibility": contract_tools.LEVEL} for s in schemas]
         print_json({"created": created, "registered": registered})
@@ -160,7 +166,9 @@ def topics_apply(context: Context, who: str | None, as_json: bool, broker: str |
 def doctor(context: Context, as_json: bool, broker: str | None) -> None:
     """Check broker, topics, groups and state directory; say what to do. Exit 1 if something needs doing."""
     cluster = context.cluster(broker)
-    checks = doctoring.examine(context.plan, cluster, context.settings.state_dir, master=context.master)
+    checks = doctoring.examine(
+        context.plan, cluster, context.settings.state_dir, master=context.master, subjects=context.subjects()
+    )
     if as_json:
         print_json(
             {

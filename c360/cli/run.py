@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -37,6 +38,10 @@ from c360.ops.load import load as load_records
 from c360.ops.pace import follow, read_pace
 from c360.ops.slot import slot_in
 from c360.ops.vault import ServiceAway
+
+if TYPE_CHECKING:
+    from c360.agents.user import Calls
+    from c360.serving.web import Hosted
 
 STOP_S = 30.0
 PORT = click.IntRange(0, 65535)
@@ -172,11 +177,13 @@ def _stop_with(parent: int, running: Worker) -> None:
 
 def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
     """The worker, with its web and its user agents when there are any."""
-    hosted = []
+    hosted: list[Hosted] = []
     if running.plan.user_agents and not running.only:
         from c360.agents.user import UserAgents
 
         hosted.append(UserAgents(running.plan, running.cluster))
+    calls = _calls(running)
+    hosted += calls
     if web_port is None and not hosted:
         running.run()
         return
@@ -191,8 +198,20 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
         hosted=hosted,
         tables=lambda: running.tables,
         tellers=lambda: running.tellers,
+        callers=[each.caller for each in calls],
     )
     running.run(beside=web)
+
+
+def _calls(running: Worker) -> list[Calls]:
+    """Who asks outside, of this worker."""
+    chosen = [o for o in running.plan.outsides if not running.only or o.agent in running.only]
+    if not chosen:
+        return []
+    from c360.agents.user import Calls
+
+    age_ms = running.fence_max_age_ms
+    return [Calls(running.plan, o, running.cluster, lambda: running.known, fence_max_age_ms=age_ms) for o in chosen]
 
 
 class stopping_on_signals:

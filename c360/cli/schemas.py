@@ -58,7 +58,7 @@ def schemas_check(
     broker: str | None,
 ) -> None:
     """Compare schemas with all their earlier versions. Exit 1 if records of before would be misread."""
-    from c360.ops import retained
+    from c360.ops import control, retained
     from c360.ops import schemas as tool  # here: the official checker takes a moment to import
     from c360.ops.history import history
 
@@ -72,12 +72,17 @@ def schemas_check(
     past = None if directory is None or not directory.is_dir() else history(directory, revision)
     replayed: list[retained.Replayed] = []
     notes: list[str] = []
+    controls = None
     if replay and plan is not None and registry is not None:
         with progress_shown() as told:
-            replayed, notes = retained.replay(plan, context.cluster(broker), registry, told)
+            cluster = context.cluster(broker)
+            replayed, notes = retained.replay(plan, cluster, registry, told)
+            controls = control.read(plan, cluster)
     name = "" if plan is None else context.name
     doors = plan is not None and context.settings.writes_avro
-    report = tool.check(directory, past, plan, name, registry if asked else None, replayed, doors=asked and doors)
+    report = tool.check(
+        directory, past, plan, name, registry if asked else None, replayed, controls, doors=asked and doors
+    )
     report.notes += notes
     if as_json:
         print_json(report.to_json())
@@ -87,5 +92,5 @@ def schemas_check(
         for line in report.looked_at if not report.findings else ():
             click.echo(line)
     for note in report.notes:
-        stderr.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+        stderr.print(f"note: {tool.shown(note)}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(1 if report.errors or (strict and report.warnings) else 0)

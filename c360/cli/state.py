@@ -9,6 +9,7 @@ from typing import Any
 import click
 import orjson
 
+from c360.agents.contracts import contract_of
 from c360.cli.audit import reason_option, run_of, who_option, why_of
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
 from c360.clock import system
@@ -66,6 +67,7 @@ def _profile_for(context: Context, cluster: Cluster, door: Door, identifier: str
         vault=vault,
         clock=system,
         fence_max_age_ms=round(context.settings.fence_max_age_s * 1000),
+        contract=contract_of(context.plan, door) if context.settings.writes_avro else None,
     )
     if as_json:
         print_json(_whole(answer.profile) if answer.profile is not None else {"profile": None, "reason": answer.reason})

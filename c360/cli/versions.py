@@ -128,10 +128,12 @@ def rebuild(
 ) -> None:
     """Build AGENT ("customer@2") beside the live version. Said again after a crash, it goes on where it was."""
     plan, cluster = context.plan, context.cluster(broker)
+    version = living.version_of(plan, agent)
+    contracts.wires(plan, context.subjects(), [a.name for a in plan.agents_of(version)])  # as its workers would ask
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    directory = context.settings.state_dir / "rebuild" / plan.agent(living.version_of(plan, agent).agent).group
+    directory = context.settings.state_dir / "rebuild" / plan.agent(version.agent).group
     with slot_in(directory, None) as slot, _shown(partitions=partitions) as say:
 
         def crew_of(course: building.Course) -> building.Crew:

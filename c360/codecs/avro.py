@@ -15,8 +15,9 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import fastavro
 import msgspec
@@ -74,6 +75,14 @@ class Registry(Protocol):
         ...
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """A registry that counts the questions about ids that it was asked, and those that got no answer."""
+
+    questions: int
+    unanswered: int
+
+
 class NoRegistry:
     """Where none was named."""
 
@@ -113,10 +122,16 @@ class Values:
 
     def read(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> Any:
         """The value, as Python has it; of a JSON schema its bytes. Raises Misfit; Shut while its schema cannot be asked for."""
-        ref, data = framed(value, headers, header)
-        read = self._reader(ref)
+        ref, read, data = self.prepared(value, headers, header)
         self.records[ref] += 1
         return read(data)
+
+    def prepared(
+        self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID
+    ) -> tuple[SchemaRef, ReadValue, bytes]:
+        """Its schema, what reads the value, and of what bytes. Raises as `read`, where the schema is at fault."""
+        ref, data = framed(value, headers, header)
+        return ref, self._reader(ref), data
 
     def blame(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
         """Count a misfit for the schema of its value, if that is known: others may be any number."""
@@ -254,6 +269,13 @@ def plainly(schema: Any, *, times: bool) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------------------- decoder
+Prepared = tuple[SchemaRef, ReadValue, bytes] | Misfit | None
+
+
+def _any(payload: Any) -> bool:
+    return True
+
+
 class AvroDecoder(JsonDecoder):
     """Values of one topic as the first of `choices` that they match."""
 
@@ -266,34 +288,60 @@ class AvroDecoder(JsonDecoder):
     ) -> None:
         super().__init__(choices, unmatched)
         self.values = Values(registry, reader)
-        self.objects = [(matches(dict(choice.when or {})), ObjectLayout(choice.record)) for choice in choices]
+        self.objects = [
+            (matches(dict(choice.when)) if choice.when else _any, ObjectLayout(choice.record)) for choice in choices
+        ]
+        self._looked: tuple[Sequence[bytes | None], list[Prepared]] | None = None  # values, and what `ready` found
 
     def decode(self, values: Sequence[bytes | None], headers: HeadersOf | None = None) -> list[Record | Misfit | None]:
         """As JsonDecoder. Raises Shut while the schema of one of them cannot be asked for."""
-        return [self._decoded(value, () if headers is None else headers(i)) for i, value in enumerate(values)]
+        looked, self._looked = self._looked, None
+        if looked is not None and looked[0] is values and len(looked[1]) == len(values):
+            return list(map(self._decoded, looked[1]))
+        return [
+            self._decoded(self._prepared(value, () if headers is None else headers(i)))
+            for i, value in enumerate(values)
+        ]
 
     def ready(self, values: Sequence[bytes | None], headers: HeadersOf) -> int:
-        """How many of the first can be decoded now: the schema of the next cannot be asked for."""
-        is_ready = self.values.is_ready
-        waiting = (i for i, value in enumerate(values) if value and not is_ready(value, headers(i)))
-        return next(waiting, len(values))
+        """How many of the first can be decoded now: the schema of the next cannot be asked for. If these are decoded next,
+        their frames are not read again."""
+        found: list[Prepared] = []
+        with suppress(Shut):
+            for i, value in enumerate(values):
+                found.append(self._prepared(value, headers(i)))
+        self._looked = values, found
+        return len(found)
 
-    def _decoded(self, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Record | Misfit | None:
+    def _prepared(self, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Prepared:
+        """What reads a value, and of what; or what is wrong with its schema. Raises Shut."""
         if not value:
-            return self._empty()
+            return None
         try:
-            found = self.values.read(value, headers)
+            return self.values.prepared(value, headers)
+        except Misfit as misfit:
+            return misfit
+
+    def _decoded(self, prepared: Prepared) -> Record | Misfit | None:
+        if prepared is None:
+            return self._empty()
+        if isinstance(prepared, Misfit):
+            return prepared
+        ref, read, data = prepared
+        self.values.records[ref] += 1
+        try:
+            found = read(data)
             if isinstance(found, bytes):
                 (record,) = super().decode([found])
                 if isinstance(record, Misfit):
-                    self.values.blame(value, headers)
+                    self.values.misfits[ref] += 1
                 return record
             for fits, layout in self.objects:
                 if fits(found):
                     made: Record = layout.read(found)
                     return made
         except Misfit as misfit:
-            self.values.blame(value, headers)
+            self.values.misfits[ref] += 1
             return misfit
         return self._unclaimed("value")
 

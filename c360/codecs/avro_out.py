@@ -98,7 +98,8 @@ def _compiled(schema: Any, at: str) -> Put:
     if isinstance(schema, list):
         null, other = schema
         assert null == "null", "other unions are not written"
-        return _or_null(_compiled(other, at))
+        put = _compiled(other, at)
+        return _finite_or_null(put) if other == "double" else _or_null(put)
     kind, said = (schema, {}) if isinstance(schema, str) else (schema["type"], schema)
     logical = said.get("logicalType")
     if kind == "record":
@@ -141,6 +142,19 @@ def _put_text(out: bytearray, data: bytes) -> None:
 def _or_null(put: Put) -> Put:
     def optional(out: bytearray, value: Any) -> None:
         if value is None:
+            out.append(0)
+        else:
+            out.append(2)
+            put(out, value)
+
+    return optional
+
+
+def _finite_or_null(put: Put) -> Put:
+    """JSON has no word for what is not finite, and null is written there."""
+
+    def optional(out: bytearray, value: Any) -> None:
+        if value is None or (value.__class__ is float and not isfinite(value)):
             out.append(0)
         else:
             out.append(2)

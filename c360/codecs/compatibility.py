@@ -442,7 +442,6 @@ class _Walk:
             own = (max(ranks[0], _rank(one.said)), max(ranks[1], _rank(old.said)))
             if own[1] > max(own[0], ranks[1], _rank(one.node.said)):
                 yield _lost(at, own)
-                own = (own[1], own[1])  # told once
             yield from self.differences(one.node, old.node, at, own)
 
 

@@ -232,7 +232,7 @@ class Layout:
         plain = not root and is_plain(record)
         self.straight: Read | None = msgspec.json.Decoder(record).decode if plain else None
         if self.straight is None:
-            self.quick = compile_quick(record, leaves, self.check)
+            self.quick = compile_quick(record, leaves, self.check, apart=self._apart)
         else:
             self.quick = self.straight if self.check is None else _checked(self.straight, self.check)
 
@@ -259,12 +259,25 @@ class Layout:
             raw = _find(opened, path)
             if raw is _ABSENT:
                 if info.required and not info.optional:
-                    raise Misfit(
-                        "missing-field", f"{self.name}.{info.name} is missing: there is nothing at {info.path}"
-                    )
+                    raise missing(self.name, info)
                 continue
             values[info.name] = read(raw)
         return values
+
+    def _apart(self, leaf: Leaf) -> Read:
+        """What reads one field by itself, UNSET where there is none: of one that lies in a list, or in what is wanted whole."""
+        path, read = tuple(leaf.info.path.split(".")), _reader(self.name, leaf)
+        needed = leaf.info.required and not leaf.info.optional
+
+        def value(data: Any) -> Any:
+            raw = _find({(): _object(data)}, path)
+            if raw is not _ABSENT:
+                return read(raw)
+            if needed:
+                raise missing(self.name, leaf.info)
+            return msgspec.UNSET
+
+        return value
 
     def complete(self, data: Any, without: Container[str], rest: Record) -> Any:
         """The record of these bytes, with the fields in `without` taken from another record. Raises Misfit."""
@@ -277,6 +290,10 @@ class Layout:
                 values[info.name] = getattr(rest, info.name)
         made = self.record(**values)
         return made if self.check is None else self.check(made)
+
+
+def missing(owner: str, info: FieldInfo) -> Misfit:
+    return Misfit("missing-field", f"{owner}.{info.name} is missing: there is nothing at {info.path}")
 
 
 def placed(info: FieldInfo, root: str) -> FieldInfo:

@@ -21,6 +21,7 @@ from c360.codecs.layout import (
     conversion,
     is_plain,
     misfit_of,
+    missing,
     nested_in,
     placed,
 )
@@ -48,12 +49,12 @@ class ObjectLayout:
         self.check = checker_of(record)
         fields = [placed(f, root) for f in fields_of(record)]
         leaves = [Leaf(f, *conversion(f"{self.name}.{f.name}", f, _nested)) for f in fields]
-        self.places = [(leaf.info, tuple(leaf.info.path.split(".")), _reader(self.name, leaf)) for leaf in leaves]
+        self.places = [(leaf.info, finder(leaf.info.path), _reader(self.name, leaf)) for leaf in leaves]
         self.quick: Read | None
         if not root and is_plain(record):
             self.quick = _checked(_converter(record), self.check)
         else:
-            self.quick = compile_quick(record, leaves, self.check, _converter)
+            self.quick = compile_quick(record, leaves, self.check, _converter, self._apart)
 
     def read(self, payload: Any) -> Any:
         """The record of a payload. Raises Misfit."""
@@ -67,14 +68,33 @@ class ObjectLayout:
         made = self.record(**self._values(payload))
         return made if self.check is None else self.check(made)
 
+    def _apart(self, leaf: Leaf) -> Read:
+        """What reads a field that lies in a list, or in what is wanted whole, too."""
+        find, read = finder(leaf.info.path), _reader(self.name, leaf)
+        needed = leaf.info.required and not leaf.info.optional
+
+        text = leaf.convert is None and leaf.kind in (str, str | None)
+
+        def value(payload: Any) -> Any:
+            found = find(payload)
+            if text and found.__class__ is str:
+                return found
+            if found is not _ABSENT:
+                return read(found)
+            if needed:
+                raise missing(self.name, leaf.info)
+            return msgspec.UNSET
+
+        return value
+
     def _values(self, payload: dict[str, Any]) -> dict[str, Any]:
         values = {}
-        for info, path, read in self.places:
-            found = at_path(payload, path)
+        for info, find, read in self.places:
+            found = find(payload)
             if found is not _ABSENT:
                 values[info.name] = read(found)
             elif info.required and not info.optional:
-                raise Misfit("missing-field", f"{self.name}.{info.name} is missing: there is nothing at {info.path}")
+                raise missing(self.name, info)
         return values
 
 
@@ -82,17 +102,21 @@ def _checked(read: Read, check: Check | None) -> Read:
     return read if check is None else lambda payload: check(read(payload))
 
 
-def at_path(payload: Any, path: tuple[str, ...]) -> Any:
-    """What lies at a path of names and list indexes; a mark of its own where nothing does."""
-    here = payload
-    for part in path:
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-        elif isinstance(here, list) and part.isdecimal() and int(part) < len(here):
-            here = here[int(part)]
-        else:
-            return _ABSENT
-    return here
+def finder(path: str) -> Read:
+    """Finds what lies at a path of names and list indexes; a mark of its own where nothing does."""
+    steps = [(part, int(part) if part.isdecimal() else None) for part in path.split(".")]
+
+    def find(here: Any) -> Any:
+        for name, index in steps:
+            if isinstance(here, dict):
+                here = here.get(name, _ABSENT)
+            elif index is not None and isinstance(here, list) and index < len(here):
+                here = here[index]
+            else:
+                return _ABSENT
+        return here
+
+    return find
 
 
 def _reader(owner: str, leaf: Leaf) -> Read:
@@ -125,7 +149,7 @@ Look = Callable[[Any], bool]
 
 def matches(when: dict[str, Any]) -> Look:
     """Whether a payload has these values at these paths."""
-    tests = [(tuple(path.split(".")), wanted) for path, wanted in when.items()]
+    tests = [(finder(path), wanted) for path, wanted in when.items()]
     return lambda payload: all(
-        type(found := at_path(payload, path)) is type(wanted) and found == wanted for path, wanted in tests
+        type(found := find(payload)) is type(wanted) and found == wanted for find, wanted in tests
     )

@@ -52,13 +52,20 @@ def compile_quick(
     leaves: Sequence[Leaf],
     check: Callable[[Any], Any] | None,
     decoder: Callable[[Any], Callable[[Any], Any]] = lambda tree: msgspec.json.Decoder(tree).decode,
+    apart: Callable[[Leaf], Callable[[Any], Any]] | None = None,
 ) -> Callable[[Any], Any] | None:
     """From a payload to the record, or any exception. None where the places are no tree of names.
 
-    `decoder`: from a type to what makes such values of payloads: of their bytes.
+    `decoder`: from a type to what makes such values of payloads: of their bytes. `apart`: what reads one field of a payload by
+    itself, UNSET where it is not there; with it, fields whose places are in no tree with the others are read so.
     """
-    tree = _tree(leaves)
-    if tree is None:
+    inside = [leaf for leaf in leaves if apart is None or _tree([leaf]) is not None]
+    outside = [leaf for leaf in leaves if leaf not in inside]
+    while apart is not None and _tree(inside) is None:  # a value is wanted whole, and a part of it too
+        outside.append(max(inside, key=lambda leaf: leaf.info.path.count(".")))
+        inside.remove(outside[-1])
+    tree = _tree(inside)
+    if tree is None or not all(_sayable(leaf.info.name) for leaf in leaves):
         return None
     names: dict[str, Any] = {"record": record, "UNSET": UNSET, "check": check}
     defaults = {f.name: f for f in msgspec.structs.fields(record)}
@@ -66,8 +73,11 @@ def compile_quick(
     at = dict(_places(tree, "tree"))
     for i, leaf in enumerate(leaves):
         info = leaf.info
-        value = at[id(leaf)]
         convert = TIMES.get(info.unit or "", leaf.convert)
+        if apart is not None and leaf in outside:
+            names[f"apart{i}"], convert, value = apart(leaf), None, f"apart{i}(data)"
+        else:
+            value = at[id(leaf)]
         if convert is not None or not _required(leaf):
             lines.append(f"value{i} = {value}")
             value = f"value{i}"

@@ -44,8 +44,7 @@ class SchemaRegistry:
         self.clock = clock
         self.known: dict[SchemaRef, WriterSchema] = {}
         self.missing: dict[SchemaRef, float] = {}
-        self.asked = 0
-        self.away = 0  # questions without an answer
+        self.questions = self.unanswered = 0
         self._lock = threading.Lock()
 
     def schema(self, ref: SchemaRef) -> WriterSchema:
@@ -107,7 +106,7 @@ class SchemaRegistry:
     def _ask(self, ref: SchemaRef) -> WriterSchema:
         if self.clock() - self.missing.get(ref, -MISSING_S) < MISSING_S:
             raise _unknown(ref)
-        self.asked += 1
+        self.questions += 1
         try:
             got = self.client.get_schema_by_guid(ref) if isinstance(ref, str) else self.client.get_schema(ref)
             references = self._references(got, set())
@@ -136,7 +135,7 @@ class SchemaRegistry:
         return tuple(found)
 
     def _does_not_answer(self) -> Shut:
-        self.away += 1
+        self.unanswered += 1
         return Shut("registry", f"{AWAY}; values with a schema that is known go on")
 
 

@@ -5,12 +5,13 @@ A subject asks BACKWARD_TRANSITIVE or more: whoever reads with the newest schema
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from c360.agents.contracts import Contract, Wire, contract_of
 from c360.errors import NeedsOperator
+from c360.ops.audit import Run, Told
 from c360.plan import Plan
 
 LEVEL = "BACKWARD_TRANSITIVE"
@@ -96,6 +97,15 @@ def apply(plan: Plan, registry: Subjects) -> list[Registered]:
         before = registry.level(contract.subject)
         changed.append(Registered(contract.subject, registry.put(contract.subject, contract.text, LEVEL), before))
     return changed
+
+
+def apply_told(plan: Plan, registry: Subjects, run: Callable[[], Run]) -> list[Registered]:
+    """As `apply`, by a person: told in the audit log. `run`: begins the telling."""
+    wrong = dict.fromkeys(finding.subject for finding in check(plan, registry))
+    if not wrong:
+        return []
+    with run() as running, running.acting(Told("topics apply", after={"subjects": ", ".join(wrong)})):
+        return apply(plan, registry)
 
 
 def wires(plan: Plan, registry: Subjects | None, doors: Collection[str] | None = None) -> dict[str, Wire]:

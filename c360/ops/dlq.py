@@ -25,6 +25,7 @@ from c360.agents.wire import (
     Original,
     decode_enclosed,
     decode_misfit,
+    decode_question,
     original_of,
 )
 from c360.engine.transport import TP, Cluster
@@ -108,19 +109,21 @@ def _kind(stage: str) -> str:
 
 
 def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | None) -> dict[str, int]:
-    """Send misfits of raw topics back to govern and consent, with their origin; each once, in offset order.
+    """Send misfits of raw topics back to govern and consent, with their origin, and questions to who asks outside; each once,
+    in offset order.
 
     Returns counts: `replayed`; `cut`, which are larger than a dead letter keeps and must come from their producer
     again; `other`, which are not raw records, or requests to be forgotten (`requests`). Sending one twice is harmless: govern
     takes each origin once, and a decision that is known is no news.
     """
     sources = {s.topic: s for s in plan.sources}
-    deciding = {s.asked.topic for s in plan.consents}
+    deciding, outside = {s.asked.topic for s in plan.consents}, {plan.questions(o) for o in plan.outsides}
     chosen: dict[tuple[str, str, int, int], DeadLetter] = {}
     result = {"replayed": 0, "cut": 0, "other": 0}
     for letter in _wanted(plan, cluster, topic, reason):
         misfit = letter.misfit
-        if misfit.topic not in {"govern": sources, "consent": deciding}.get(_kind(misfit.stage), ()):
+        asked = misfit.topic in outside and misfit.reason != "not-a-question"
+        if not asked and misfit.topic not in {"govern": sources, "consent": deciding}.get(_kind(misfit.stage), ()):
             result["other"] += 1
         elif misfit.sha256 is not None:
             result["cut"] += 1
@@ -130,6 +133,12 @@ def replay(plan: Plan, cluster: Cluster, *, topic: str | None, reason: str | Non
     for (stage, raw, partition, offset), letter in sorted(chosen.items(), key=lambda item: item[0]):
         misfit = letter.misfit
         key, value, headers = original_of(misfit)
+        if raw in outside:  # its identifier, where it is sealed, is opened when it is asked again
+            assert value is not None
+            about = decode_question(value).labels[0].encode()
+            producer.produce(raw, about, value, None, [(ORIGIN, str(offset).encode())])
+            result["replayed"] += 1
+            continue
         if misfit.sealed is not None:  # who put it aside opens it itself: it stays sealed on the way
             key, value, headers = None, msgspec.json.encode(misfit.sealed), [(SEALED, b"1")]
         headers = [*headers, (ORIGIN, str(offset).encode()), (TIME, str(misfit.timestamp).encode())]

@@ -19,7 +19,8 @@ from c360.engine.restore import last_positions
 from c360.engine.transport import TP, Cluster
 from c360.errors import BrokerAway, C360Error
 from c360.governance.keys import MasterKeys, open_secret
-from c360.ops import control, topics
+from c360.ops import contracts, control, topics
+from c360.ops.contracts import Subjects
 from c360.ops.keys import secret_of, was_made
 from c360.plan import Plan
 
@@ -43,6 +44,7 @@ class Ground:
     """What checks look at. existing: topics of the broker and their partition counts. clock: this machine's.
 
     master: opens the master keys of the settings; None: they are not looked at. controls: what was decided of versions.
+    subjects: the schema registry, where doors write Avro.
     """
 
     plan: Plan
@@ -51,6 +53,7 @@ class Ground:
     clock: Clock = system
     master: Callable[[], MasterKeys] | None = None
     controls: Controls = field(default_factory=Controls)
+    subjects: Subjects | None = None
 
 
 def examine(
@@ -60,6 +63,7 @@ def examine(
     *,
     clock: Clock = system,
     master: Callable[[], MasterKeys] | None = None,
+    subjects: Subjects | None = None,
 ) -> list[Check]:
     """All checks, in the order in which to read them."""
     checks = [_state_dir(state_dir)]
@@ -68,7 +72,7 @@ def examine(
     except C360Error as error:
         return [*checks, Check("broker", False, str(error), "check C360_BROKER, the network and the broker's log")]
     checks.append(Check("broker", True, f"{cluster.name} answers, {len(existing)} topics"))
-    ground = Ground(plan, cluster, existing, clock, master, control.read(plan, cluster))
+    ground = Ground(plan, cluster, existing, clock, master, control.read(plan, cluster), subjects)
     return [*checks, *(found for check in CHECKS for found in check(ground))]
 
 
@@ -98,6 +102,19 @@ def _topics(ground: Ground) -> list[Check]:
         "undeclared": "kafka-topics --delete and kafka-consumer-groups --delete, or declare it again",
     }
     return [Check("topics", False, f.message, remedies[f.problem]) for f in findings]
+
+
+def _schemas(ground: Ground) -> list[Check]:
+    """Whether the registry has what doors write by, as each worker asks at its start."""
+    if ground.subjects is None:
+        return []
+    try:
+        findings = contracts.check(ground.plan, ground.subjects)
+    except C360Error as error:
+        return [Check("schemas", False, str(error), "check C360_REGISTRY and the registry's log")]
+    if not findings:
+        return [Check("schemas", True, "the registry has those of all doors that write Avro")]
+    return [Check("schemas", False, f.message.partition(": run ")[0], contracts.APPLY) for f in findings]
 
 
 def _clock(ground: Ground) -> list[Check]:
@@ -237,4 +254,4 @@ def _sinks(ground: Ground) -> list[Check]:
     return checks
 
 
-CHECKS: Sequence[Callable[[Ground], list[Check]]] = (_topics, _keys, _clock, _rights, _sinks, _groups)
+CHECKS: Sequence[Callable[[Ground], list[Check]]] = (_topics, _schemas, _keys, _clock, _rights, _sinks, _groups)

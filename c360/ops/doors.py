@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from c360.agents.contracts import Wire
+from c360.agents.contracts import Contract, Wire, reading
 from c360.agents.fencing import Fence, shut_by, staters_of
 from c360.agents.judging import NOT_LEAVING, Judge, Judged
 from c360.clock import Clock
@@ -73,10 +73,13 @@ def ask_door(
     vault: Vault | None,
     clock: Clock,
     fence_max_age_ms: int,
+    contract: Contract | None = None,
     wait_s: float = WAIT_S,
     pause: Callable[[float], None] = time.sleep,
 ) -> Answer:
     """What the door would let out of the profile that has this identifier, now. It reads the topics once.
+
+    `contract`: of a door that writes Avro; what comes is what is read of that.
 
     Fails closed: without a young statement of each input within `wait_s` nothing is shown. Raises UsageError, NeedsOperator.
     """
@@ -89,7 +92,9 @@ def ask_door(
     governance = None
     if topics:
         governance = GlobalTable("governance", topics, cluster, MemoryStores(), clock)
-    judge = Judge(plan, door, governance, vault)
+    wire = None if contract is None else Wire(contract, 0)  # nobody sees the number
+    read = orjson.loads if contract is None else reading(contract)
+    judge = Judge(plan, door, governance, vault, wire)
     fence = None
     if governance is not None and staters_of(plan, door.purpose):
         fence = Fence(plan, door.purpose, governance, cluster.admin().topics, max_age_ms=fence_max_age_ms)
@@ -106,7 +111,7 @@ def ask_door(
                     if answer is None or answer.deliver:
                         if judged.value is None:
                             return Answer(None, judged.reason, NOT_LEAVING[judged.reason])
-                        return Answer(orjson.loads(judged.value), judged.reason, "")
+                        return Answer(read(judged.value), judged.reason, "")
                 assert answer is not None
                 raise shut_by(answer)
             except (Shut, Stale) as waiting:

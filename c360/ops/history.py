@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from c360.config import environment
 from c360.errors import UsageError
 
 PATTERN = ":(top,glob)**/*.avsc"  # of the whole repository: a file may come from elsewhere
+LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")  # git sets them for its hooks
 FULL = "in CI, check out with the whole history (actions/checkout: fetch-depth: 0), else `git fetch --unshallow`"
 
 
@@ -51,7 +53,11 @@ class History:
         return dict(_contents(self.top, ids))
 
     def path_of(self, file: Path) -> str:
-        return file.resolve().relative_to(self.top).as_posix()
+        """In the repository. A link that leads out of it is the link."""
+        whole = file.resolve()
+        if not whole.is_relative_to(self.top):
+            whole = file.parent.resolve() / file.name
+        return whole.relative_to(self.top).as_posix()
 
     def names(self, files: Sequence[Path]) -> Iterator[tuple[Commit, dict[Path, str]]]:
         """With each commit the path that each of the files had then, of those that it has."""
@@ -211,6 +217,7 @@ def _git(top: Path, *words: str, given: bytes | None = None) -> bytes:
 
 def _run(top: Path, words: Sequence[str], given: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(["git", "-C", str(top), *words], input=given, capture_output=True)
+        kept = {name: said for name, said in environment().items() if name not in LOCAL}
+        return subprocess.run(["git", "-C", str(top), *words], input=given, capture_output=True, env=kept)
     except FileNotFoundError:
         raise UsageError("git is not installed, and the earlier versions of the schemas are in it") from None

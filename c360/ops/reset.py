@@ -101,6 +101,11 @@ def plan_reset(
             " record that could be read again, so whom it forgot would come back. An empty C360_STATE_DIR is restored from"
             " its changelog; where the group's offsets were moved, `c360 worker --adopt` goes on from its state"
         )
+    if any(outside.agent == agent_name for outside in plan.outsides):
+        raise NeedsOperator(
+            f"{agent_name} is never reset: it would ask again about everybody. What was answered is in {agent.group}, and is"
+            " read by whatever is rebuilt; to ask sooner, give it a shorter refresh="
+        )
     if not target.whole:
         _refuse_part(plan, agent, target)
     _refuse_beside(plan, cluster, agent_name)

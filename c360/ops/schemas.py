@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from c360.agents.control import Controls, logic_key
 from c360.codecs.avro import WriterSchema
 from c360.codecs.compatibility import (
     CLASSES,
@@ -38,7 +39,7 @@ from c360.ops.contracts import ENOUGH, LEVEL
 from c360.ops.contracts import contracts as written_by
 from c360.ops.history import Commit, Gone, History
 from c360.ops.retained import Replayed
-from c360.plan import Plan, class_of_field
+from c360.plan import Plan, class_of_field, sealed_of
 
 OTHER_RULES: Mapping[str, Severity] = {
     "not-a-schema": "error",
@@ -48,7 +49,13 @@ OTHER_RULES: Mapping[str, Severity] = {
     "deleted": "warning",
     "unregistered": "warning",
 }
+SEALED = "sealed: "  # begins a line of what decides a projection (c360.plan.logic_of)
 KEY = "-key"  # ends the subject, or the file's name, of a schema of keys
+
+
+def shown(text: str) -> str:
+    """One line that any terminal takes: names of files and what stands in them are others'."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,7 @@ class Finding:
         of = f" ({self.subject})" if self.subject else ""
         since = f" [against {self.against[0]}" if self.against else ""
         more = f" and {len(self.against) - 1} more" if len(self.against) > 1 else ""
-        line = f"{where}{of}: {self.message}{since}{more}{']' if since else ''}"
-        return "\\n".join(line.splitlines())
+        return shown(f"{where}{of}: {self.message}{since}{more}{']' if since else ''}")
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,8 @@ class Report:
             "versions": self.versions,
             "findings": [
                 {
-                    "path": f.path, "subject": f.subject, "rule": f.rule, "severity": f.severity, "place": f.place,
-                    "message": f.message, "against": list(f.against),
+                    "path": shown(f.path), "subject": f.subject, "rule": f.rule, "severity": f.severity,
+                    "place": shown(f.place), "message": shown(f.message), "against": list(f.against),
                 }
                 for f in self.findings
             ],
@@ -144,7 +150,7 @@ class Report:
                 }
                 for r in self.replayed
             ],
-            "notes": self.notes,
+            "notes": [*map(shown, self.notes)],
         }  # fmt: skip
 
 
@@ -444,6 +450,34 @@ def compared(contract: Contract, versions: Iterable[Version]) -> list[Finding]:
     ]
 
 
+def of_control(plan: Plan, name: str, controls: Controls) -> Iterator[Finding]:
+    """Fields that were sealed in profiles, as workers said, and are not any more: records of before have them sealed."""
+    fields = {f"{t.name}.{f.name}": s for s in plan.sources for t in s.types for f in fields_of(t.record)}
+    sealed = {one for source in plan.sources for one in sealed_of(plan, source)}
+    ran = _sealed_then(controls)
+    for said in sorted((ran.keys() & fields.keys()) - sealed):
+        source = fields[said]
+        yield Finding(
+            f"{name} {source.topic}", None, "class", RULES["class"], said.partition(".")[2],
+            f"{said} was sealed when workers last ran and is in the open now, and the records of before are still about"
+            " people: write Personal[…] or Sensitive[…] there", tuple(ran[said]),
+        )  # fmt: skip
+
+
+def _sealed_then(controls: Controls) -> dict[str, list[str]]:
+    """By field, as `Type.name`, the agents whose profiles had it sealed."""
+    found: dict[str, list[str]] = {}
+    before = logic_key("").decode()
+    for agent in sorted(
+        key.decode().removeprefix(before) for key in controls.values if key.startswith(before.encode())
+    ):
+        logic = controls.logic(agent)
+        for line in [] if logic is None else logic.lines:
+            for name in line.removeprefix(SEALED).split(", ") if line.startswith(SEALED) else ():
+                found.setdefault(name, []).append(agent)
+    return found
+
+
 def of_replay(replayed: Iterable[Replayed], name: str) -> Iterator[Finding]:
     """Schemas whose retained records govern would put aside."""
     for one in replayed:
@@ -472,12 +506,13 @@ def check(
     name: str = "",
     registry: Published | None = None,
     replayed: Sequence[Replayed] = (),
+    controls: Controls | None = None,
     *,
     doors: bool = False,
 ) -> Report:
     """`past`: of the directory's repository; None: it is in none. `plan`, `name`: of the app, if there is one. `registry`:
     whose versions are compared with, too; with `doors` also those of what the app writes in Avro. `replayed`: what became
-    of retained records. Raises UsageError; RegistryAway.
+    of retained records. `controls`: what workers said when they ran. Raises UsageError; RegistryAway.
     """
     report = Report(replayed=[*replayed])
     report.findings += of_replay(replayed, name)
@@ -488,7 +523,8 @@ def check(
     if plan is not None:
         contracts = of_app(plan, name, contracts)
         report.findings += of_classes(plan, name)
-    if not contracts and not report.findings and not replayed and not doors:
+        report.findings += [] if controls is None else of_control(plan, name, controls)
+    if not contracts and not report.findings and not doors and controls is None:
         raise UsageError(
             "there is nothing to check: no source of the app says schema=; say --dir, or [tool.c360] schemas"
         )

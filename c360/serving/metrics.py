@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from c360.agents.asking import AskingAgent
+from c360.agents.calling import Caller
 from c360.agents.consent import ConsentAgent
 from c360.agents.door import DoorAgent
 from c360.agents.erasure import ErasureAgent
 from c360.agents.govern import Govern
 from c360.agents.identity import IdentityAgent, IdentityTask
 from c360.agents.projection import ProjectionAgent, ProjectionTask
+from c360.codecs.avro import Counts
 from c360.engine.global_table import GlobalTable
 from c360.engine.lag import records_left
 from c360.engine.loop import Loop, Phase
-from c360.engine.registry import SchemaRegistry
 from c360.engine.standby import Copies
 from c360.engine.teller import Teller
 from c360.engine.transport import TP, Reader
@@ -73,6 +75,7 @@ def page_of(
     now_ms: int,
     tables: Iterable[GlobalTable] = (),
     tellers: Iterable[Teller] = (),
+    callers: Iterable[Caller] = (),
 ) -> str:
     """The text of /metrics."""
     page = Page()
@@ -94,10 +97,14 @@ def page_of(
             _door(page, loop.agent)
         elif isinstance(loop.agent, ErasureAgent):
             _erasure(page, loop.agent)
+        elif isinstance(loop.agent, AskingAgent):
+            _asking(page, loop.agent)
     for table in tables:
         _table(page, table)
     for teller in tellers:
         _teller(page, teller)
+    for caller in callers:
+        _caller(page, caller)
     return page.text()
 
 
@@ -132,7 +139,7 @@ def _loop(page: Page, loop: Loop) -> None:
         page.add(
             "c360_recoveries_total", "counter", "Errors recovered from, by class.", {**agent, "error": error}, count
         )
-    page.add("c360_held_inputs", "gauge", "Inputs that wait with their next record.", agent, len(loop.held))
+    page.add("c360_held_inputs", "gauge", "Partitions that wait at a record.", agent, len(loop.held))
     page.add("c360_shut_seconds", "gauge", "How long nothing may leave; 0 while it may.", agent, round(loop.shut_s, 3))
     tasks = list(loop.tasks.values())
     for phase in (Phase.RESTORING, Phase.RUNNING):
@@ -176,15 +183,6 @@ def _teller(page: Page, teller: Teller) -> None:
 
 
 def _govern(page: Page, agent: Govern) -> None:
-    if isinstance(agent.registry, SchemaRegistry):
-        page.totals(
-            "c360_registry_",
-            {"agent": agent.name},
-            (
-                ("asked", "Questions to the schema registry.", agent.registry.asked),
-                ("away", "Of these, those without an answer.", agent.registry.away),
-            ),
-        )
     for source, counters in agent.counters.items():
         labels = {"source": source if agent.plan.govern == 1 else f"{source}@{agent.plan.govern}"}
         page.add(
@@ -223,6 +221,16 @@ def _govern(page: Page, agent: Govern) -> None:
                 "c360_identifiers_blocked_total", "counter", "Identifiers that say nothing about anybody, or are not valid.",
                 {**labels, "namespace": namespace}, count,
             )  # fmt: skip
+
+    if isinstance(agent.registry, Counts):
+        page.totals(
+            "c360_registry_",
+            {"agent": agent.name},
+            (
+                ("questions", "Ids that the schema registry was asked for.", agent.registry.questions),
+                ("unanswered", "Times that it did not answer.", agent.registry.unanswered),
+            ),
+        )
 
 
 def _consent(page: Page, agent: ConsentAgent) -> None:
@@ -332,6 +340,47 @@ def _erasure(page: Page, agent: ErasureAgent) -> None:
         ),
     )
     page.add("c360_erasure_open", "gauge", "Requests that wait for something.", labels, counters.open)
+
+
+def _asking(page: Page, agent: AskingAgent) -> None:
+    counters = agent.counters
+    page.totals(
+        "c360_outside_",
+        {"agent": agent.name},
+        (
+            ("looked", "Identifiers of records looked at.", counters.looked),
+            ("due", "Questions written.", counters.asked),
+            ("fresh", "Identifiers that were asked about not long ago.", counters.fresh),
+            ("left_out", "Identifiers of the forgotten, and such as say nothing.", counters.left_out),
+        ),
+    )
+
+
+def _caller(page: Page, caller: Caller) -> None:
+    labels, counters = {"agent": caller.outside.agent}, caller.counters
+    page.totals(
+        "c360_outside_",
+        labels,
+        (
+            ("asked", "Questions taken up.", counters.asked),
+            ("calls", "Calls of the function.", counters.calls),
+            ("retries", "Calls that failed and are made again.", counters.retries),
+            ("answered", "Questions answered, those with None among them.", counters.answered),
+            ("nothing", "Answers that are None.", counters.nothing),
+            ("remembered", "Answers from a call for another subject.", counters.remembered),
+        ),
+    )
+    for name, text, counts in (
+        ("failed", "Questions put aside, by reason.", counters.failed),
+        ("withheld", "Questions that may not be asked, by reason.", counters.withheld),
+        ("shut", "Times that nothing might be asked, by reason.", counters.shut),
+    ):
+        for reason, count in sorted(counts.items()):
+            page.add(f"c360_outside_{name}_total", "counter", text, {**labels, "reason": reason}, count)
+    page.add("c360_outside_waiting", "gauge", "Questions at hand, not answered yet.", labels, counters.waiting)
+    page.add(
+        "c360_outside_breaker_open", "gauge", "1 while calls wait as they failed.", labels, int(caller.breaker.is_open)
+    )
 
 
 def _door(page: Page, agent: DoorAgent) -> None:

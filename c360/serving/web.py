@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from c360.agents.calling import Caller
 from c360.clock import system
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop, Phase
@@ -49,10 +50,11 @@ class Web:
         hosted: Sequence[Hosted] = (),
         tables: Callable[[], Sequence[GlobalTable]] = tuple,
         tellers: Callable[[], Sequence[Teller]] = tuple,
+        callers: Sequence[Caller] = (),
     ) -> None:
         """`port` None: no web, only what is hosted; 0: any free port, see `self.port` after `start`."""
         self.loops, self.healthy, self.cluster = loops, healthy, cluster
-        self.tables, self.tellers = tables, tellers
+        self.tables, self.tellers, self.callers = tables, tellers, callers
         self.port, self.host, self.hosted = port, host, hosted
         self.reader = cluster.reader()
         self.reading = asyncio.Lock()  # one reader, one request at a time
@@ -116,7 +118,9 @@ class Web:
         async with self.reading:
             with contextlib.suppress(C360Error):  # the broker is away: everything else is still told
                 lag = await asyncio.to_thread(lag_of, self.loops(), self.reader)
-        text = await asyncio.to_thread(page_of, self.loops(), lag, system(), self.tables(), self.tellers())
+        text = await asyncio.to_thread(
+            page_of, self.loops(), lag, system(), self.tables(), self.tellers(), self.callers
+        )
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
 

@@ -22,6 +22,7 @@ from c360.app import App
 from c360.assembly import Stepping, stepping
 from c360.codecs.avro import Registry
 from c360.declare import ProjectionDeclaration
+from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers, TopicSpec
@@ -34,6 +35,7 @@ from c360.ops.records import records
 from c360.ops.sources import source_of
 from c360.rights import Door
 from c360.tables.store import MemoryStores
+from c360.testing.outside import OutsideCalls
 
 # Commits when nothing more waits, so that `crash` finds work that is not committed.
 _LATE = LoopSettings(commit_s=3600.0, commit_share=0.0, shut_s=0.0, shut_most_s=0.0, held_s=0.0)
@@ -45,7 +47,9 @@ class TestDriver:
 
     `partitions` is the number of partitions of raw topics. `now` is the clock when it starts; it stands still until
     `advance`. Without `now` it is the time of the machine: give one to an app with windows (`within=`), or its values
-    change with the calendar. Agents of `@app.agent` do not run here; they are Faust's, with test tools of its own.
+    change with the calendar. Agents of `@app.agent` do not run here; they are Faust's, with test tools of its own. What
+    `@app.enrich(refresh=…)` asks is asked when all has come to rest, one question after the other, by `asyncio.run`: so
+    not from within a test that is async itself.
     """
 
     __test__ = False  # not a test case, whatever pytest takes from the name
@@ -77,6 +81,18 @@ class TestDriver:
         self.slots = 0
         self.random = Random(0).randbytes  # the same keys in every run: a driver's data is nobody's
         self.vault = keys.vault_in_memory(self.plan, self.cluster, self.random)
+        self.outside = [
+            OutsideCalls(
+                self.plan,
+                outside,
+                self.cluster,
+                self.vault,
+                clock=self._now,
+                turn=self._turn_all,
+                table=self._decisions,
+            )
+            for outside in self.plan.outsides
+        ]
         self.start()
 
     def __enter__(self) -> Self:
@@ -208,15 +224,17 @@ class TestDriver:
 
     def _profile_for(self, identifier: str, declared: ProjectionDeclaration, purpose: str) -> Any:
         self.settle()
+        door = doors.view_door(self.plan, declared, purpose)
         answer = doors.ask_door(
             self.plan,
             self.cluster,
-            doors.view_door(self.plan, declared, purpose),
+            door,
             identifier,
             names=self._names(),
             vault=self.vault,
             clock=self._now,
             fence_max_age_ms=1000,
+            contract=None if self.subjects is None else contract_of(self.plan, door),
             wait_s=0.0,
             pause=lambda _: None,
         )
@@ -298,15 +316,30 @@ class TestDriver:
     # ---------------------------------------------------------------------------------------------------------- parts
     def settle(self) -> None:
         """Turn until nothing moves. Everything that reads does this first."""
+        self._rest()
+        while self.processes:
+            asked = [calls.run() for calls in self.outside]
+            if not any(asked):
+                return
+            self._rest()
+
+    def _rest(self) -> None:
         quiet = 0
         for process in self.processes:
             process.ask()
         for _ in range(_TURNS):
             if quiet == 4:  # rounds: a rebalance takes that many
                 return
-            busy = [process.turn() for process in self.processes]
-            quiet = 0 if any(busy) else quiet + 1
+            quiet = 0 if self._turn_all() else quiet + 1
         raise AssertionError(f"the agents did not come to rest in {_TURNS} turns")
+
+    def _turn_all(self) -> bool:
+        busy = [process.turn() for process in self.processes]
+        return any(busy)
+
+    def _decisions(self) -> GlobalTable | None:
+        """What a worker knows of what people decided."""
+        return next((table for process in self.processes for table in process.tables), None)
 
     def _process(self) -> Stepping:
         slot = f"driver-{self.slots}"

@@ -189,6 +189,12 @@ def test_names_are_told_apart_however_they_are_written() -> None:
     assert reader_of(schema)(writer_of(schema)(value, b"")) == value
 
 
+def test_numbers_that_are_none_are_null_as_in_json() -> None:
+    write = writer_of(["null", "double"])
+    assert [write(value, b"") for value in (float("nan"), float("inf"), None)] == [b"\0"] * 3
+    assert write(-0.0, b"") == write(0, b"") == write(0.0, b"")
+
+
 def test_a_zone_is_no_part_of_an_instant() -> None:
     schema = type_of(Attribute("a", "newest", "datetime"))
     at = datetime(2026, 11, 2, 9, tzinfo=UTC)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from c360 import Record, field
 from c360.codecs.layout import Layout
+from c360.codecs.objects import ObjectLayout
 from c360.errors import Misfit
 
 
@@ -37,10 +38,15 @@ class Event(Record):
     note: str = field("data.more.note", default="-")
     rest: Any = field("data.more.rest")
     plain: datetime | None
+    first: str | None = field("data.lines.0.sku")
+    cents: Decimal = field("data.lines.0.price_minor", scale=2)
+    second: str = field("data.lines.1.sku", default="none")
+    more: Any = field("data.more")
 
 
 LAYOUT, BY_PLACE = Layout(Event), Layout(Event)
-BY_PLACE.quick = None
+OBJECTS, OBJECTS_BY_PLACE = ObjectLayout(Event), ObjectLayout(Event)
+BY_PLACE.quick = OBJECTS_BY_PLACE.quick = None
 GOOD: dict[str, Any] = {
     "data": {
         "id": "7", "user": 12, "money": {"amount_minor": 1250}, "at": 1793610000123, "day": 20_000,
@@ -64,9 +70,9 @@ def paths(value: Any, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 PATHS = [p for p in paths(GOOD) if p]
 
 
-def answer(data: bytes, *, quick: bool) -> Any:
+def answer(layout: Layout | ObjectLayout, data: Any) -> Any:
     try:
-        return (LAYOUT if quick else BY_PLACE).read(data)
+        return layout.read(data)
     except Misfit as misfit:
         return misfit.reason, str(misfit)
 
@@ -84,7 +90,8 @@ def test_both_ways_give_the_same_answer(changes: list[tuple[tuple[str, ...], tup
             else:
                 node[last] = deepcopy(change[0])  # a later change may be inside of it
     data = json.dumps(payload).encode()
-    assert answer(data, quick=True) == answer(data, quick=False)
+    assert answer(LAYOUT, data) == answer(BY_PLACE, data)
+    assert answer(OBJECTS, payload) == answer(OBJECTS_BY_PLACE, payload)
 
 
 def test_what_is_as_declared_goes_the_quick_way() -> None:
@@ -93,16 +100,24 @@ def test_what_is_as_declared_goes_the_quick_way() -> None:
     assert (event.amount, event.note, event.lines[0].price) == (Decimal("12.50"), "n", Decimal("0.03"))
     assert event.at == datetime.fromisoformat("2026-11-02T09:00:00.123Z")
     assert LAYOUT.read(json.dumps(GOOD).encode()).user == "12"
+    assert (event.first, event.cents, event.second, event.more) == ("a", Decimal("0.03"), "none", GOOD["data"]["more"])
+    good = {**GOOD, "data": {**GOOD["data"], "user": "12"}}
+    assert OBJECTS.quick is not None
+    assert OBJECTS.quick(good) == LAYOUT.read(json.dumps(good).encode())
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("a", "a.b"), ("a.b", "a"), ("a.b", "a.b"), ("a.0", "b")], ids=["part", "whole", "same", "list"]
 )
-def test_places_that_are_no_tree_of_names_are_taken_one_by_one(one: str, other: str) -> None:
+def test_places_that_are_no_tree_of_names_are_read_by_themselves(one: str, other: str) -> None:
     class Odd(Record):
         x: Any = field(one)
         y: Any = field(other)
 
+    data = b'{"a": {"b": 1}, "b": 2}'
     layout = Layout(Odd)
-    assert layout.quick is None
-    assert layout.read(b'{"a": {"b": 1}, "b": 2}').x is not None or one == "a.0"
+    assert layout.quick is not None
+    found = layout.quick(data)
+    layout.quick = None
+    assert layout.read(data) == found
+    assert found.x is not None or one == "a.0"

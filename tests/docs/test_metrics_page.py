@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import closing
 
 from c360.agents.govern import Govern
 from c360.engine.global_table import GlobalTable
@@ -21,11 +22,22 @@ from tests.engine.test_teller import Ground
 from tests.governance import decided
 from tests.governance.door_shop import SECOND, Street
 from tests.identity.stage import IdentityStage
+from tests.sources import outside_shop
 from tests.sources.registry import FakeRegistry
 from tests.sources.test_avro import NINE, ORDER, order
 from tests.sources.test_avro import shop as avro_shop
 
 Metric = tuple[str, frozenset[str]]  # type and labels
+
+
+def asked_outside() -> TestDriver:
+    """An app whose function has failed, and that was not let ask."""
+    t = TestDriver(outside_shop.app, now=outside_shop.NOW)
+    outside_shop.far.said["ann@mail.org"] = "no answer"
+    outside_shop.click(t, 1)
+    t.settle()
+    t.outside[0].caller.counters.shut["keys"] += 1
+    return t
 
 
 def printed() -> dict[str, Metric]:
@@ -34,6 +46,9 @@ def printed() -> dict[str, Metric]:
     demo.fold(traffic(2_000, seed=7, end_ms=1_767_225_600_000), lambda glance: None)
     loops = demo.worker.loops
     loops[0].metrics.recovered("TaskMigrated")
+    govern = next(loop.agent for loop in loops if isinstance(loop.agent, Govern))
+    with closing(SchemaRegistry("http://127.0.0.1:9")) as registry:
+        govern.registry = registry
     identity = IdentityStage(Rules("default", DEFAULTS)).loop(MemoryStores())
     copy = GlobalTable("governance", ("shop.tasks",), demo.worker.cluster, MemoryStores(), lambda: 0)
     while copy.age() == math.inf:
@@ -56,15 +71,11 @@ def printed() -> dict[str, Metric]:
     for value in (known.write(number, order(1)), known.write(number, order(2))[:-1]):
         avro.send("orders", "7", value)
     avro.settle()
-    govern = next(loop.agent for loop in avro.loops if isinstance(loop.agent, Govern))
-    govern.registry = SchemaRegistry("http://localhost:9")  # which would have been asked
-    page = page_of(
-        [*loops, identity, door, *deciding.loops, *avro.loops],
-        lag_of(loops, demo.reader),
-        1_767_225_600_000,
-        [copy],
-        [teller],
-    )
+    asking = asked_outside()
+    callers = [calls.caller for calls in asking.outside]
+    loops_of_all = [*loops, identity, door, *deciding.loops, *asking.loops, *avro.loops]
+    page = page_of(loops_of_all, lag_of(loops, demo.reader), 1_767_225_600_000, [copy], [teller], callers)
+    asking.stop()
     street.stop()
     copy.close()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, flags=re.MULTILINE))

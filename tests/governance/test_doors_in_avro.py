@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypedDict
 
 import fastavro
@@ -15,9 +16,11 @@ import pytest
 
 from c360 import App, Personal, Projection, Record, collect, count, derived, newest, total
 from c360.agents.contracts import contract_of
+from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers
 from c360.errors import BrokerAway, NeedsOperator, UsageError
 from c360.ops import contracts
+from c360.ops.doctor import examine
 from c360.ops.doors import Preview
 from c360.ops.records import records
 from c360.testing import TestDriver
@@ -181,6 +184,7 @@ def test_what_the_schema_cannot_hold_does_not_leave_and_the_dead_letter_names_th
         assert letter["reason"] == "not-in-schema"
         assert "points is not a whole number of 64 bits" in letter["error"]
         assert str(1 << 63) not in json.dumps(letter)
+        assert t.profile("crm:7", purpose="service") is None
         order(t, 2, points=5, placed="2026-11-02T09:00:01Z")
         assert t.view("service")["crm:7"]["attributes"]["points"] == 5
         t.verify("sink:rows")
@@ -257,7 +261,7 @@ def test_a_sink_whose_type_grows_has_a_new_schema_of_the_same_subject() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- when it starts
-def test_a_worker_does_not_start_until_schemas_are_registered_and_their_subjects_ask_enough() -> None:
+def test_a_worker_does_not_start_until_schemas_are_registered_and_their_subjects_ask_enough(tmp_path: Path) -> None:
     registry, plan = FakeRegistry(), shop().plan()
     with pytest.raises(NeedsOperator, match=r"customer\.v3\.service-value.*c360 topics apply"):
         contracts.wires(plan, registry)
@@ -272,6 +276,8 @@ def test_a_worker_does_not_start_until_schemas_are_registered_and_their_subjects
     with pytest.raises(NeedsOperator, match="compatibility is BACKWARD"):
         contracts.wires(plan, registry)
     assert contracts.wires(plan, registry, ["customer@3:service"]).keys() == {"customer@3:service"}
+    looked = [check for check in examine(plan, MemoryCluster(), tmp_path, subjects=registry) if check.name == "schemas"]
+    assert [(check.ok, check.do) for check in looked] == [(False, "run c360 topics apply, or set C360_WIRE=json")]
     registry.compatibility(rows.subject, "FULL_TRANSITIVE")
     assert contracts.wires(plan, registry).keys() == {"customer@3:service", "sink:rows"}
     registry.away = True

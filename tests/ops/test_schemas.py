@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from c360 import App, Personal, Projection, Record, count, field
+from c360.agents.control import Controls, Logic, encode
 from c360.codecs.avro import WriterSchema
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TopicSpec
@@ -17,7 +19,7 @@ from c360.errors import BrokerAway, UsageError
 from c360.ops.contracts import contracts
 from c360.ops.history import history
 from c360.ops.retained import replay
-from c360.ops.schemas import Report, check
+from c360.ops.schemas import SEALED, Report, check
 from tests.governance import test_doors_in_avro as doors_in_avro
 from tests.sources.registry import FakeRegistry
 
@@ -152,6 +154,30 @@ def test_both_sides_of_a_merge_are_history(repository: Repository) -> None:
     assert repository.check().schemas == 3
 
 
+def test_a_version_that_was_taken_back_on_a_side_was_there(repository: Repository) -> None:
+    """The log of the file, as git shows it, leaves that side out: it changed nothing."""
+    repository.commit(order=record(of(MICROS)))
+    repository.git("checkout", "-q", "-b", "side")
+    side = repository.commit(order=record(of(MILLIS)))
+    repository.commit(order=record(of(MICROS)))
+    repository.git("checkout", "-q", "main")
+    repository.commit(third=record(of(TEXT), name="Third"))
+    repository.git("merge", "-q", "--no-edit", "side")
+    assert told(repository.check()) == [("order.avsc", "unit", [side[:9]])]
+
+
+def test_what_only_a_merge_made_of_both_sides_was_there(repository: Repository) -> None:
+    repository.commit(order=record(of(MICROS)))
+    repository.git("checkout", "-q", "-b", "side")
+    repository.commit(order=record(of(MICROS), doc="side"))
+    repository.git("checkout", "-q", "main")
+    repository.commit(order=record(of(MICROS), doc="main"))
+    repository.git("merge", "-q", "-s", "ours", "--no-commit", "side")
+    merge = repository.commit(order=record(of(MILLIS)))
+    repository.commit(order=record(of(MICROS)))
+    assert told(repository.check()) == [("order.avsc", "unit", [merge[:9]])]
+
+
 def test_a_deleted_file_is_a_warning_and_comes_back_with_its_history(repository: Repository) -> None:
     first = repository.commit(order=record(of(MILLIS)), other=record(of(TEXT), name="Other"))
     repository.git("rm", "-q", "schemas/order.avsc")
@@ -278,6 +304,42 @@ def test_without_git_it_is_said_what_is_missing(repository: Repository, monkeypa
         history(repository.schemas, None)
 
 
+def test_in_a_hook_of_git_it_looks_at_the_repository_of_the_directory(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = repository.commit(order=record(of(MILLIS)))
+    repository.write("order.avsc", record(of(MICROS)))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", ".git/index")
+    assert told(repository.check()) == [("order.avsc", "unit", [first[:9]])]
+
+
+def test_links_are_what_they_lead_to(repository: Repository, tmp_path: Path) -> None:
+    first = repository.commit(order=record(of(MILLIS)))
+    repository.write("order.avsc", record(of(MICROS)))
+    (repository.root / "more").mkdir()
+    (tmp_path / "outside.avsc").write_text(json.dumps(record(of(TEXT), name="Outside")))
+    (repository.root / "more" / "link.avsc").symlink_to(repository.schemas / "order.avsc")
+    (repository.root / "more" / "outside.avsc").symlink_to(tmp_path / "outside.avsc")
+    (repository.root / "more" / "nowhere.avsc").symlink_to(tmp_path / "nowhere.avsc")
+    report = repository.check(directory=repository.root / "more")
+    assert told(report) == [("link.avsc", "unit", [first[:9]])]
+    assert report.schemas == 2
+
+
+def test_what_no_terminal_should_see_is_shown_as_text(repository: Repository) -> None:
+    """Names and texts are of whoever wrote them."""
+    (repository.schemas / os.fsdecode(b"\xff\x1b[31m.avsc")).write_text(
+        json.dumps(record(of(TEXT, **{"c360.class": "\ud800\x07"})))
+    )
+    report = repository.check()
+    assert [f.rule for f in report.findings] == ["class"]
+    (line,) = (f.line for f in report.findings)
+    assert line.isprintable()
+    assert r"\x1b[31m.avsc" in line
+    json.dumps(report.to_json(), ensure_ascii=False).encode()
+
+
 def test_a_directory_without_schemas_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no \*\.avsc in"):
         check(tmp_path, None)
@@ -333,6 +395,27 @@ def test_what_a_schema_says_is_personal_is_personal_in_the_app() -> None:
     assert (found.path, found.subject, found.rule, found.place) == ("shop:app who", "who-value", "class", "email")
     assert "write Personal[…] there" in found.message
     assert "Who.mail" in found.message
+
+
+def test_what_was_sealed_when_workers_ran_may_not_be_in_the_open() -> None:
+    """Of any version: another one would show what the one before kept sealed."""
+    logic = {
+        b"logic/customer@1": ["projection/3", "sealed: Who.gone, Who.mail"],
+        b"logic/customer@2": ["sealed: Who.mail"],
+        b"logic/govern": ["sealed by nobody"],
+    }
+    controls = Controls({key: encode(Logic(lines)) for key, lines in logic.items()} | {b"live/customer": b"?"})
+    found = check(None, None, shop(str, schema=record(of(TEXT))).plan(), "shop:app", controls=controls).findings
+    assert [(f.path, f.rule, f.severity, f.place, f.against) for f in found] == [
+        ("shop:app who", "class", "error", "mail", ("customer@1", "customer@2")),
+    ]
+    assert check(None, None, shop(Personal[str], schema=WHO).plan(), "shop:app", controls=controls).findings == []
+
+
+def test_the_lines_of_a_plan_say_what_is_sealed() -> None:
+    plan = doors_in_avro.shop().plan()
+    said = {agent.name: [line for line in agent.logic if line.startswith(SEALED)] for agent in plan.agents}
+    assert said["customer@3"] == [f"{SEALED}Order.name"]
 
 
 def test_an_app_without_schemas_has_nothing_to_check() -> None:
@@ -399,6 +482,14 @@ def test_a_file_is_compared_with_all_versions_of_its_subject(
         (subject, "compatibility", (f"version 1 of {subject}",)),
     ]  # fmt: skip
     assert report.versions == 2
+
+
+def test_versions_of_the_registry_are_told_the_newest_first(tmp_path: Path, registry: FakePublished) -> None:
+    (tmp_path / "order.avsc").write_text(json.dumps(record(of(MICROS))))
+    for doc in "abc":
+        registry.publish("order", record(of(MILLIS), doc=doc))
+    (found,) = check(tmp_path, None, registry=registry).findings
+    assert found.against == ("version 3 of order", "version 2 of order", "version 1 of order")
 
 
 def test_versions_of_git_and_of_the_registry_are_told_together(repository: Repository, registry: FakePublished) -> None:

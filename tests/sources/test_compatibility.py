@@ -28,6 +28,7 @@ from c360.codecs.compatibility import (
 
 LONG, TEXT = "long", "string"
 PERSONAL = {"c360.class": "personal"}
+MILLIS, MICROS = ({"type": LONG, "logicalType": f"timestamp-{unit}"} for unit in ("millis", "micros"))
 DAY = {"type": "int", "logicalType": "date"}
 
 
@@ -200,11 +201,18 @@ def test_what_cannot_be_read_at_all_is_told_by_the_official_checker(before: Any,
         ([of(decimal(7, 2))], [of(decimal(9, 2))]),
         ([of(decimal(7, 0))], [of(decimal(7, None))]),
         ([of(record(of(TEXT, **PERSONAL), name="In"))], [of(record(of(TEXT), name="In"), **PERSONAL)]),
+        ([of(TEXT, "it", aliases=["new"])], [of(TEXT, "new", aliases=["it"])]),
         ([of(record(of(TEXT), name="old.In"))], [of(record(of(TEXT), name="In", aliases=["old.In"]))]),
     ],
 )
 def test_what_harms_nobody_is_not_told(before: Any, now: Any) -> None:
     assert told(record(*before), record(*now)) == []
+
+
+def test_where_it_cannot_be_told_which_branch_reads_another_only_the_official_checker_speaks() -> None:
+    before = record(of(["null", record(of(MILLIS), name="A")]))
+    now = record(of(["null", record(of(MICROS), name="B"), record(of(MICROS), name="C")]))
+    assert told(before, now) == [("error", OFFICIAL, "")]
 
 
 def test_a_namespace_that_moves_is_told_once() -> None:

@@ -16,6 +16,7 @@ from c360.codecs.avro import Registry, Values
 from c360.engine.registry import SchemaRegistry
 from c360.errors import Misfit, RegistryAway, Shut, UsageError
 from c360.ops.contracts import Subjects
+from c360.serving.metrics import page_of
 from c360.testing import TestDriver
 from tests.registry import Apicurio, Reference
 from tests.sources.registry import FakeRegistry, written
@@ -169,23 +170,26 @@ def test_it_stops_and_comes_back_in_the_middle_of_a_run(real_registry: Apicurio)
         header = ("__value_schema_id", b"\0" + one.to_bytes(4, "big"))
         t.send("orders", "7", value(one, 2)[5:], partition=1, headers=[header])
         assert t.profile("crm:7").orders == 2
-        assert registry.asked == 1
+        assert registry.questions == 1
         real_registry.pause()
         try:
             t.send("orders", "7", value(two, 3), partition=0)
             t.send("orders", "7", value(one, 4), partition=1)
             assert t.profile("crm:7").orders == 3
-            assert registry.away > 0
+            assert registry.unanswered > 0
+            page = page_of(t.loops, {}, 0)
+            assert 'c360_held_inputs{agent="govern"} 1' in page
+            assert f'c360_registry_unanswered_total{{agent="govern"}} {registry.unanswered}' in page
             with pytest.raises(Shut, match="C360_REGISTRY"):
                 registry.schema(two)
         finally:
             real_registry.resume()
         time.sleep(0.6)  # until it is asked again
         assert t.profile("crm:7").orders == 4
-        asked = registry.asked
+        asked = registry.questions
         t.send("orders", "7", value(two, 5), partition=1)
         assert t.profile("crm:7").orders == 5
-        assert registry.asked == asked
+        assert registry.questions == asked
         assert t.topic("shop.dlq") == []
         t.verify()
 

@@ -66,10 +66,15 @@ def test_avro_in_and_avro_out(broker: str, real_registry: Apicurio, tmp_path: Pa
     problems = {finding["subject"]: finding["problem"] for finding in json.loads(checked.stdout)["schemas"]}
     assert problems == {f"{VIEW}-value": "schema", f"{SINK}-value": "schema"}
 
+    early = c360(broker, NAME, "rebuild", "customer@1", "--execute", "--reason", "a test", **settings)
+    assert (early.returncode, "c360 topics apply" in early.stderr) == (4, True), early.stderr
+
     # 2 applied, twice
     applied = c360(broker, NAME, "topics", "apply", "--json", **settings)
     assert applied.returncode == 0, applied.stderr
     assert {done["subject"] for done in json.loads(applied.stdout)["registered"]} == problems.keys()
+    told = c360(broker, NAME, "audit", "tail", "--json", **settings)
+    assert f"{VIEW}-value, {SINK}-value" in told.stdout
     again = c360(broker, NAME, "topics", "apply", "--json", **settings)
     assert json.loads(again.stdout) == {"created": [], "registered": []}
     assert c360(broker, NAME, "topics", "check", **settings).returncode == 0

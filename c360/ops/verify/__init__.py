@@ -28,6 +28,7 @@ from c360.ops.verify.govern import GovernCheck
 from c360.ops.verify.identity import IdentityCheck
 from c360.ops.verify.links import Links, LinksCheck
 from c360.ops.verify.log import Archive, DeadLetters, Log
+from c360.ops.verify.outside import OutsideCheck
 from c360.ops.verify.projection import ProjectionCheck
 from c360.ops.verify.report import Findings, Forgotten, Report, forgotten
 from c360.plan import Plan, sealed_of
@@ -73,7 +74,8 @@ def verify(
         found = {}
         for name in agents or [a.name for a in plan.agents if a.name not in controls.absent(plan)]:
             findings = Findings()
-            if blind and (name == "consent" or plan.governing(name) is not None):
+            outside = any(one.agent == name for one in plan.outsides)
+            if blind and (name == "consent" or outside or plan.governing(name) is not None):
                 findings.cannot_tell(f"nobody can tell without the master key what {name} must write: set C360_KEYS")
                 found[name] = findings
                 continue
@@ -165,6 +167,10 @@ def _checks(
     if agent == "consent":
         yield log.partitions(f"{plan.consent}.changelog"), ConsentCheck(plan, log, dead, sight).look
         return
+    for outside in plan.outsides:
+        if outside.agent == agent:
+            yield log.partitions(f"{plan.answers(outside)}.changelog"), OutsideCheck(plan, outside, log, sight).look
+            return
     for identity in plan.identities:
         if identity.agent == agent:
             check_of = IdentityCheck(plan.at(identity.govern), identity, log, links[identity.govern])

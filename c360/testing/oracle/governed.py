@@ -24,7 +24,7 @@ from c360.identity.facts import Claim
 from c360.identity.namespace import Namespace
 from c360.plan import Plan
 from c360.testing.oracle.envelope import Change, Position, read_change, unsent
-from c360.testing.oracle.formats import Schemas, in_json, understand
+from c360.testing.oracle.formats import Schemas, Understood, in_json, understand
 from c360.testing.oracle.links import Linking, Slot, enrich, row_source
 from c360.testing.oracle.plain import parse, simple, written
 from c360.testing.oracle.profiles import as_json
@@ -143,6 +143,8 @@ class TypeOracle:
             value = getattr(record, name)
             if value is not None:
                 return self._named(self.identifiers[without_none(self.annotations[name])], value, tenant)
+        if self.source.format == "answers" and key is not None:
+            return Named(key.decode(), False)
         if self.source.key is None or key is None:
             raise NoFit
         return self._named(self.source.key, key.decode(), tenant)
@@ -289,11 +291,26 @@ def claims(declared: SourceType, payload: Any) -> bool:
     )
 
 
+def read_answer(source: Source, value: bytes, sight: Sight | None) -> tuple[Understood, Record] | None:
+    """What was answered outside; None of somebody who was forgotten: it cannot be opened any more. Raises for a misfit."""
+    said = parse(value)
+    inner = said["record"]
+    if "~sealed" in inner:
+        assert sight is not None
+        text = sight.open(inner, inner["subject"], source.name)
+        if text is None:
+            sight.lost.add(inner["subject"])
+            return None
+        inner = parse(text)
+    record: Record = record_from_governed(source.types[0].record, inner)
+    return Understood({}, {}, said["id"]), record
+
+
 class Events:
     """A source of events."""
 
     def __init__(self, source: Source, plan: Plan, sight: Sight | None = None, schemas: Schemas | None = None) -> None:
-        self.source, self.schemas = source, schemas
+        self.source, self.schemas, self.sight = source, schemas, sight
         self.types = [TypeOracle(source, t, plan, sight) for t in source.types]
 
     def expected(self, arrivals: Iterable[Arrival], *, whole: bool = True) -> Expected:
@@ -333,11 +350,18 @@ class Events:
     def _read(self, delivery: Delivery) -> Any:
         """(type and id, effect, facts); IGNORED; None for a misfit."""
         try:
-            found = understand(self.source, delivery.value, delivery.headers, self.schemas)
-            kind = next((t for t in self.types if claims(t.declared, found.payload)), None)
-            if kind is None:
-                return IGNORED if self.source.unmatched == "ignore" else None
-            record = record_from_payload(kind.declared.record, found.fields)
+            if self.source.format == "answers":
+                answer = read_answer(self.source, delivery.value or b"", self.sight)
+                if answer is None:
+                    return IGNORED
+                found, record = answer
+                kind = self.types[0]
+            else:
+                found = understand(self.source, delivery.value, delivery.headers, self.schemas)
+                claiming = next((t for t in self.types if claims(t.declared, found.payload)), None)
+                if claiming is None:
+                    return IGNORED if self.source.unmatched == "ignore" else None
+                kind, record = claiming, record_from_payload(claiming.declared.record, found.fields)
             said = getattr(record, kind.declared.event_id) if kind.declared.event_id else found.id
             event_id = None if said is None else str(said)
             at = kind.time(record, delivery.time if found.at_ms is None else found.at_ms, delivery.time)
