@@ -759,9 +759,8 @@ class GovernTask:
 
     def _row(self, held: RowState | None, change: Change, arrivals: _Arrivals, i: int, out: Outbox) -> None:
         """An update takes back what is held and adds what is new; a state not newer than the held one changes nothing."""
-        position = change.position
-        newer = held is None or (position > held.position if arrivals.replayed else change.follows(held.position))
-        if position <= self.truncated or not newer:
+        position = change.position if held is None or arrivals.replayed else change.placed(held.position)
+        if position <= self.truncated or (held is not None and position <= held.position):
             self.counters.stale += 1
             return
         append = arrivals.times[i]
