@@ -57,6 +57,8 @@ APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}\Z")
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}\Z")
 SINK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
 WEEK = timedelta(days=7)
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(s|min|h)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 def _returned(said: str, function: Callable[..., Any]) -> Any:
@@ -174,6 +176,8 @@ class App:
         purposes: Iterable[Purpose] = (),
         tenant: str | None = None,
         region: str | None = None,
+        rate: str | None = None,
+        quarantine: float | None = None,
     ) -> Callable[[type[R]], type[R]]:
         """Declare a raw topic of events: things that happened.
 
@@ -188,6 +192,9 @@ class App:
         to payloads that no type claims. `name`: short name of the source in topic names (default: the raw topic).
         `purposes`: what its records may be used for; none said, for none that asks. `tenant`: field that says whose customer it
         is: tenants never meet. `region`: its records leave only where the same is said.
+        `rate`: how many records are read at most, as "500/s" or "100/min", of all partitions together and each its part; the
+        rest waits in the topic. `quarantine`: the share of misfits (0.2: one in five of the last 1,000 records of a process)
+        above which the source is paused until somebody resumes it.
         """
         if format not in ("json", "avro", "segment", "cloudevents"):
             raise DeclarationError(
@@ -215,6 +222,7 @@ class App:
                 format=format,
                 schema=reader,
             )
+            source = _limited(said, source, rate, quarantine)
             self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
 
@@ -232,12 +240,15 @@ class App:
         purposes: Iterable[Purpose] = (),
         tenant: str | None = None,
         region: str | None = None,
+        rate: str | None = None,
+        quarantine: float | None = None,
     ) -> Callable[[type[R]], type[R]]:
         """Declare a raw topic of database changes (Debezium JSON envelopes, with or without schemas): rows that exist.
 
         `key`: the primary key's field or fields. `subject`: field (or fields, the first that is present) that says
         whom the row is about; without it the key, which then must be one field of an identifier type. `at`: field
-        with the row's own time; without it, the database's commit time. `purposes`, `tenant`, `region`: as for `source`.
+        with the row's own time; without it, the database's commit time. `purposes`, `tenant`, `region`, `rate`,
+        `quarantine`: as for `source`.
         """
         if format != "debezium":
             raise DeclarationError(
@@ -254,6 +265,7 @@ class App:
                 raise DeclarationError(f"{said}: the key has several fields, so say whom a row is about: subject=…")
             declared = replace(self._source_type(said, record, None, about, None, None, at), key=keys)
             source = Source(name or topic, topic, "rows", (declared,), None, "dlq", WEEK, format=format)
+            source = _limited(said, source, rate, quarantine)
             self._add_source(said, self._governed(said, source, purposes, tenant, region))
             return record
 
@@ -329,8 +341,8 @@ class App:
             raise DeclarationError(f"{said}: a CDC topic carries the rows of one table, so it has one record type")
         if replace(old, types=()) != replace(source, types=()):
             raise DeclarationError(
-                f"{said}: name, format, key, unmatched, window, purposes, tenant and region must be the same as for"
-                f" {old.types[0].name} on this topic"
+                f"{said}: name, format, key, unmatched, window, purposes, tenant, region, rate and quarantine must be"
+                f" the same as for {old.types[0].name} on this topic"
             )
         if any(t.name == record.__name__ for t in old.types):
             raise DeclarationError(f"{said}: two record types of one topic cannot both be named {record.__name__}")
@@ -694,6 +706,19 @@ def _check_format(said: str, record: type[Record], format: str, event: str | Non
             raise DeclarationError(
                 f'{said}: {record.__name__}.{attributes[0]} is an attribute of a CloudEvent; say format="cloudevents"'
             )
+
+
+def _limited(said: str, source: Source, rate: str | None, quarantine: float | None) -> Source:
+    """The source with its rate in records a second, and the share of misfits that pauses it. Raises DeclarationError."""
+    per_s = None
+    if rate is not None:
+        found = _RATE.fullmatch(rate)
+        per_s = 0.0 if found is None else float(found[1]) / _SECONDS[found[2]]
+        if not per_s:
+            raise DeclarationError(f'{said}: rate={rate!r} is none; write for example "500/s", "100/min" or "10/h"')
+    if quarantine is not None and not 0 < quarantine < 1:
+        raise DeclarationError(f"{said}: quarantine={quarantine} is a share of records, between 0 and 1")
+    return replace(source, rate=per_s, quarantine=quarantine)
 
 
 def _schema_text(said: str, format: str, schema: Mapping[str, Any] | str | None) -> str | None:

@@ -20,7 +20,7 @@ from c360.agents.contracts import Wire
 from c360.agents.door import DoorAgent
 from c360.agents.erasure import ErasureAgent
 from c360.agents.fencing import INPUTS_S
-from c360.agents.govern import Govern
+from c360.agents.govern import SHARE_OF, Govern
 from c360.agents.identity import IdentityAgent
 from c360.agents.projection import ProjectionAgent
 from c360.agents.suppression import Suppression
@@ -34,10 +34,11 @@ from c360.engine.restore import last_positions
 from c360.engine.teller import EVERY_S, PASS_S, Teller, Told
 from c360.engine.transport import TP, Admin, Cluster, Reader
 from c360.engine.turnstile import Turnstile
-from c360.errors import BrokerAway, NeedsOperator, UsageError
+from c360.errors import BrokerAway, C360Error, NeedsOperator, UsageError
 from c360.governance.keys import MasterKeys
 from c360.governance.names import Vault
-from c360.ops import beside, contracts, control, keys, topics
+from c360.ops import beside, contracts, control, keys, sources, topics
+from c360.ops.audit import Run
 from c360.ops.beginning import begin_lives
 from c360.ops.contracts import Subjects
 from c360.ops.trim import trim
@@ -66,7 +67,8 @@ class Shared:
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
     agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
     name. `wires`: how doors write, by their agents' names; JSON those that are not there. `cloudevents`: whether what leaves
-    has these attributes in its headers. `paused`: whether a source is. `fence_max_age_ms`: how old may be what a door knows of
+    has these attributes in its headers. `paused`: whether a source is; `monotonic`: seconds, for their
+    rates, None: these do not count. `fence_max_age_ms`: how old may be what a door knows of
     people's decisions; `inputs_s`: between its looks at which partitions these come in.
     """
 
@@ -83,6 +85,7 @@ class Shared:
     wires: Mapping[str, Wire] = field(default_factory=dict)
     cloudevents: bool = False
     paused: Callable[[str], bool] = lambda source: False
+    monotonic: Callable[[], float] | None = None
 
 
 def governance_of(
@@ -116,7 +119,16 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
     known = suppression_of(plan, common)
     for view in (v for v in plan.views if plan.sources and (not only or v.govern_agent in only)):
         chosen.append(
-            Govern(view, admin.topics, common.vault, common.governance, known, common.registry, common.paused)
+            Govern(
+                view,
+                admin.topics,
+                common.vault,
+                common.governance,
+                known,
+                common.registry,
+                common.paused,
+                common.monotonic,
+            )
         )
     chosen += [IdentityAgent(plan.at(i.govern), i, known) for i in plan.identities if not only or i.agent in only]
     chosen += [ProjectionAgent(plan, p, known) for p in plan.projections if not only or p.agent in only]
@@ -294,6 +306,7 @@ class Worker:
             wires=wires,
             cloudevents=self.cloudevents,
             paused=self._is_paused,
+            monotonic=time.monotonic,
         )
         self.known = governance, vault
         self.loops += self._loops(names)
@@ -452,6 +465,7 @@ class Worker:
             try:
                 self.watch.turn()
                 self._follow_control()
+                quarantine(self.plan, self.cluster, self.loops, self.clock)
             except BrokerAway:
                 continue
             except Exception as error:  # whatever was decided cannot be done: no agent is to go on as if it were not
@@ -483,6 +497,28 @@ class Worker:
             log.warning("what loops have read is kept: %s", error)
 
 
+def quarantine(plan: Plan, cluster: Cluster, loops: Sequence[Loop], clock: Clock) -> bool:
+    """Pause sources of which more than they allow does not fit, as an operator would. Whether there was one.
+
+    It is tried again where it cannot be told: what does not fit goes to the dead letters, and all else goes on.
+    """
+    found = False
+    for govern in [loop.agent for loop in list(loops) if isinstance(loop.agent, Govern)]:
+        for source, share in govern.shares.items():
+            if share.failing is None:
+                continue
+            why = f"quarantine: {share.failing:.0%} of the last {SHARE_OF:,} records do not fit"
+            try:
+                with Run(plan, cluster, who="c360 worker", reason=why, random=os.urandom, clock=clock) as run:
+                    sources.pause(plan, cluster, source, why, now_ms=clock(), run=run)
+            except C360Error as error:
+                log.error("%s cannot be paused: %s", source, error)
+                continue
+            log.error("%s is paused: %s (c360 dlq list; c360 source resume %s --execute)", source, why, source)
+            share.failing, found = None, True
+    return found
+
+
 def tune_process() -> None:
     """Fit Python and the C library to a process that is a worker. To be called before it has threads.
 
@@ -504,6 +540,7 @@ class Stepping:
     tables: Sequence[GlobalTable]
     tellers: Sequence[Teller] = ()
     watch: control.Watch | None = None  # of what was decided of versions; all that are declared run, whatever it says
+    quarantine: Callable[[Sequence[Loop]], bool] = lambda loops: False  # pauses sources; whether it has
 
     def ask(self) -> None:
         """Have it told how far everything is, with all that was sent before now."""
@@ -519,6 +556,7 @@ class Stepping:
         done = [loop.turn(0.0) for loop in self.loops]
         for teller in self.tellers:
             teller.turn()
+        decided = self.quarantine(self.loops) or decided
         moved = before != self._said() or any(table.age() > 0 for table in self.tables)
         return moved or decided or any(done) or any(map(_at_work, self.loops))
 
@@ -591,7 +629,13 @@ def stepping(
         for a in agents_of(plan, admin, shared=shared)
     ]
     tellers = tellers_of(loops, cluster, monotonic=seconds, pass_s=0.0)
-    return Stepping(loops, [] if table is None else [table], tellers, watch)
+    return Stepping(
+        loops,
+        [] if table is None else [table],
+        tellers,
+        watch,
+        lambda loops: quarantine(plan, cluster, loops, clock),
+    )
 
 
 def drain(loops: Iterable[Loop], idle: Callable[[], bool], *, turns: int = 100_000) -> None:

@@ -139,6 +139,8 @@ class Source:
     region: str | None = None  # where its records must stay
     format: Format = "json"
     schema: str | None = None  # of Avro: the one the app was written for, as JSON
+    rate: float | None = None  # records a second that are read at most, of all partitions
+    quarantine: float | None = None  # share of misfits above which it is paused
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from c360.tables.table import Table
 
 ASKED = b"a"
 ASKED_OF = "~outside:"  # in place of a namespace: of the hash of an identifier
+MOST = 100  # identifiers of a record: each question names all of them, so that a list of thousands would be millions
 LABELS_KEPT = 1 << 14  # opening a sealed identifier and making its token takes 20 µs
 MS = 1000
 
@@ -55,7 +56,7 @@ class AskingCounters:
     looked: int = 0  # identifiers of records
     asked: int = 0
     fresh: int = 0  # asked before, and not long ago
-    left_out: int = 0  # of the forgotten, and identifiers that say nothing
+    left_out: int = 0  # of the forgotten, of records with too many, and identifiers that say nothing
     receipts: int = 0
 
 
@@ -182,6 +183,9 @@ class AskingTask:
         """The identifiers of a record; none where it is about, or names, somebody who is forgotten."""
         suppression = self.agent.suppression
         found = list(self.agent.identified(said, subject, reader))
+        if len(found) > MOST:
+            self.counters.left_out += len(found)
+            return []
         if suppression is not None and suppression:
             known = suppression.look(subject)
             if known is not None and (known.stands or said.life < known.life):

@@ -22,8 +22,10 @@ import msgspec
 from msgspec import inspect
 
 from c360.agents.shape import Shape
+from c360.codecs.avro import NoRegistry, Registry
 from c360.codecs.avro_out import avro_names, frame, optional_fields, reader_of, writer_of
 from c360.declare import ProjectionDeclaration
+from c360.errors import Misfit
 from c360.plan import Plan, classes_of
 from c360.profile.attribute import ValueType
 from c360.profile.avro import profile_schema
@@ -81,10 +83,31 @@ def contract_of(plan: Plan, door: Door) -> Contract | None:
     return None if made is None else Contract(door.agent, f"{plan.leaves(door)}-value", json.dumps(made))
 
 
+class Reading:
+    """Reads what doors wrote, in JSON or in Avro, by the schemas that values name."""
+
+    def __init__(self, registry: Registry | None) -> None:
+        self.registry: Registry = registry or NoRegistry()
+        self.known: dict[int, Callable[[bytes], Any]] = {}
+
+    def read(self, value: bytes) -> Any:
+        """The JSON value. Raises Misfit; Shut while its schema cannot be asked for; ValueError for what is no JSON."""
+        if value[:1] != b"\0":
+            return _decode(value)
+        number = int.from_bytes(value[1:5], "big")
+        if (read := self.known.get(number)) is None:
+            schema = json.loads(self.registry.schema(number).text)
+            try:
+                read = self.known[number] = reader_of(schema)
+            except Exception:  # whatever the registry has there
+                raise Misfit("schema", "its schema is none that a door writes by") from None
+        return read(value[5:])
+
+
 def reading(contract: Contract) -> Callable[[bytes], Any]:
-    """read(bytes of a value with their frame) → the JSON value; of bytes in JSON, too. Raises Misfit."""
+    """read(bytes that were written by it, with their frame) → the JSON value. Raises Misfit."""
     read = reader_of(contract.schema)
-    return lambda value: read(value[5:]) if value[:1] == b"\0" else _decode(value)
+    return lambda value: read(value[5:])
 
 
 def _namespace(*parts: str) -> str:

@@ -58,6 +58,7 @@ from c360.codecs.segment import SegmentDecoder
 from c360.declare import Enrichment, Source, SourceType, without_none
 from c360.engine.agent import AnyTable, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
+from c360.engine.pace import Bucket
 from c360.engine.transport import TP, Batch
 from c360.errors import C360Error, Misfit, NeedsOperator, Shut
 from c360.governance.keys import NO_LIVES, life_of
@@ -73,6 +74,7 @@ from c360.tables.table import Table
 
 MS = timedelta(milliseconds=1)
 AHEAD_MS = 5 * 60_000  # how far an event's time may be after its append time
+SHARE_OF = 1000  # records
 LOOKED_AT = 500  # rows, in one step: about 20 ms, in which no record is governed (docs/decisions/0018)
 IDS, ROWS, MISFITS = b"iI", b"r", b"m"
 ROW = "row"  # in place of a namespace
@@ -371,6 +373,8 @@ class GovernTask:
         self.process_raw: Callable[[_Arrivals, Outbox], None]
         self.ready: Callable[[Batch], int] = len
         self.paused: Callable[[], bool] = _never
+        self.bucket: Bucket | None = None  # of a source that has a rate
+        self.share: MisfitShare | None = None  # of a source that pauses itself
         if isinstance(parts.decoder, AvroDecoder):
             avro = parts.decoder
             self.ready = lambda batch: avro.ready(batch.values, batch.headers)
@@ -530,7 +534,10 @@ class GovernTask:
         with all of them; who is forgotten is forgotten meanwhile."""
         if self.paused() and batch.tp.topic != self.truncates:
             return 0
-        return self.ready(batch) if batch.tp == self.raw else len(batch)
+        if batch.tp != self.raw:
+            return len(batch)
+        ready = self.ready(batch)
+        return ready if self.bucket is None else self.bucket.take(ready)
 
     def process(self, batch: Batch, out: Outbox) -> None:
         if self.watch is not None:
@@ -542,9 +549,12 @@ class GovernTask:
         elif batch.tp.topic == self.replay:
             self._replayed(batch, out)
         else:
+            before = 0 if self.share is None else self.counters.misfits.total()
             self.process_raw(_Arrivals(batch, self.raw, batch.offsets, batch.times), out)
             self.counters.records += len(batch)
             self.counters.bytes += sum(map(len, filter(None, batch.values)))
+            if self.share is not None:
+                self.share.add(len(batch), self.counters.misfits.total() - before)
 
     def divert(self, batch: Batch, error: BaseException, out: Outbox) -> None:
         self._misfit(_Arrivals(batch, self.raw, batch.offsets, batch.times), 0, error, out)
@@ -749,9 +759,8 @@ class GovernTask:
 
     def _row(self, held: RowState | None, change: Change, arrivals: _Arrivals, i: int, out: Outbox) -> None:
         """An update takes back what is held and adds what is new; a state not newer than the held one changes nothing."""
-        position = change.position
-        newer = held is None or (position > held.position if arrivals.replayed else change.follows(held.position))
-        if position <= self.truncated or not newer:
+        position = change.position if held is None or arrivals.replayed else change.placed(held.position)
+        if position <= self.truncated or (held is not None and position <= held.position):
             self.counters.stale += 1
             return
         append = arrivals.times[i]
@@ -901,6 +910,25 @@ class _Arrivals:
     replayed: bool = False
 
 
+@dataclass
+class MisfitShare:
+    """Of the records of a source in this process: whether more than a share of them are misfits, asked of each SHARE_OF."""
+
+    most: float
+    records: int = 0
+    misfits: int = 0
+    failing: float | None = None  # the share, where it was above; until somebody has acted on it
+
+    def add(self, records: int, misfits: int) -> None:
+        self.records += records
+        self.misfits += misfits
+        if self.records >= SHARE_OF:
+            share = self.misfits / self.records
+            if share > self.most:
+                self.failing = share
+            self.records = self.misfits = 0
+
+
 def _never() -> bool:
     return False
 
@@ -919,13 +947,17 @@ class Govern:
         suppression: Suppression | None = None,
         registry: Registry | None = None,
         paused: Callable[[str], bool] = lambda source: False,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         """`topics` gives the names and partition counts of what exists now. `vault`: of an app that needs keys, and
-        `governance` the process's copy of its topics; `suppression`: of one that erases. `paused`: whether a source is."""
+        `governance` the process's copy of its topics; `suppression`: of one that erases. `paused`: whether a source is.
+        `monotonic`: seconds, for the rates of sources; None: they are read as fast as it goes."""
         assert vault is not None or not plan.needs_keys, "nothing of it may be written in clear"
         self.plan, self.vault, self.governance, self.suppression = plan, vault, governance, suppression
         names = Names() if vault is None else vault.names
-        self.topics, self.paused, self.registry = topics, paused, registry
+        self.topics, self.paused, self.registry, self.monotonic = topics, paused, registry, monotonic
+        self.counts: Mapping[str, int] = {}  # partitions, as of the last look
+        self.shares = {s.name: MisfitShare(s.quarantine) for s in plan.sources if s.quarantine is not None}
         planned = plan.agent(plan.govern_agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         self.by_topic = {s.topic: s for s in plan.sources}
@@ -939,7 +971,7 @@ class Govern:
 
     def lead_topics(self) -> Sequence[str]:
         """The raw topics that exist, with the topics that go with them. Raises NeedsOperator when a count has changed."""
-        found = self.topics()
+        self.counts = found = self.topics()
         ready = []
         for topic, source in self.by_topic.items():
             if topic not in found:
@@ -987,4 +1019,7 @@ class Govern:
             self.suppression,
         )
         made.paused = partial(self.paused, source.name)
+        made.share = self.shares.get(source.name)
+        if source.rate is not None and self.monotonic is not None:
+            made.bucket = Bucket(source.rate / self.counts.get(source.topic, 1), self.monotonic)
         return made

@@ -18,16 +18,17 @@ from random import random
 from typing import Any, Protocol
 
 import faust
-import msgspec
 from faust.transport.drivers import aiokafka as driver
 
 from c360.agents.calling import Allowed, Caller, InOrder, Message, Permit, Place
+from c360.agents.contracts import Reading
 from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, Question, governed_decoder, governed_type
 from c360.clock import Clock, system
+from c360.codecs.avro import Registry
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Admin, Cluster, Producer
-from c360.errors import BrokerAway, C360Error
+from c360.errors import BrokerAway, C360Error, Misfit, Shut
 from c360.governance.names import Vault
 from c360.outside import Outside
 from c360.plan import Plan
@@ -184,12 +185,10 @@ class FaustHost:
 class UserAgents(FaustHost):
     """The plan's user agents."""
 
-    def __init__(self, plan: Plan, cluster: Cluster) -> None:
-        decoders = _decoders(plan)
-        hosted = [
-            _Hosted(a.name, a.topic, a.function, decoders.get(a.topic, msgspec.json.Decoder().decode))
-            for a in plan.user_agents
-        ]
+    def __init__(self, plan: Plan, cluster: Cluster, registry: Registry | None = None) -> None:
+        """`registry`: of schemas that values of doors name."""
+        decoders, read = _decoders(plan), Reading(registry).read
+        hosted = [_Hosted(a.name, a.topic, a.function, decoders.get(a.topic, read)) for a in plan.user_agents]
         super().__init__(f"{plan.app}.agents", "the app's own agents", hosted, cluster)
 
 
@@ -234,14 +233,22 @@ class _Hosted:
             if value is None:
                 continue
             try:
-                said = self.decode(value)
-            except ValueError as error:
+                said = await self._decoded(value)
+            except (ValueError, Misfit) as error:
                 log.error("@app.agent %s: a record that is no JSON was left out (%s)", self.name, type(error).__name__)
                 continue
             if not isinstance(said, Governed):
                 yield said
             elif said.sign > 0:  # an agent sees what is added; the old row of an update is of no use to it
                 yield said.record  # type: ignore[attr-defined]  # subclasses made per record type have it
+
+    async def _decoded(self, value: bytes) -> Any:
+        """Waits while a registry does not answer."""
+        while True:
+            try:
+                return self.decode(value)
+            except Shut:
+                await asyncio.sleep(AGAIN_S)
 
 
 class _Rest:

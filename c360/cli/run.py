@@ -181,7 +181,7 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
     if running.plan.user_agents and not running.only:
         from c360.agents.user import UserAgents
 
-        hosted.append(UserAgents(running.plan, running.cluster))
+        hosted.append(UserAgents(running.plan, running.cluster, running.registry))
     calls = _calls(running)
     hosted += calls
     if web_port is None and not hosted:

@@ -59,9 +59,12 @@ class Change:
     after: bytes = b""  # with `unchanged`: what was sent
     first: bool = False  # it is of the first transaction after a snapshot, which may have begun before
 
-    def follows(self, position: str) -> bool:
-        """Whether it is newer than the state of the row that is at this position, and came before it."""
-        return self.position > position or (self.first and position.endswith(READ))
+    def placed(self, held: str) -> str:
+        """Its position beside a state of the row that came before it, which is at `held`: not before what was read.
+
+        Of two changes of one row the later has the later lsn, so one that comes again stays behind.
+        """
+        return held[:LSN_DIGITS] + self.position[LSN_DIGITS:] if self.first and self.position < held else self.position
 
 
 class Unfit(Misfit):
@@ -108,7 +111,7 @@ class _Schema(msgspec.Struct):
 
 # At one position: a snapshot is read where the next change begins, and a changed key is a d, then a c.
 RANKS = {"r": 0, "d": 1}  # others 2
-READ = ".0"  # how the position of a row that was read ends
+LSN_DIGITS = 20
 
 _sequence = msgspec.json.Decoder(list[str | None]).decode
 _envelope = msgspec.json.Decoder(_Envelope).decode
@@ -315,8 +318,8 @@ def _position_in_wal(source: _Source, rank: int) -> tuple[str, bool] | None:
     if lsn is None:
         return None
     if rank == 0 and source.lsn is not None:  # a snapshot: of its place before all that is streamed
-        return f"{lsn:020d}:{0:020d}{READ}", False
-    return f"{max(commit, lsn):020d}:{lsn:020d}.{rank}", bool(said) and not commit and rank > 0
+        return f"{lsn:0{LSN_DIGITS}d}:{0:020d}.{rank}", False
+    return f"{max(commit, lsn):0{LSN_DIGITS}d}:{lsn:020d}.{rank}", bool(said) and not commit and rank > 0
 
 
 def _serial(said: int | str | None) -> int:

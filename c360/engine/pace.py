@@ -11,6 +11,23 @@ SLICE_S = 0.25  # a loop takes no more at once than is allowed in so long, and s
 GUESS = 200.0  # bytes of a record, before any was seen
 
 
+class Bucket:
+    """So many records a second, and at most those of one second at once. Used by one thread."""
+
+    def __init__(self, rate: float, monotonic: Callable[[], float]) -> None:
+        self.rate, self._monotonic = rate, monotonic
+        self._left, self._at = max(1.0, rate), monotonic()
+
+    def take(self, most: int) -> int:
+        """How many of so many records may be read now; they are taken to be read."""
+        now = self._monotonic()
+        self._left = min(max(1.0, self.rate), self._left + (now - self._at) * self.rate)
+        self._at = now
+        taken = min(most, int(self._left))
+        self._left -= taken
+        return taken
+
+
 class Pace:
     """Shared by the loops of a process; `rate` may be set by any thread. None: as fast as it goes."""
 

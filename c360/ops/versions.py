@@ -180,6 +180,9 @@ def how_far(
     return Read(done, left, round(done / (done + left), 4) if left else 1.0)
 
 
+NONE_PAUSED: Mapping[str, str] = {}
+
+
 def inputs_of(agent: PlannedAgent, existing: Mapping[str, int]) -> list[TP]:
     return [TP(topic, p) for topic in agent.reads for p in range(existing.get(topic, 0))]
 
@@ -294,9 +297,11 @@ def check(plan: Plan, cluster: Cluster, switch: Switch, waiting: Waiting, *, era
         agent, projection = plan.agent(switch.agent), version_of(plan, switch.agent)
         _check_reset(plan, cluster, reader, agent, existing)
         # A version of govern that was built for it may still read raw topics, which its own inputs do not show.
+        controls = control.read(plan, cluster)
+        paused = {s.topic: s.name for s in plan.sources if controls.is_paused(s.name)}
         above = set(plan.upstream(switch.agent)) - set(plan.upstream(switch.away))
         for behind in [*map(plan.agent, sorted(above)), agent]:  # govern comes before identity
-            _check_reached(admin, reader, behind, inputs_of(behind, existing), waiting)
+            _check_reached(admin, reader, behind, inputs_of(behind, existing), waiting, paused)
         output = [TP(plan.projected(projection), p) for p in range(existing[plan.projected(projection)])]
         readers = [a for a in plan.agents_of(projection) if a != agent] + sinks_of(plan, projection)
         for door in readers:
@@ -356,8 +361,15 @@ def _check_reset(
             )
 
 
-def _check_reached(admin: Admin, reader: Reader, agent: PlannedAgent, inputs: Sequence[TP], waiting: Waiting) -> None:
-    """Whether its group gets to where its inputs end now."""
+def _check_reached(
+    admin: Admin,
+    reader: Reader,
+    agent: PlannedAgent,
+    inputs: Sequence[TP],
+    waiting: Waiting,
+    paused: Mapping[str, str] = NONE_PAUSED,
+) -> None:
+    """Whether its group gets to where its inputs end now. `paused`: names of sources by topic, of which it reads nothing."""
     starts = reader.starts(inputs)
     at = admin.group_offsets(agent.group)
     ends = ends_of_records(reader, {tp: max(starts[tp], at.get(tp, 0)) for tp in inputs})
@@ -367,6 +379,12 @@ def _check_reached(admin: Admin, reader: Reader, agent: PlannedAgent, inputs: Se
         return sum(max(0, end - max(starts[tp], offsets.get(tp, 0))) for tp, end in ends.items())
 
     if not waiting(lambda: not left()):
+        waits = sorted({paused[tp.topic] for tp in inputs if tp.topic in paused})
+        if waits:
+            raise NotYet(
+                f"{agent.name} is {left()} records behind where its inputs ended when this command began, and of"
+                f" {', '.join(waits)} nothing is read, as somebody has paused it: c360 source resume {waits[0]} --execute"
+            )
         raise NotYet(
             f"{agent.name} is {left()} records behind where its inputs ended when this command began. Do its workers run?"
             " (c360 doctor) Wait for it, or give it longer with --wait SECONDS"

@@ -7,13 +7,14 @@ import time
 from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from random import Random
 from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
-from c360.agents.contracts import contract_of, reading
+from c360.agents.contracts import Reading, contract_of
 from c360.agents.control import Pause, pause_key
 from c360.agents.erasure import Ordered
 from c360.agents.render import lazily_typed
@@ -218,9 +219,12 @@ class TestDriver:
     def _leaves(self, door: Door) -> dict[str, Any]:
         self.settle()
         held: dict[bytes | None, bytes | None] = dict(self.read(self.plan.leaves(door)))
-        contract = contract_of(self.plan, door)
-        read = orjson.loads if contract is None else reading(contract)
+        read = orjson.loads if self.subjects is None else self._reading.read
         return {key.decode(): read(value) for key, value in held.items() if key is not None and value is not None}
+
+    @cached_property
+    def _reading(self) -> Reading:
+        return Reading(self.registry)
 
     def _profile_for(self, identifier: str, declared: ProjectionDeclaration, purpose: str) -> Any:
         self.settle()

@@ -69,11 +69,19 @@ class Maker:
 
     def _event(self, source: Source) -> RawRecord:
         declared = self.dice.choice(source.types)
+        if source.format == "answers":
+            return self._answer(source, declared.record)
         payload = self._payload(declared.record)
         for path, value in (declared.when or {}).items():
             _put(payload, path.split("."), value)
         key = self._identifier(source.key.normalize) if source.key is not None else str(self.dice.randrange(9))
         return RawRecord(source.topic, key.encode(), json.dumps(payload).encode(), self.now_ms)
+
+    def _answer(self, source: Source, record: type[Record]) -> RawRecord:
+        """As it comes from outside: by field names, with an id of its own, now and then one that was there."""
+        said = {info.name: self._field(info) for info in fields_of(record)}
+        value = {"id": f"answer {self.dice.randrange(200)}", "record": said}
+        return RawRecord(source.topic, self.subject().encode(), json.dumps(value).encode(), self.now_ms)
 
     # ---------------------------------------------------------------------------------------------------------- rows
     def _change(self, source: Source) -> RawRecord:

@@ -90,7 +90,7 @@ def test_medians_ratios_and_a_failed_check_are_in_the_table() -> None:
     assert lines[4] == "c360: 1 lost: c0000001; failed: it ended"
 
 
-@pytest.mark.parametrize("contestant", ALL.values(), ids=str)
+@pytest.mark.parametrize("contestant", ALL.values(), ids=ALL)
 def test_every_contestant_can_be_started(contestant: Contestant) -> None:
     scripts = [contestant.home / "run.sh", *contestant.home.glob("prepare.sh")]
     assert all(os.access(script, os.X_OK) for script in scripts)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from c360.codecs.debezium import UNCHANGED
 from tests.cdc.world import World
+from tests.stories.tools import c360
 
 pytestmark = [pytest.mark.cdc, pytest.mark.timeout(300)]
 MARK = UNCHANGED.decode()
@@ -134,19 +138,22 @@ def test_a_table_that_is_read_again_while_a_transaction_is_open_that_changed_it(
 
 def test_a_connector_that_is_killed_sends_again_what_it_had_sent(world: World) -> None:
     world.check()
-    for n in range(40):
-        world.postgres.sql(f"UPDATE customers SET value = value + {n}, status = 's{n}' WHERE id BETWEEN 51 AND 58;")
-    world.check()
-    world.connect.kill()
-    world.postgres.sql("""
-UPDATE customers SET status = 'while it was away' WHERE id = 51; DELETE FROM customers WHERE id = 58;
-DELETE FROM orders WHERE customer_id = 57;
-TRUNCATE lines; INSERT INTO lines VALUES (1, 1, 1);
+    for attempt in range(4):  # it may have written down how far it is just before
+        before = len(world.events("pg.public.customers"))
+        for n in range(20):
+            world.postgres.sql(f"UPDATE customers SET value = value + {n}, status = 's{n}' WHERE id BETWEEN 51 AND 58;")
+        world.until(lambda: len(world.events("pg.public.customers")) >= before + 160, "the changes")  # noqa: B023 - now
+        world.connect.kill()
+        world.postgres.sql(f"""
+UPDATE customers SET status = 'while it was away' WHERE id = 51; DELETE FROM customers WHERE id = {59 + attempt};
+DELETE FROM orders WHERE customer_id = {57 - attempt}; TRUNCATE lines; INSERT INTO lines VALUES (1, 1, 1);
 """)
-    world.connect.again()
-    world.connect.until_running("pg")
-    world.check()
-    assert world.repeated("pg.public.customers") > 0
+        world.connect.again()
+        world.connect.until_running("pg")
+        world.check()
+        if world.repeated("pg.public.customers"):
+            return
+    raise AssertionError("nothing came twice")
 
 
 def test_worker_and_connector_are_killed_in_the_middle_of_it(world: World) -> None:
@@ -187,6 +194,37 @@ def test_all_tables_are_read_again_by_a_connector_that_has_forgotten_where_it_wa
     session.close()
     world.check()
     assert world.profiles()["crm:55"]["status"] == "slower"
+
+
+def test_what_went_while_a_connector_had_lost_its_place_goes_as_the_page_says(world: World, tmp_path: Path) -> None:
+    """Offsets and slot are gone. The new snapshot says nothing of rows that are not there; a truncate in front of it does."""
+    world.check()
+    before = len(world.events("pg.public.customers", snapshot="last_in_data_collection"))
+    world.connect.forget_offsets("pg")
+    world.postgres.sql("SELECT pg_drop_replication_slot('c360_pg');")
+    world.postgres.sql("""
+DELETE FROM customers WHERE id BETWEEN 31 AND 35; DELETE FROM orders WHERE customer_id < 10; TRUNCATE lines;
+UPDATE customers SET status = 'meanwhile' WHERE id = 36; UPDATE aliases SET alias = 'meanwhile' WHERE customer_id = 37;
+""")
+    world.connect.ask("PUT", "/connectors/pg/resume")
+    world.until(
+        lambda: len(world.events("pg.public.customers", snapshot="last_in_data_collection")) > before, "the snapshot"
+    )
+    world.check_some("crm:36")
+    assert world.profiles()["crm:31"]["email"] == "c31@example.com", "it is not there any more, and nobody said so"
+    (read_at,) = {
+        e["source"]["lsn"] for e in world.events("pg.public.customers", snapshot="last_in_data_collection")[before:]
+    }
+    lines = [
+        {"topic": s.topic, "value": {"op": "t", "source": {"connector": "postgresql", "ts_ms": 0, "lsn": read_at - 1}}}
+        for s in world.plan.sources
+        if s.topic.startswith("pg.")
+    ]
+    file = tmp_path / "truncates.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loaded = c360(world.kafka, world.where, "load", str(file))
+    assert loaded.returncode == 0, loaded.stderr
+    world.check()
 
 
 def test_in_the_end_nothing_was_put_aside_and_a_slow_recomputation_agrees(world: World) -> None:

@@ -20,7 +20,7 @@ from tests.cdc.crm import MARIADB, POSTGRES, comparable, from_mariadb, from_post
 from tests.cdc.machines import Connect, MariaDb, PostgresDatabase
 from tests.stories.tools import profiles, stop, wait_for_rest, worker
 
-WITHIN_S = 40.0
+WITHIN_S = 60.0
 COMMON = {
     "tasks.max": "1", "tombstones.on.delete": "true", "skipped.operations": "none", "provide.transaction.metadata": "true",
     "decimal.handling.mode": "string", "poll.interval.ms": "50", "snapshot.mode": "initial",

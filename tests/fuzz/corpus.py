@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from c360 import App, Projection, Record, cloudevents, count, field, segment
+from c360 import App, Personal, Projection, Record, Sensitive, cloudevents, count, field, segment
 from tests.sources.registry import FakeRegistry
 
 DEBEZIUM = Path(__file__).parent.parent / "sources" / "debezium"
@@ -38,6 +38,8 @@ FORMATS = (
     "debezium-avro",
     "segment",
     "cloudevents",
+    "sealed",
+    "sealed-rows",
 )
 
 PLACE = {"type": "record", "name": "Place", "fields": [{"name": "city", "type": ["null", "string"], "default": None}]}
@@ -71,7 +73,8 @@ WIDE: dict[str, Any] = {
 ENDLESS = {"type": "record", "name": "E", "fields": [{"name": "n", "type": {"type": "array", "items": "null"}}]}
 
 
-def app_of() -> App:
+def app_of(*, sealed: bool = False) -> App:
+    """`sealed`: with sources of which something is sealed."""
     app = App("fuzz", partitions=1)
 
     @app.identifier("crm", priority=1, unique=True)
@@ -151,6 +154,24 @@ def app_of() -> App:
         name: str | None
         amount: Decimal | None = None
 
+    class Told(Record):
+        id: str
+        customer: Crm
+        note: Personal[str]
+        more: Sensitive[dict[str, list[int]] | None] = field("tags", default=None)
+        paid: Personal[Decimal | None] = field("paid_minor", scale=3)
+        shipped: Personal[datetime | None] = field(unit="ms")
+
+    class Person(Record):
+        customer_id: Crm
+        email: Personal[str | None]
+        status: str
+        notes: Personal[str | None] = None
+        tags: list[str] | None = None
+
+    if sealed:  # with keys, and with somebody who could be forgotten
+        app.source("sealed", event_id="id", subject="customer")(Told)
+        app.cdc("sealed-rows", key="customer_id")(Person)
     app.cdc("debezium", key="customer_id")(Customer)
     app.cdc("debezium-schemas", key="alias", subject="customer_id")(Alias)
     app.cdc("debezium-avro", key="id")(Row)
@@ -257,6 +278,11 @@ def _json(*_: Any) -> Iterator[Raw]:
         }
         order |= {"paid_minor": 12500, "shipped": NINE_MS, "tags": {"a": [1, 2]}, "local": "2026-11-02T09:00:00"}
         yield Raw(b"7", _dumped(order))
+
+
+def _sealed(*_: Any) -> Iterator[Raw]:
+    for raw in _json():
+        yield replace(raw, value=(raw.value or b"").replace(b'"email"', b'"note"'))
 
 
 def _choice(*_: Any) -> Iterator[Raw]:
@@ -379,5 +405,5 @@ def _cloudevents(*_: Any) -> Iterator[Raw]:
 _RECORDS: dict[str, Any] = {
     "json": _json, "choice": _choice, "avro": _avro, "resolved": _avro, "debezium": _rows,
     "debezium-schemas": _rows_with_schemas,
-    "debezium-avro": _rows_in_avro, "segment": _segment, "cloudevents": _cloudevents,
+    "sealed": _sealed, "sealed-rows": _rows, "debezium-avro": _rows_in_avro, "segment": _segment, "cloudevents": _cloudevents,
 }  # fmt: skip

@@ -17,10 +17,9 @@ from random import Random
 import msgspec
 
 from c360.agents.govern import Govern, GovernTask
-from c360.engine.state import TaskState
 from c360.engine.transport import TP, Batch, Headers
-from c360.tables.store import MemoryStores
-from tests.fuzz.corpus import NINE_MS, Raw, app_of, records_of, registry_of
+from c360.testing import TestDriver
+from tests.fuzz.corpus import NINE, NINE_MS, Raw, app_of, records_of, registry_of
 from tests.fuzz.mutate import mutated
 
 BATCH = 500
@@ -53,22 +52,22 @@ class Target:
     """The task of one topic, with its good records committed: what is mutated finds rows to change."""
 
     def __init__(self, topic: str, seed: int) -> None:
-        plan = app_of().plan()
         registry, self.ids = registry_of()
         self.topic, self.seed = topic, seed
         self.good = records_of(topic, registry, self.ids)
-        topics = {t.name: 1 for t in plan.topics}
-        self.agent = Govern(plan, lambda: topics, registry=registry)
-        self.tp = TP(topic, 0)
-        task = self.agent.processor(self.agent.task(self.tp))
-        assert isinstance(task, GovernTask)
-        self.task = task
-        self.said = Outputs(plan.governed(self.agent.by_topic[topic]))
-        self.state = TaskState(MemoryStores().open("fuzz"), task.tables, lambda: NINE_MS)
-        self.state.bind()
-        task.resume({})
+        self.driver = TestDriver(app_of(sealed=topic.startswith("sealed")), partitions=1, now=NINE, registry=registry)
+        self.driver.settle()
+        loop = next(loop for loop in self.driver.loops if isinstance(loop.agent, Govern))
+        assert isinstance(loop.agent, Govern)
+        self.agent, self.tp = loop.agent, TP(topic, 0)
+        running = loop.tasks[self.tp]
+        assert isinstance(running.processor, GovernTask)
+        assert running.state is not None
+        self.task, self.state = running.processor, running.state
+        self.said = Outputs(self.agent.plan.governed(self.agent.by_topic[topic]))
         self._govern(self.good)
-        assert task.counters.governed, f"no good record of {topic}: {task.counters}"
+        counters = self.task.counters
+        assert counters.governed, f"no good record of {topic}: {counters}"
         self.state.written(self.state.changes(), b"{}", 1)
 
     def records(self, batch: int, start: int, stop: int) -> list[Raw]:

@@ -15,10 +15,10 @@ import fastavro
 import pytest
 
 from c360 import App, Personal, Projection, Record, collect, count, derived, newest, total
-from c360.agents.contracts import contract_of
+from c360.agents.contracts import Reading, contract_of
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Headers
-from c360.errors import BrokerAway, NeedsOperator, UsageError
+from c360.errors import BrokerAway, Misfit, NeedsOperator, Shut, UsageError
 from c360.ops import contracts
 from c360.ops.doctor import examine
 from c360.ops.doors import Preview
@@ -162,6 +162,23 @@ def test_whoever_reads_those_topics_still_does() -> None:
         t.settle()
         assert (len(raw(t, "shop.customer.v3.service")), len(raw(t, "shop.activation.rows"))) == (1, 1)
         t.verify()
+
+
+def test_values_are_read_by_the_schemas_that_they_name_and_others_are_told() -> None:
+    registry = FakeRegistry()
+    with driver(registry=registry) as t:
+        order(t, 1)
+        ((_, row),) = raw(t, "shop.activation.rows")
+        assert row is not None
+        reading = Reading(registry)
+        assert reading.read(row)["spend"] == "12.50"
+        assert reading.read(b'{"orders":1}') == {"orders": 1}
+        with pytest.raises(Misfit):
+            reading.read(b"\0\0\0\0\x63" + row[5:])
+        registry.away = True
+        assert reading.read(row)["orders"] == 1
+        with pytest.raises(Shut):
+            Reading(registry).read(row)
 
 
 def test_what_is_removed_is_a_tombstone_and_what_is_the_same_is_not_sent() -> None:

@@ -29,7 +29,13 @@ SEEDS = int(os.environ.get("C360_TEST_SEEDS", "1000"))  # 2,000 with those of te
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("app", "share"), [("tests.testing.shop:app", 1), ("tests.testing.people:app", 2), ("examples.shop.app:app", 4)]
+    ("app", "share"),
+    [
+        ("tests.testing.shop:app", 1),
+        ("tests.testing.people:app", 2),
+        ("examples.shop.app:app", 4),
+        ("tests.sources.outside_shop:app", 10),
+    ],
 )
 def test_no_seed_loses_or_doubles_anything(app: str, share: int) -> None:
     """`share`: one seed in so many."""

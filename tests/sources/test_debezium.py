@@ -427,6 +427,24 @@ def test_so_does_one_that_commits_first_of_all_after_the_first_snapshot() -> Non
         good(t)
 
 
+def test_rows_that_went_while_a_connector_had_lost_its_place_go_by_a_truncate_in_front_of_the_new_snapshot() -> None:
+    """As docs/sources.md says to do. No event says that they are gone."""
+    other = next(e for e in of(POSTGRES, "customers", "r") if e["key"] == {"customer_id": 3})
+    (truncate,) = of(POSTGRES, "order_items", "t")
+    here = copy.deepcopy(truncate) | {"topic": ROW["topic"]}
+    here["value"]["source"] |= {"table": "customers", "lsn": 499, "sequence": None}
+    again = read_again(ROW, 500, None, False, status="read again")
+    late = [changed(ROW, "u", 480, None, status="late"), changed(ROW, "u", 481, None, status="latest")]
+    for order in ([again, *late, here], [again, here, *late], [here, again, *late]):
+        with driver() as t:
+            send(t, [changed(ROW, "u", 10, 5), changed(other, "u", 20, 15)])
+            assert t.profile("crm:3").rows == 1
+            send(t, order)
+            assert t.profile("crm:3") is None
+            assert (t.profile("crm:1").rows, t.profile("crm:1").status) == (1, "latest")
+            good(t)
+
+
 def test_a_read_that_is_older_than_a_change_changes_nothing() -> None:
     with driver() as t:
         send(t, [changed(ROW, "u", 100, 90, status="active"), read_again(ROW, 80, None, False, status="lead")])

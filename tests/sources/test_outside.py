@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
 
-from c360 import App, Projection, Record, newest
+from c360 import App, Projection, Record, newest, normalize
 from c360.agents.wire import encode
 from c360.engine.transport import TP
 from c360.errors import NeedsOperator
@@ -22,6 +23,7 @@ from tests.sources.outside_shop import (
     MONTH,
     NOW,
     CrmId,
+    Email,
     Far,
     Firm,
     Score,
@@ -51,12 +53,12 @@ def driver() -> Iterator[TestDriver]:
 SECRETS = ("ann@mail.org", "Ann Miller", "Olga Owner")
 
 
-def in_clear(t: TestDriver) -> set[tuple[str, str]]:
+def in_clear(t: TestDriver, secrets: Sequence[str] = SECRETS) -> set[tuple[str, str]]:
     """Where a secret stands in clear, of all that is not the user's; also as base64."""
     t.settle()
     theirs = {topic.name for topic in t.plan.topics if not topic.owned or topic.role == "view"}
     written = [(f"{name}", data) for (name, _), log in parts_of(t) if name not in theirs for data in log]
-    forms = {form: secret for secret in SECRETS for form in forms_of(secret)}
+    forms = {form: secret for secret in secrets for form in forms_of(secret)}
     return {(where, secret) for where, data in [*written, *stored(t)] for form, secret in forms.items() if form in data}
 
 
@@ -393,4 +395,73 @@ def test_tenants_never_meet(driver: TestDriver) -> None:
             t.send("clicks", "k", {"customer": "7", "shop": shop}, partition=0)
         assert {t.profile(f"crm:{shop}/7").points for shop in ("a", "b")} == {1, 2}
         assert asked == ["7", "7"]
+        t.verify()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_nobody_is_asked_about_more_often_than_is_due(driver: TestDriver, seed: int) -> None:
+    dice, events, lsn = Random(seed), 0, 0
+    emails = [f"p{n}@mail.org" for n in range(4)]
+    for email in emails:
+        far.said[email] = Firm(name="Mail Inc", size=1, owner=f"owner of {email}")
+    due: dict[tuple[str, str], int] = {}
+    calls, forgotten = 0, set[str]()
+    for _ in range(25):
+        match dice.choice(["click", "click", "click", "row", "time", "accident", "reset", "erase"]):
+            case "click":
+                events += 1
+                click(driver, events, cookie=f"c{dice.randrange(3)}", login=dice.choice([*emails, None]))
+            case "row":
+                lsn += 1
+                customer(driver, str(dice.randrange(3)), dice.choice([*emails, None]), lsn)
+            case "time":
+                driver.advance(dice.choice([timedelta(hours=2), timedelta(days=20)]))
+            case "accident":
+                dice.choice(ACCIDENTS)(driver)
+            case "reset":
+                driver.reset("customer@1")
+            case "erase" if dice.random() < 0.3:
+                who = f"cookie:c{dice.randrange(3)}"
+                assert driver.erase(who) is not None
+                forgotten.add(who)
+            case _:
+                pass
+    driver.settle()
+    for value in driver.topic("outer.outside.firm_of.questions"):
+        pair, at = (value["subject"], value["labels"][0]), value["at"]
+        calls += 1
+        assert pair not in due or at - due[pair] >= MONTH // timedelta(milliseconds=1)
+        due[pair] = at
+    assert len(far.asked) <= calls, "never more calls than questions"
+    answers = [json.loads(value)["id"] for _, value in driver.read("outer.outside.firm_of") if value]
+    assert len(set(answers)) == len(answers)
+    assert in_clear(driver, emails) == set()
+    driver.verify()
+
+
+def test_each_of_a_list_is_asked_about_unless_there_are_too_many(driver: TestDriver) -> None:
+    asked: list[str] = []
+    app = App("lists", partitions=2)
+    app.identifier("crm", priority=1, unique=True)(CrmId)
+    app.identifier("email", normalize=normalize.email, personal=True)(Email)
+
+    @app.source("letters", subject="sender")
+    class Letter(Record):
+        sender: CrmId
+        to: list[Email]
+
+    @app.enrich(refresh=MONTH)
+    async def points_of(email: Email) -> Score | None:
+        asked.append(email)
+        return Score(points=len(asked))
+
+    @app.projection("customer")
+    class Points(Projection):
+        points: int | None = newest(Score.points)
+
+    with TestDriver(app, now=NOW) as t:
+        t.send("letters", "k", {"sender": "7", "to": ["a@mail.org", "B@mail.org", "a@mail.org", "nobody"]})
+        t.send("letters", "k", {"sender": "8", "to": [f"p{n}@mail.org" for n in range(100)]})
+        t.settle()
+        assert sorted(asked) == ["a@mail.org", "b@mail.org"]
         t.verify()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import AsyncIterator
 from decimal import Decimal
-from typing import TypedDict
+from pathlib import Path
+from typing import Any, TypedDict
 
 from c360 import App, Projection, Record, count, total
 
@@ -40,3 +44,11 @@ class Row(TypedDict):
 @app.sink("rows", projection=Customer, purpose=service)
 def rows(profile: Customer) -> Row:
     return {"orders": profile.orders, "spend": profile.spend}
+
+
+@app.agent("outputs.activation.rows")
+async def noted(stream: AsyncIterator[Any]) -> None:
+    """Writes down what the sink has written, where the test reads it."""
+    async for row in stream:
+        with Path(os.environ["OUTPUTS_NOTES"]).open("a") as notes:
+            notes.write(json.dumps(row) + "\n")

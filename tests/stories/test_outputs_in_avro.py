@@ -35,7 +35,8 @@ ORDER = {
 def test_avro_in_and_avro_out(broker: str, real_registry: Apicurio, tmp_path: Path) -> None:
     cluster, log = KafkaCluster(broker), tmp_path / "worker.log"
     admin, producer, reader = cluster.admin(), cluster.producer(), cluster.reader()
-    settings = {"C360_REGISTRY": real_registry.url, "C360_CLOUDEVENTS": "true"}
+    notes = tmp_path / "notes"
+    settings = {"C360_REGISTRY": real_registry.url, "C360_CLOUDEVENTS": "true", "OUTPUTS_NOTES": str(notes)}
     admin.create([TopicSpec("outputs.orders", 2)])
     frame = b"\0" + real_registry.publish("outputs.orders-value", ORDER).to_bytes(4, "big")
     sent = 0
@@ -89,6 +90,7 @@ def test_avro_in_and_avro_out(broker: str, real_registry: Apicurio, tmp_path: Pa
             wait_until(lambda: all(held(topic)["crm:7"][0] != value for topic, value in first.items()), process, log)
         finally:
             real_registry.resume()
+        wait_until(lambda: notes.exists() and '{"orders": 2, "spend": "13.00"}' in notes.read_text(), process, log)
         assert stop(process) == 0
     with closing(SchemaRegistryClient({"url": real_registry.url})) as client:
         read = AvroDeserializer(client)

@@ -14,7 +14,7 @@ from c360 import App, Personal, Projection, Record, count, newest, top, total
 from c360.agents.control import Controls, Live, VersionState, encode, live_key, version_key
 from c360.errors import DeclarationError, NeedsOperator, NotYet
 from c360.identity.facts import OPERATORS, Claim, Fact
-from c360.ops import dlq
+from c360.ops import dlq, sources
 from c360.ops.identity.say import write
 from c360.ops.reset import plan_reset
 from c360.ops.versions import Waiting, check, plan_promote
@@ -331,3 +331,22 @@ def test_a_version_is_not_promoted_while_its_version_of_govern_still_reads_raw_t
         t.send("web.clicks", "k", click("f1", "c-1", "a/b"))
         with pytest.raises(NotYet, match="govern@2"):
             check(t.plan, t.cluster, switch, Waiting(0), erasing=False)
+
+
+def test_of_a_source_that_is_paused_no_version_of_govern_reads_anything_and_a_promotion_says_so() -> None:
+    with TestDriver(shop(1, 2), now=NOW) as t:
+        send(t)
+        before = [t.record("crm:7", f"customer@{version}") for version in (1, 2)]
+        t.pause("web.clicks")
+        t.send("web.clicks", "k", click("f1", "c-1", "a/b"))
+        assert [t.record("crm:7", f"customer@{version}") for version in (1, 2)] == before
+        (status,) = [s for s in sources.statuses(t.plan, t.cluster) if s.paused]
+        assert (status.source, status.lag) == ("clicks", {"govern": 1, "govern@2": 1})
+        decided = {live_key("customer"): encode(Live(1)), version_key("customer@2"): encode(VersionState("ready"))}
+        switch = plan_promote(t.plan, Controls(decided), "customer@2")
+        with pytest.raises(NotYet, match=r"c360 source resume clicks --execute"):
+            check(t.plan, t.cluster, switch, Waiting(0), erasing=False)
+        t.resume("web.clicks")
+        t.settle()
+        check(t.plan, t.cluster, switch, Waiting(0), erasing=False)
+        t.verify()

@@ -7,11 +7,13 @@ later than every question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from c360.engine.state import Positions, partitions_of
 from c360.engine.transport import TP
+from c360.identity.namespace import Namespace
 from c360.ops.verify.log import Log
 from c360.ops.verify.report import Findings, forgotten
 from c360.outside import Carrier, Outside
@@ -20,6 +22,7 @@ from c360.testing.oracle.plain import parse, simple
 from c360.testing.oracle.sealing import Sight, clear_label, label_in
 from c360.testing.oracle.values import NoFit
 
+MOST = 100  # identifiers of a record that asks
 REPLAYED = "c360-origin"  # header of a question that was put aside, and is asked again by a person
 Unit = tuple[str, str]
 """A subject and a label."""
@@ -94,21 +97,25 @@ class OutsideCheck:
                 said = simple(parse(entry.value or b"{}"))
                 subject = (entry.key or b"").decode()
                 if said["type"] == carrier.declared.name and said.get("sign", 1) > 0:
-                    for label in set(self._labels(carrier, subject, said["record"])):
+                    labels = self._labels(carrier, carrier.fields, subject, said["record"])
+                    others = self._labels(carrier, carrier.others, subject, said["record"])
+                    for label in labels if len(labels | others) <= MOST else ():
                         found.setdefault((subject, label), []).append(max(said["cause"], 0))
         return found
 
-    def _labels(self, carrier: Carrier, subject: str, record: Mapping[str, Any]) -> Iterator[str]:
+    def _labels(
+        self, carrier: Carrier, fields: Sequence[tuple[str, Namespace, bool]], subject: str, record: Mapping[str, Any]
+    ) -> set[str]:
         tenant = None if carrier.source.tenant is None else record.get(carrier.source.tenant) or ""
-        for name, namespace, many in carrier.fields:
+        found: set[str] = set()
+        for name, namespace, many in fields:
             value = record.get(name)
             for one in value or () if many else (value,):
                 text = self._open(one, subject, f"{carrier.declared.name}.{name}{'[]' if many else ''}")
-                if text is not None:
-                    try:
-                        yield label_in(self.sight, namespace, clear_label(namespace, text, tenant))
-                    except NoFit:
-                        continue
+                with suppress(NoFit):
+                    if text is not None:
+                        found.add(label_in(self.sight, namespace, clear_label(namespace, text, tenant)))
+        return found
 
     def _open(self, value: Any, subject: str, field: str) -> str | None:
         if not isinstance(value, dict):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
@@ -394,11 +394,6 @@ def same_row(held: Row, effect: Effect, record: Record) -> bool:
     return held.record == record
 
 
-def newer(change: Change, held: Row, late: bool) -> bool:
-    read = held.position[-1] == 0
-    return change.position > held.position or (read and change.first and not late)
-
-
 class Rows:
     """A source of rows of one table."""
 
@@ -494,7 +489,9 @@ class Rows:
         kind = self.declared.record
         sent = {} if change.op == "delete" else values_from_payload(kind, change.after, without=missing)
         held = rows.get(change.row_id)
-        if (floor is not None and change.position <= floor) or (held is not None and not newer(change, held, late)):
+        if held is not None and change.first and not late and change.position < held.position:
+            change = replace(change, position=(held.position[0], *change.position[1:]))  # after what was read
+        if (floor is not None and change.position <= floor) or (held is not None and change.position <= held.position):
             return [], []
         back = [] if held is None or held.content is None else [Effect(-1, delivery.time, held.content)]
         changes, was = (1, ()) if held is None else (held.changes + 1, held.links)
