@@ -203,10 +203,19 @@ def test_what_cannot_be_read_at_all_is_told_by_the_official_checker(before: Any,
         ([of(record(of(TEXT, **PERSONAL), name="In"))], [of(record(of(TEXT), name="In"), **PERSONAL)]),
         ([of(TEXT, "it", aliases=["new"])], [of(TEXT, "new", aliases=["it"])]),
         ([of(record(of(TEXT), name="old.In"))], [of(record(of(TEXT), name="In", aliases=["old.In"]))]),
+        ([of(record(of(TEXT), name="In"))], [of(record(of(TEXT), name="Inner", aliases=["In"]))]),
+        ([of(record(of(TEXT), name="In"))], [of([record(of(TEXT), name="x.Inner", aliases=["shop.In"])])]),
+        ([of("double", default=1)], [of("double", default=1.0)]),
     ],
 )
 def test_what_harms_nobody_is_not_told(before: Any, now: Any) -> None:
     assert told(record(*before), record(*now)) == []
+
+
+def test_an_alias_without_namespace_is_of_the_namespace_of_its_type() -> None:
+    assert told(record(of(TEXT)), record(of(TEXT), name="Bought", aliases=["Order"])) == []
+    (found,) = told(record(of(TEXT)), record(of(TEXT), name="Bought", aliases=["store.Order"]))
+    assert found == ("error", OFFICIAL, "")
 
 
 def test_where_it_cannot_be_told_which_branch_reads_another_only_the_official_checker_speaks() -> None:
