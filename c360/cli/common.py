@@ -221,5 +221,5 @@ def set_up_logging(*, level: int = logging.INFO) -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("aiokafka", "faust", "mode", "asyncio"):
+    for noisy in ("aiokafka", "faust", "mode", "asyncio", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

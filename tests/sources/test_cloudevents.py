@@ -170,3 +170,27 @@ def test_the_examples_of_the_specification(shared: Path) -> None:
     print(len(events), wrong)
     assert len(events) > 20
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("time", "at"),
+    [
+        ("2026-11-02T08:00:00.000999612Z", 1),  # nine digits, as Go writes them, rounded to microseconds
+        ("2026-11-02T08:00:00.000999499Z", 0),
+        ("2026-11-02t10:00:00.5+02:00", 500),
+        ("2026-11-02T08:00:00", 3_600_000),  # of no zone: the record's own
+    ],
+)
+@pytest.mark.parametrize("binary", [True, False])
+def test_an_event_happened_at_its_time_in_milliseconds(time: str, at: int, binary: bool) -> None:
+    event = order(1, time=time)
+    with TestDriver(shop(), now=NINE) as t:
+        if binary:
+            data = event.pop("data")
+            headers = [(f"ce_{name}", said.encode()) for name, said in event.items()]
+            t.send("raw.orders", "7", data, headers=[*headers, ("content-type", b"application/json")])
+        else:
+            t.send("raw.orders", "7", event, headers=HEADERS)
+        (found,) = t.topic("shop.governed.raw.orders.v1")
+        assert found["at"] - int(NINE.timestamp() * 1000) + 3_600_000 == at
+        t.verify()

@@ -99,6 +99,9 @@ def test_when_a_call_happened_does_not_depend_on_the_clock_of_a_device() -> None
     [
         ({"timestamp": "2026-11-02T09:00:00"}, "2026-11-02T09:00:00Z"),
         ({"timestamp": "2014"}, None),
+        ({"timestamp": "2026-11-02T08:59:59.999999612Z"}, "2026-11-02T09:00:00Z"),  # nine digits, as Go writes them
+        ({"timestamp": "2026-11-02T08:59:59.999999499Z"}, "2026-11-02T08:59:59.999999Z"),
+        ({"timestamp": "2026-11-02T08:59:59.999999612"}, "2026-11-02T09:00:00Z"),
         ({"timestamp": "soon", "receivedAt": "2026-11-02T09:00:00Z"}, "2026-11-02T09:00:00Z"),
         ({"timestamp": 1_793_610_000}, "2026-11-02T09:00:00Z"),
         ({"timestamp": 1_793_610_000_000}, "2026-11-02T09:00:00Z"),

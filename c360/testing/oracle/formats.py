@@ -10,7 +10,7 @@ import io
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from math import isfinite
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from fastavro import _read_py, parse_schema
 from c360.codecs.avro import Registry
 from c360.declare import Source
 from c360.testing.oracle.plain import Written, decimal_text, parse_payload, written
-from c360.testing.oracle.values import NoFit
+from c360.testing.oracle.values import NoFit, moment
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Headers = Sequence[tuple[str, bytes]]
@@ -57,6 +57,8 @@ def understand(
 
 # ----------------------------------------------------------------------------------------------------------- segment
 def _with_time(call: Mapping[str, Any]) -> dict[str, Any]:
+    if _is_time(call.get("timestamp"), UTC):
+        return dict(call)
     names = ("timestamp", "originalTimestamp", "sentAt", "receivedAt")
     stamp, original, sent, received = (_instant(call.get(name)) for name in names)
     if stamp is None and original is not None:
@@ -69,6 +71,15 @@ def _with_time(call: Mapping[str, Any]) -> dict[str, Any]:
         stamp = received
     rest = {name: said for name, said in call.items() if name != "timestamp"}
     return rest if stamp is None else {**rest, "timestamp": stamp.isoformat()}
+
+
+def _is_time(said: Any, zone: tzinfo | None = None) -> bool:
+    """Whether it is one as it is, rounded like any other; those in other forms are cut to microseconds."""
+    try:
+        moment(said, zone)
+    except NoFit:
+        return False
+    return True
 
 
 def _instant(said: Any) -> datetime | None:
@@ -118,8 +129,9 @@ def _cloud_event(value: bytes | None, headers: Sequence[tuple[str, str]]) -> Und
 
 
 def _ms(said: Any) -> int | None:
-    at = datetime.fromisoformat(json.loads(json.dumps(said)))
-    return None if at.tzinfo is None else (at - EPOCH) // timedelta(milliseconds=1)
+    """None of a time that says no zone."""
+    at = moment(said, UTC)
+    return (at - EPOCH) // timedelta(milliseconds=1) if _is_time(said) else None
 
 
 def _is_json(kind: str) -> bool:

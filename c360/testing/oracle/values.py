@@ -164,7 +164,7 @@ def _decimal(said: Any) -> Decimal:
     return value
 
 
-def _time(said: Any, zone: tzinfo | None = None) -> datetime:
+def moment(said: Any, zone: tzinfo | None = None) -> datetime:
     """RFC 3339, finer than microseconds rounded half up; `zone`: of a time that says none."""
     found = TIME.match(said) if isinstance(said, str) else None
     if found is None:
@@ -205,7 +205,7 @@ def _bytes(said: Any) -> bytes:
 
 
 READERS: Mapping[type, Callable[[Any], Any]] = {
-    float: _float, Decimal: _decimal, datetime: _time, date: _date, bytes: _bytes,
+    float: _float, Decimal: _decimal, datetime: moment, date: _date, bytes: _bytes,
 }  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def fit_field(field: FieldInfo, said: Any) -> Any:
             micros = _decimal(said).scaleb(MICROS[field.unit], WIDE).to_integral_value(ROUND_FLOOR)
             return EPOCH + timedelta(microseconds=int(micros))
         if datetime in kinds:
-            return _time(said, ZoneInfo(field.zone or "UTC"))
+            return moment(said, ZoneInfo(field.zone or "UTC"))
     except OverflowError:
         raise NoFit from None
     raise NoFit
