@@ -55,6 +55,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = READ_COMMITTED
         return consumer
 
+    async def on_thread_stop(self) -> None:
+        # A fetch that waits for a broker which is away is cancelled, and with it aiokafka's own stop: the thread would end with
+        # a traceback on standard error, though nothing is lost, as the app is made anew.
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
+
 
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
