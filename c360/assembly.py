@@ -67,9 +67,9 @@ class Shared:
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
     agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
     name. `wires`: how doors write, by their agents' names; JSON those that are not there. `cloudevents`: whether what leaves
-    has these attributes in its headers. `paused`: whether a source is; `monotonic`: seconds, for their
-    rates, None: these do not count. `fence_max_age_ms`: how old may be what a door knows of
-    people's decisions; `inputs_s`: between its looks at which partitions these come in.
+    has these attributes in its headers. `paused`: whether a source is; `monotonic`: seconds, for their rates, None: they do not
+    count. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
+    partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -305,7 +305,7 @@ class Worker:
             idle=partial(control.is_idle, self.plan, self.watch),
             wires=wires,
             cloudevents=self.cloudevents,
-            paused=self._is_paused,
+            paused=partial(control.is_paused, self.watch),
             monotonic=time.monotonic,
         )
         self.known = governance, vault
@@ -322,9 +322,6 @@ class Worker:
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
-
-    def _is_paused(self, source: str) -> bool:
-        return self.watch.controls.is_paused(source)
 
     def _begin(self, names: Sequence[str]) -> None:
         """Begin those anew that were reset, and compare the others with what they were. Raises NeedsOperator where something
@@ -622,7 +619,7 @@ def stepping(
         idle=partial(control.is_idle, plan, watch),
         wires=wires or {},
         cloudevents=cloudevents,
-        paused=lambda source: watch.controls.is_paused(source),
+        paused=partial(control.is_paused, watch),
     )
     loops = [
         Loop(a, cluster, stores, slot=slot, clock=clock, settings=settings, executor=InlineExecutor())

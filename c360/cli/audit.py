@@ -5,7 +5,8 @@ from __future__ import annotations
 import getpass
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +54,18 @@ def why_of(reason: str | None) -> str:
 def run_of(context: Context, cluster: Cluster, who: str | None, reason: str | None = None) -> auditing.Run:
     """A run of a command that is told in the audit log."""
     return auditing.Run(context.plan, cluster, who=who or user(), reason=reason or "", random=secrets.token_bytes)
+
+
+@contextmanager
+def run_if(
+    context: Context, cluster: Cluster, who: str | None, reason: str | None, *, execute: bool
+) -> Iterator[auditing.Run | None]:
+    """The same where something is done; None where it is only looked."""
+    if not execute:
+        yield None
+        return
+    with run_of(context, cluster, who, reason) as run:
+        yield run
 
 
 def user() -> str:

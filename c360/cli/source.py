@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from c360.cli.audit import reason_option, run_of, who_option, why_of
+from c360.cli.audit import run_if, why_of
 from c360.cli.common import (
     Context,
     Group,
@@ -20,7 +19,7 @@ from c360.cli.common import (
     print_json,
     time_text,
 )
-from c360.cli.versions import execute_option
+from c360.cli.versions import acting_options
 from c360.clock import system
 from c360.ops import sources
 
@@ -52,11 +51,7 @@ def source_list(context: Context, as_json: bool, broker: str | None) -> None:
 
 @source.command("pause")
 @click.argument("name", metavar="SOURCE")
-@execute_option
-@reason_option
-@who_option
-@json_option
-@broker_option
+@acting_options
 @pass_context
 @handled
 def source_pause(
@@ -71,18 +66,14 @@ def source_pause(
     """Read nothing of SOURCE until it is resumed; all others go on, and nothing of it is lost."""
     why = why_of(reason) if execute else reason or ""
     cluster = context.cluster(broker)
-    with run_of(context, cluster, who, why) if execute else nullcontext() as run:
+    with run_if(context, cluster, who, why, execute=execute) as run:
         turned = sources.pause(context.plan, cluster, name, why, now_ms=system(), run=run)
     _say(turned, executed=execute, as_json=as_json)
 
 
 @source.command("resume")
 @click.argument("name", metavar="SOURCE")
-@execute_option
-@reason_option
-@who_option
-@json_option
-@broker_option
+@acting_options
 @pass_context
 @handled
 def source_resume(
@@ -96,7 +87,7 @@ def source_resume(
 ) -> None:
     """Read SOURCE again, from where it stood."""
     cluster = context.cluster(broker)
-    with run_of(context, cluster, who, reason) if execute else nullcontext() as run:
+    with run_if(context, cluster, who, reason, execute=execute) as run:
         turned = sources.resume(context.plan, cluster, name, run=run)
     _say(turned, executed=execute, as_json=as_json)
 

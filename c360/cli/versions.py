@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from c360.cli.audit import reason_option, run_of, who_option
+from c360.cli.audit import reason_option, run_if, run_of, who_option
 from c360.cli.common import Context, broker_option, handled, json_option, pass_context, print_json, stderr
 from c360.clock import system
 from c360.config import environment
@@ -27,7 +27,6 @@ from c360.engine.transport import Cluster
 from c360.ops import contracts, control
 from c360.ops import rebuild as building
 from c360.ops import versions as living
-from c360.ops.audit import Run
 from c360.ops.doors import Preview
 from c360.ops.doors import preview as preview_of
 from c360.ops.pace import NOTHING, Feeler, Felt, Governor, Rate
@@ -70,11 +69,16 @@ def wait_option(command: C) -> C:
     )(command)  # fmt: skip
 
 
-def deciding_options(command: C) -> C:
-    """Of commands that decide something of a version."""
-    for option in (broker_option, json_option, who_option, reason_option, execute_option, wait_option):
+def acting_options(command: C) -> C:
+    """Of commands that decide something, and only look unless they are told to."""
+    for option in (broker_option, json_option, who_option, reason_option, execute_option):
         command = option(command)
     return command
+
+
+def deciding_options(command: C) -> C:
+    """Of those that decide something of a version."""
+    return wait_option(acting_options(command))
 
 
 # -------------------------------------------------------------------------------------------------------------- versions
@@ -307,7 +311,7 @@ def promote(
     """Have doors deliver AGENT ("customer@2") instead of the live version: sinks receive what differs, and nothing else."""
     cluster = context.cluster(broker)
     sinks = _previewed(context, cluster, agent) if preview else None
-    with _running(context, cluster, who, reason, execute=execute) as run:
+    with run_if(context, cluster, who, reason, execute=execute) as run:
         switch = living.promote(context.plan, cluster, agent, waiting=living.Waiting(wait_s), run=run)
     if sinks is not None and not as_json:
         for name, would in sinks.items():
@@ -350,21 +354,9 @@ def rollback(
 ) -> None:
     """Have doors deliver the version of NAME ("customer") that was live before."""
     cluster = context.cluster(broker)
-    with _running(context, cluster, who, reason, execute=execute) as run:
+    with run_if(context, cluster, who, reason, execute=execute) as run:
         switch = living.rollback(context.plan, cluster, name, waiting=living.Waiting(wait_s), run=run)
     _say_switch(switch, _sinks(context, cluster, switch, wait_s, execute=execute), executed=execute, as_json=as_json)
-
-
-@contextmanager
-def _running(
-    context: Context, cluster: Cluster, who: str | None, reason: str | None, *, execute: bool
-) -> Iterator[Run | None]:
-    """What the audit log is told with, where something is done."""
-    if not execute:
-        yield None
-        return
-    with run_of(context, cluster, who, reason) as run:
-        yield run
 
 
 def _sinks(
@@ -419,7 +411,7 @@ def retire(
 ) -> None:
     """Stop AGENT ("customer@1") for good, and delete its topics, groups and state."""
     plan, cluster, state_dir = context.plan, context.cluster(broker), context.settings.state_dir
-    with _running(context, cluster, who, reason, execute=execute) as run:
+    with run_if(context, cluster, who, reason, execute=execute) as run:
         gone = living.retire(
             plan, cluster, agent, force=force, waiting=living.Waiting(wait_s), run=run, state_dir=state_dir
         )

@@ -97,6 +97,11 @@ def is_idle(plan: Plan, watch: Watch, agent: str) -> bool:
     return watch.controls.stage_of(plan, agent) in ("new", "retired")
 
 
+def is_paused(watch: Watch, source: str) -> bool:
+    """Whether a source is, as far as it is followed."""
+    return watch.controls.is_paused(source)
+
+
 def begin(
     plan: Plan, cluster: Cluster, controls: Controls, agents: Sequence[PlannedAgent], *, accept_drift: bool = False
 ) -> list[str]:

@@ -204,16 +204,12 @@ def _govern(page: Page, agent: Govern) -> None:
             ),
         )
         if (schemas := agent.schemas(source)) is not None:
-            for ref, count in sorted((str(ref), count) for ref, count in schemas.records.items()):
-                page.add(
-                    "c360_schema_records_total", "counter", "Values and keys read by a schema.",
-                    {**labels, "schema": ref}, count,
-                )  # fmt: skip
-            for ref, count in sorted((str(ref), count) for ref, count in schemas.misfits.items()):
-                page.add(
-                    "c360_schema_misfits_total", "counter", "Of its values, those that did not fit.",
-                    {**labels, "schema": ref}, count,
-                )  # fmt: skip
+            for name, text, counts in (
+                ("records", "Values and keys read by a schema.", schemas.records),
+                ("misfits", "Of its values, those that did not fit.", schemas.misfits),
+            ):
+                for ref, count in sorted((str(ref), count) for ref, count in counts.items()):
+                    page.add(f"c360_schema_{name}_total", "counter", text, {**labels, "schema": ref}, count)
         for reason, count in sorted(counters.misfits.items()):
             page.add("c360_misfits_total", "counter", "Misfits by reason.", {**labels, "reason": reason}, count)
         for namespace, count in sorted(counters.blocked.items()):

@@ -101,9 +101,10 @@ class RocksStore:
     def write(self, entries: Iterable[Entry]) -> None:
         # In the order of the keys memory takes 150,000 ids in half the time, sorting included (docs/decisions/0009).
         entries = sorted(entries, key=_key)
+        deletes = None in map(_value, entries)
         while True:
             try:
-                self.db.write(_batch(entries), self.unlogged)
+                self.db.write(_batch(entries, deletes=deletes), self.unlogged)
                 break
             except Exception as error:
                 broken = self.db.property_int_value("rocksdb.background-errors")
@@ -113,7 +114,7 @@ class RocksStore:
                     raise TaskCorrupted(f"writing {self.path} failed: {why}") from error
             time.sleep(0.01)  # the disk catches up
         # Afterwards, or a sweep that begins meanwhile takes it for done.
-        self.deleted = self.deleted or None in map(_value, entries)
+        self.deleted = self.deleted or deletes
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = self.db.iter()
@@ -204,10 +205,10 @@ class RocksStore:
 _key, _value = itemgetter(0), itemgetter(1)
 
 
-def _batch(entries: Sequence[Entry]) -> WriteBatch:
+def _batch(entries: Sequence[Entry], *, deletes: bool) -> WriteBatch:
     batch = WriteBatch(raw_mode=True)
     put, delete = batch.put, batch.delete
-    if None not in map(_value, entries):  # nearly always, and half the time without a look at each
+    if not deletes:  # nearly always, and half the time without a look at each
         deque(starmap(put, entries), maxlen=0)
         return batch
     for key, value in entries:
