@@ -104,5 +104,10 @@ class NotYet(NeedsOperator):
     exit_code = 1
 
 
+class OutOfLog(NeedsOperator):
+    """Look again where the log begins, if somebody may have cut it meanwhile, as a reset does; else as for NeedsOperator: what
+    was to be read is not there any more."""
+
+
 class EngineFatal(C360Error):
     """Stop: the client reported a fatal error that no retry in this process can mend."""

@@ -82,6 +82,7 @@ from c360.errors import (
     EngineFatal,
     NeedsOperator,
     OutcomeUnknown,
+    OutOfLog,
     TaskMigrated,
     TransactionAborted,
     UsageError,
@@ -432,7 +433,7 @@ def _seek(client: ConsumerClient, tp: TP, offset: int) -> bool:
 def _remedy_at(error: KafkaError, message: Message, doing: str) -> C360Error:
     """The remedy of an error that came as a message; of one about a position, with its name."""
     if error.code() in OUT_OF_LOG:
-        return NeedsOperator(
+        return OutOfLog(
             f"{message.topic()}/{message.partition()}: offset {message.offset()} is not in the log (any more):"
             " retention has cut it, or the topic was made anew. `c360 doctor` says what is there"
         )
@@ -632,7 +633,7 @@ class KafkaReader:
         return self._watermarks.offsets(partitions, EARLIEST)
 
     def read(self, positions: Mapping[TP, int], ends: Mapping[TP, int] | None = None) -> Iterator[list[Batch]]:
-        """As promised by the protocol. Raises NeedsOperator for a position before the first retained offset."""
+        """As promised by the protocol. Raises OutOfLog for a position before the first retained offset."""
         ends = self.ends(list(positions)) if ends is None else ends
         todo = {tp: offset for tp, offset in positions.items() if offset < ends[tp]}
         for tp, start in self.starts(list(todo)).items():

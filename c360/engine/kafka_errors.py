@@ -14,8 +14,8 @@ from c360.errors import (
     C360Error,
     EngineFatal,
     Evicted,
-    NeedsOperator,
     OutcomeUnknown,
+    OutOfLog,
     Replaced,
     TaskMigrated,
     TransactionAborted,
@@ -109,7 +109,7 @@ def remedy(error: KafkaError, doing: str, *, deciding: bool = False) -> C360Erro
     if code in NOT_A_MEMBER:
         return TaskMigrated(text)
     if code in OUT_OF_LOG:
-        return NeedsOperator(text)
+        return OutOfLog(text)
     if error.retriable() or code in AWAY:
         return OutcomeUnknown(text) if deciding else BrokerAway(text)
     return EngineFatal(text)

@@ -36,7 +36,7 @@ from c360.engine.transport import (
     TopicSpec,
     out_of_log,
 )
-from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, TaskMigrated, TransactionAborted
+from c360.errors import BrokerAway, EngineFatal, Evicted, NeedsOperator, OutOfLog, TaskMigrated, TransactionAborted
 
 MAX_RECORD_BYTES: Final = 1_048_588  # a broker's default
 FRAME_BYTES: Final = 70  # a record's own overhead, about
@@ -305,7 +305,7 @@ class MemoryConsumer:
                 continue
             offset = self._positions.pop(tp)
             if not partition.start <= offset <= partition.next:
-                raise NeedsOperator(f"{tp.topic}/{tp.partition}: offset {offset} is not in the log (any more)")
+                raise OutOfLog(f"{tp.topic}/{tp.partition}: offset {offset} is not in the log (any more)")
             batch, offset = partition.read(tp, offset, room, partition.next)
             self._positions[tp] = offset  # at the end: next time the others come first
             if batch is not None:
@@ -470,7 +470,7 @@ class MemoryReader:
             return {tp: self._cluster.get(tp).start for tp in partitions}
 
     def read(self, positions: Mapping[TP, int], ends: Mapping[TP, int] | None = None) -> Iterator[list[Batch]]:
-        """As promised by the protocol. Raises NeedsOperator for a position before the first retained offset."""
+        """As promised by the protocol. Raises OutOfLog for a position before the first retained offset."""
         ends = self.ends(list(positions)) if ends is None else ends
         todo = {tp: offset for tp, offset in positions.items() if offset < ends[tp]}
         for tp, start in self.starts(list(todo)).items():
@@ -485,7 +485,10 @@ class MemoryReader:
             batches = []
             with lock:
                 for tp, offset in list(todo.items()):
-                    batch, todo[tp] = self._cluster.get(tp).read(tp, offset, READ_RECORDS, ends[tp])
+                    log = self._cluster.get(tp)
+                    if offset < log.start:
+                        raise out_of_log(tp, offset, log.start)
+                    batch, todo[tp] = log.read(tp, offset, READ_RECORDS, ends[tp])
                     if batch is not None:
                         batches.append(batch)
                     if todo[tp] >= ends[tp]:

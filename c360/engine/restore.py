@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from c360.engine.state import POSITIONS, Positions, TaskState, decode_positions
 from c360.engine.transport import TP, Reader
+from c360.errors import OutOfLog
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Progress:
     left: int = 0
 
 
+TRIES = 3  # to read a changelog that is cut while it is read
 PATIENCE_S = 1.0  # with a transaction that is open; one that is being committed takes less
 
 
@@ -36,6 +39,19 @@ def restore(
     """
     for state in states.values():
         state.open()
+    for _ in range(TRIES - 1):
+        with suppress(OutOfLog):  # a reset has cut a changelog meanwhile: deleting is not fenced, and may come late
+            return _restore(reader, states, progress, stopped, evict)
+    return _restore(reader, states, progress, stopped, evict)
+
+
+def _restore(
+    reader: Reader,
+    states: Mapping[TP, TaskState],
+    progress: Progress,
+    stopped: Callable[[], bool],
+    evict: Callable[[str], None],
+) -> bool:
     positions, ends = begin(reader, states)
     progress.left = sum(max(0, ends[log] - positions[log]) for log in states)
     begun = came = time.monotonic()

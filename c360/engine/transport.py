@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from c360.errors import NeedsOperator
+from c360.errors import OutOfLog
 
 QUOTAS = ("consumer_byte_rate", "producer_byte_rate", "request_percentage")
 Headers = list[tuple[str, bytes]]
@@ -54,11 +54,9 @@ class Batch:
         )
 
 
-def out_of_log(tp: TP, offset: int, start: int) -> NeedsOperator:
+def out_of_log(tp: TP, offset: int, start: int) -> OutOfLog:
     """A reader was sent to where there is nothing any more."""
-    return NeedsOperator(
-        f"{tp.topic}/{tp.partition}: offset {offset} is not in the log any more, which begins at {start}"
-    )
+    return OutOfLog(f"{tp.topic}/{tp.partition}: offset {offset} is not in the log any more, which begins at {start}")
 
 
 class Rebalance(Protocol):
@@ -81,7 +79,7 @@ class Consumer(Protocol):
     def poll(self, max_records: int, timeout_s: float) -> list[Batch]:
         """Up to `max_records` records, in batches per partition; [] when none came in time. Runs rebalance callbacks.
 
-        Raises EngineFatal for a fatal client error, NeedsOperator when a start offset is no longer in the log.
+        Raises EngineFatal for a fatal client error, OutOfLog when a start offset is no longer in the log.
         """
         ...
 

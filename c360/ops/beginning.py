@@ -23,7 +23,7 @@ from c360.declare import ProjectionDeclaration
 from c360.engine.restore import PATIENCE_S, last_positions
 from c360.engine.state import POSITIONS, RESET, decode_positions, encode_positions, encode_reset, named, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
-from c360.errors import BrokerAway, Evicted, Fenced, NeedsOperator, OutcomeUnknown, TransactionAborted
+from c360.errors import BrokerAway, Evicted, Fenced, NeedsOperator, OutcomeUnknown, OutOfLog, TransactionAborted
 from c360.governance.consent import decode_state
 from c360.identity.facts import OPERATORS, decode_fact
 from c360.ops import control
@@ -81,6 +81,10 @@ def begin_life(
             if journal is not None:
                 _begin(plan, cluster, producer, agent, journal, by_command=by_command)
             return
+        except (TransactionAborted, OutcomeUnknown, OutOfLog):  # the last: one that is fenced by now has deleted, late
+            tries -= 1
+            if not tries:
+                raise
         except NeedsOperator:
             if control.read(plan, cluster).reset(agent_name) is None:  # others have begun it, and run it already
                 return
@@ -90,10 +94,6 @@ def begin_life(
             while time.monotonic() < until and not stopped() and control.read(plan, cluster).reset(agent_name):
                 time.sleep(0.5)
             patience_s *= 2
-        except (TransactionAborted, OutcomeUnknown):
-            tries -= 1
-            if not tries:
-                raise
         finally:
             producer.close()
 

@@ -29,11 +29,21 @@ from c360.engine.state import (
     partitions_of,
 )
 from c360.engine.transport import TP, Batch, Producer
-from c360.errors import BrokerAway, C360Error, EngineFatal, Fenced, NeedsOperator, OutcomeUnknown, TaskCorrupted
+from c360.errors import (
+    BrokerAway,
+    C360Error,
+    EngineFatal,
+    Fenced,
+    NeedsOperator,
+    OutcomeUnknown,
+    OutOfLog,
+    TaskCorrupted,
+)
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStore, MemoryStores, Store, Stores
 from c360.tables.table import Table
 from c360.testing.faults import At, FaultyCluster, FaultyProducer, FaultyStores, Later
+from tests.engine.cut import CutCluster
 from tests.engine.toy import COUNTS, OFTEN, POISON, REMIND, REMIND_MS, Counting, Toy, World, content, toy_dlq
 
 WHOLE = LoopSettings(batch_records=1000, commit_s=0.0, behind_s=0.0, away_s=0.0)
@@ -164,6 +174,41 @@ def test_a_store_behind_what_the_changelog_still_holds_begins_from_nothing(world
     loop.close()
     with first_store(world, stores) as store:
         assert b"phantom" not in content(store)[0]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_changelog_that_is_cut_while_it_is_read_is_read_anew(world: World, stores: Stores, copied: bool) -> None:
+    """Deleting records is not fenced: a worker that had begun a new life, and was fenced, once cut another's restore."""
+    work(world, stores)
+    work(world, MemoryStores())
+    before = world.ends(world.logs)
+    work(world, MemoryStores())
+    cuts: list[object] = []
+
+    def cut() -> None:
+        if not cuts:
+            cuts.append(world.admin.delete_records(before))  # type: ignore[func-returns-value]
+
+    cluster = CutCluster(world.cluster, lambda step: None, cut)
+    loop = world.loop(stores if copied else MemoryStores(), cluster=cluster)
+    world.until(lambda: running(loop) == {0, 1, 2}, loop)
+    assert cuts
+    world.feed_all()
+    world.until(world.idle, loop)
+    loop.close()
+    world.check()
+
+
+def test_a_changelog_that_is_cut_again_and_again_stops_the_worker(world: World) -> None:
+    work(world, MemoryStores())
+
+    def cut() -> None:
+        reader = world.cluster.reader()
+        world.admin.delete_records({log: n + 1 for log, n in reader.starts(world.logs).items()})
+
+    loop = world.loop(MemoryStores(), cluster=CutCluster(world.cluster, lambda step: None, cut))
+    with pytest.raises(OutOfLog, match="is not in the log any more"):
+        world.until(lambda: running(loop), loop)
 
 
 def test_a_reset_voids_every_store_of_the_life_before(world: World, stores: Stores) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
@@ -27,6 +28,7 @@ from c360.testing import TestDriver
 from c360.testing.faults import At, Crash, FaultyCluster
 from examples.shop.app import app as example
 from tests.agents.test_control import shop
+from tests.engine.cut import CutCluster
 from tests.engine.test_crash import every_step
 from tests.ops.test_audit import made as audited
 from tests.testing.moves import ASSIGNMENTS, OUTPUT, PARTS, PLAN, app, assign, on, profiles, visit
@@ -228,6 +230,26 @@ def test_of_two_workers_that_begin_at_once_one_does() -> None:
         t.stop()
         assert work(t) == right
         assert journal(t) is None
+
+
+def test_what_one_that_was_fenced_deletes_late_stops_nobody() -> None:
+    """Deleting is not fenced: the records that a second worker was reading once went under its hands, and it stopped."""
+    right = profiles(made().cluster)
+    for n in range(4):
+        t = made()
+        order(t)
+        cut = t.cluster.reader().ends([TP(LOG, p) for p in range(len(t.cluster.topics[LOG].partitions))])
+        readings = count()
+
+        def late(t: TestDriver = t, cut: dict[TP, int] = cut, n: int = n, readings: Iterator[int] = readings) -> None:
+            if next(readings) == n:
+                t.cluster.admin().delete_records(cut)
+
+        begin_life(t.plan, CutCluster(t.cluster, lambda step: None, late), AGENT)
+        assert next(readings) > n
+        assert journal(t) is None
+        assert work(t) == right
+        assert vanished(t) == set()
 
 
 # ================================================================================================================ undo
