@@ -67,11 +67,11 @@ class Watch:
         if found is None:
             return False
         if found != self._id:
-            self._id, kept = found, self._table
-            self._table, self._at = {}, self._reader.starts([TP(topic, 0)])
-            follow(self._reader, self._at, self._table)
-            if again := {key: value for key, value in kept.items() if key not in self._table}:
+            kept, at, table = self._table, self._reader.starts([TP(topic, 0)]), dict[bytes, bytes]()
+            follow(self._reader, at, table)
+            if again := {key: value for key, value in kept.items() if key not in table}:
                 _say(self.plan, self.cluster, again.items())
+            self._id, self._at, self._table = found, at, table  # only now: one that met an error begins again
         before = dict(self._at) if self.controls.values == self._table else None
         follow(self._reader, self._at, self._table)
         if self._at == before:

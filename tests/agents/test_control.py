@@ -24,10 +24,12 @@ from c360.agents.control import (
 from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
-from c360.errors import DeclarationError, NeedsOperator
+from c360.errors import BrokerAway, DeclarationError, NeedsOperator
 from c360.ops import control, topics
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
+from c360.testing.faults import FaultyCluster
+from tests.engine.test_crash import every_step
 
 
 def shop(versions: int = 2, *, cents: bool = False, enriched: str = "") -> Plan:
@@ -189,6 +191,31 @@ def test_a_worker_says_again_what_was_decided_when_the_topic_is_made_again() -> 
     topics.apply(plan, cluster.admin())
     watch.turn()
     assert (watch.controls, control.read(plan, cluster)) == (before, before)
+
+
+def test_a_broker_that_goes_away_while_it_is_read_hides_nothing_that_was_decided() -> None:
+    """A worker that looked again once knew of nothing: it would have said itself which version is live, and begun what was reset."""
+    for plan_of in every_step(lambda: BrokerAway("away")):
+        inner, plan = MemoryCluster(), shop()
+        begun(inner, plan)
+        control.write(plan, inner, [(live_key("customer"), Live(1))])
+        right = control.read(plan, inner)
+        cluster = FaultyCluster(inner, plan_of)
+        watch = control.Watch(plan, cluster)
+        turned(watch)
+        assert watch.controls == right
+        inner.admin().delete([plan.control])
+        turned(watch)
+        topics.apply(plan, inner.admin())
+        turned(watch)
+        assert (watch.controls, control.read(plan, inner)) == (right, right)
+
+
+def turned(watch: control.Watch) -> None:
+    try:
+        watch.turn()
+    except BrokerAway:
+        watch.turn()
 
 
 def test_nobody_guesses_which_version_is_live_where_several_have_run() -> None:
