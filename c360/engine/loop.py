@@ -248,6 +248,7 @@ class Loop:
         self.computing = Turn(turnstile or Turnstile())
         self.metrics = LoopMetrics(agent.name)
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
+        self.unmade: list[TP] = []  # leads that were assigned, and have no task yet
         self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
         self.post = Post(agent.loops if self.settings.mail_records else ())
         self.without_mail_since: float | None = None
@@ -296,6 +297,7 @@ class Loop:
                 unsettled, self.unsettled = self.unsettled, []
                 self._restore([t for t in unsettled if t.phase is not Phase.GONE])
             self._subscribe()
+            self._make_tasks()
             self._adopt_restored()
             self._stand_by()
             self._ask_about_owners()
@@ -823,12 +825,19 @@ class Loop:
 
     def assigned(self, partitions: Sequence[TP]) -> None:
         """Callback of poll: register and return; restoring happens beside the loop."""
+        self.unmade += partitions
+        self._make_tasks()
+
+    def _make_tasks(self) -> None:
+        """Of what was assigned. What inputs they have may be asked of a broker that is away: then it is asked again."""
         fresh = []
-        for lead in partitions:
-            task = RunningTask(self.agent.task(lead))
-            self.tasks[lead] = task
-            fresh.append(task)
-        self._restore(fresh)
+        try:
+            while self.unmade:
+                task = RunningTask(self.agent.task(self.unmade[0]))
+                self.tasks[self.unmade.pop(0)] = task
+                fresh.append(task)
+        finally:
+            self._restore(fresh)
 
     def revoked(self, partitions: Sequence[TP]) -> None:
         """Callback of poll: commit everything, then give the partitions up."""
@@ -841,6 +850,7 @@ class Loop:
         self._give_up(partitions)
 
     def _give_up(self, partitions: Sequence[TP]) -> None:
+        self.unmade = [lead for lead in self.unmade if lead not in partitions]
         for lead in partitions:
             task = self.tasks.pop(lead, None)
             if task is not None:
@@ -1163,6 +1173,7 @@ class Loop:
     def _leave_group(self) -> None:
         for task in list(self.tasks.values()):
             self._drop(task)
+        self.unmade.clear()
         self.consumer.unsubscribe()
         self.subscribed = ()
         self._look_again = 0.0

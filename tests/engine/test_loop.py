@@ -199,6 +199,39 @@ def test_a_changelog_that_is_cut_while_it_is_read_is_read_anew(world: World, sto
     world.check()
 
 
+class Asking(Toy):
+    """It asks the broker which inputs a task has, as consent and erasure do."""
+
+    away = 0  # so many questions from now on find it away
+
+    def task(self, lead: TP) -> Task:
+        if self.away:
+            self.away -= 1
+            raise BrokerAway("which topics there are")
+        return super().task(lead)
+
+
+@pytest.mark.parametrize("away", [1, 2, 3, 4])
+def test_what_is_assigned_while_the_broker_is_away_is_taken_up_when_it_is_back(away: int) -> None:
+    """It was once owned and never read: its agent stood still until somebody restarted the worker."""
+    toy = Asking()
+    world = World(MemoryCluster(), toy)
+    world.feed_all()
+    loop = world.loop(MemoryStores())
+    toy.away = away
+    world.until(world.idle, loop)
+    other = world.loop(MemoryStores(), slot="1")
+    toy.away = away
+    world.feed_all()
+    world.until(lambda: running(other) and world.idle(), loop, other)
+    toy.away = 0
+    other.close()
+    world.feed_all()
+    world.until(lambda: running(loop) == {0, 1, 2} and world.idle(), loop)
+    world.check()
+    world.close()
+
+
 def test_a_changelog_that_is_cut_again_and_again_stops_the_worker(world: World) -> None:
     work(world, MemoryStores())
 
