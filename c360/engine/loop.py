@@ -55,6 +55,7 @@ from c360.errors import (
     Misfit,
     NeedsOperator,
     OutcomeUnknown,
+    OutOfLog,
     Replaced,
     Shut,
     TaskCorrupted,
@@ -1129,6 +1130,8 @@ class Loop:
             case TransactionAborted():
                 log.info("%s: transaction aborted (%s); rewinding", self.agent.name, error)
                 self._abort_and_rewind()
+            case OutOfLog() if self._overtaken():  # who has our partitions lets go of what it has read
+                self._remedy(TaskMigrated(f"others read on where this member stood: {error}"))
             case TaskMigrated():
                 if isinstance(error, Replaced):
                     self._count_replaced(error)
@@ -1169,6 +1172,13 @@ class Loop:
                 with suppress(Fenced):
                     self._abort_quietly()
                 raise error
+
+    def _overtaken(self) -> bool:
+        """Whether others have committed what our tasks have still to read: this process was not heard of for long, and has not
+        heard of it yet."""
+        bases = {tp: n for task in self._running() for tp, n in task.base.items()}
+        committed = self.consumer.committed(list(bases), self.settings.committed_timeout_s)
+        return any((n := committed[tp]) is not None and n > base for tp, base in bases.items())
 
     def _leave_group(self) -> None:
         for task in list(self.tasks.values()):

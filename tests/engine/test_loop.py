@@ -411,6 +411,39 @@ def taken_over(world: World, settings: LoopSettings = OFTEN) -> Loop:
     return heir
 
 
+def test_one_that_was_overtaken_while_it_hung_joins_again_although_what_it_read_is_gone() -> None:
+    """What loops have read is deleted; of who wakes up, the fetcher may know it before the membership does. It ended the worker."""
+    cluster = MemoryCluster()
+    world = World(cluster)
+    hung = world.loop(MemoryStores())
+    world.feed_all()
+    world.until(world.idle, hung)
+    cluster.expire(hung.consumer)
+    world.feed_all()
+    heir = world.loop(MemoryStores(), slot="1")
+    world.until(world.idle, heir)
+    world.admin.delete_records(world.group())
+    assert isinstance(hung.consumer, MemoryConsumer)
+    hung.consumer.unheard()
+    hung.turn(0.0)
+    assert hung.metrics.recoveries["TaskMigrated"] == 1
+    world.until(lambda: running(hung) and running(heir), hung, heir)
+    world.feed_all()
+    world.until(world.idle, hung, heir)
+    world.check()
+    world.close()
+
+
+def test_who_reads_what_is_gone_and_was_not_overtaken_stops(world: World) -> None:
+    loop = world.loop(MemoryStores())
+    world.feed_all()
+    world.until(world.idle, loop)
+    world.feed_all()
+    world.admin.delete_records({tp: n + 1 for tp, n in world.group().items()})
+    with pytest.raises(OutOfLog, match="is not in the log"):
+        world.until(world.idle, loop)
+
+
 def leave_open(world: World, loop: Loop) -> None:
     """As if the worker were killed in the middle of a commit: what it has said is in the log, and nobody decides."""
     producer = begun(loop)
