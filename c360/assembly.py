@@ -10,6 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -52,6 +53,7 @@ log = logging.getLogger("c360.worker")
 
 AWAY_S = 1.0
 LOOK_S = 5.0  # between two looks at which topics there are
+RESET_S = 20.0  # so long a command may be at a reset, or members of a group that is reset may take to leave it
 CONTROL_S = 0.25  # and at what was decided of versions
 # A merge takes three commits, and up to eight where its tasks are in several processes; without identity a change takes two
 # (docs/decisions/0014, 0015).
@@ -252,6 +254,7 @@ class Worker:
     serving: list[threading.Thread] = field(default_factory=list)
     served: threading.Event = field(default_factory=threading.Event)
     ended: set[Loop] = field(default_factory=set)  # those that are to run no longer
+    seen_reset: set[str] = field(default_factory=set)  # agents, since it has begun
     known: tuple[GlobalTable | None, Vault | None] | None = (
         None  # what people decided, and keys; None: it is getting ready
     )
@@ -326,7 +329,8 @@ class Worker:
     def _begin(self, names: Sequence[str]) -> None:
         """Begin those anew that were reset, and compare the others with what they were. Raises NeedsOperator where something
         is half reset, or has drifted."""
-        if begin_lives(self.plan, self.cluster, self.watch.controls, names, self.stopping.is_set):
+        controls, stopped = self.watch.controls, self.stopping.is_set
+        if begin_lives(self.plan, self.cluster, controls, names, stopped, patience_s=RESET_S):
             self.watch.turn()
         beside.begin(self.plan, self.cluster, names)
         agents = [agent for agent in self.plan.agents if agent.name in names]
@@ -362,18 +366,21 @@ class Worker:
 
     def start(self) -> None:
         """Start a thread per table, teller and loop, and one that creates what belongs to raw topics that appear later."""
-        serving = [(table.name, table.run) for table in self.tables]
-        serving += [(f"told-{teller.group}", teller.run) for teller in self.tellers]
-        for name, run in serving:
-            serves = threading.Thread(target=self._serve, args=(name, run), name=name)
-            serves.start()
-            self.serving.append(serves)
+        for table in self.tables:
+            self._start_serving(table.name, table.run)
+        for teller in self.tellers:
+            self._start_serving(f"told-{teller.group}", teller.run)
         for loop in self.loops:
             self._start(loop)
         for name, looks in (("topics", self._watch_topics), ("control", self._watch_control)):
             watcher = threading.Thread(target=looks, name=name)
             watcher.start()
             self.threads.append(watcher)
+
+    def _start_serving(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        thread = threading.Thread(target=self._serve, args=(name, run), name=name)
+        thread.start()
+        self.serving.append(thread)
 
     def _start(self, loop: Loop) -> None:
         thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
@@ -420,9 +427,27 @@ class Worker:
             if loop in self.ended:
                 self._forget(loop.agent)
                 self.loops.remove(loop)
-        except BaseException as error:  # one agent that cannot go on ends the worker, with its error
-            log.error("%s stopped: %s", loop.agent.name, error)
-            self.fail(error)
+        except NeedsOperator as error:
+            if not self._was_reset(loop.agent.name):
+                self._drive_no_more(loop, error)
+                return
+            log.info("%s is reset, by a command that has not seen this worker: it begins anew", loop.agent.name)
+            self.loops.remove(loop)
+        except BaseException as error:
+            self._drive_no_more(loop, error)
+
+    def _drive_no_more(self, loop: Loop, error: BaseException) -> None:
+        """One agent that cannot go on ends the worker, with its error."""
+        log.error("%s stopped: %s", loop.agent.name, error)
+        self.fail(error)
+
+    def _was_reset(self, agent: str) -> bool:
+        """Whether that was asked for since this worker has begun; once for each time."""
+        with suppress(BrokerAway):
+            self.seen_reset |= control.read(self.plan, self.cluster).resets.keys()
+        known = agent in self.seen_reset
+        self.seen_reset.discard(agent)
+        return known
 
     def _forget(self, agent: Agent) -> None:
         """What a retired agent has on this disk. Its changelog goes, so nobody will read it."""
@@ -471,6 +496,8 @@ class Worker:
         self.watch.close()
 
     def _follow_control(self) -> None:
+        """Start and stop agents as it is decided, while the worker runs; and begin those anew that were reset meanwhile."""
+        self.seen_reset |= self.watch.controls.resets.keys()
         chosen = self._chosen()
         running = {loop.agent.name: loop for loop in list(self.loops)}  # a loop that has ended takes itself out
         for name, loop in running.items():
@@ -483,9 +510,12 @@ class Worker:
             topics.apply(self.plan, self.admin, gone=self._gone())
             self._begin(new)
             for loop in self._loops(new):
-                log.info("%s is built: it runs from now on", loop.agent.name)
+                log.info("%s runs from now on", loop.agent.name)
                 self.loops.append(loop)
                 self._start(loop)
+                for teller in tellers_of([loop], self.cluster):  # that of a loop before has nothing to tell any more
+                    self.tellers = [known for known in self.tellers if known.group != teller.group] + [teller]
+                    self._start_serving(f"told-{teller.group}", teller.run)
 
     def _trim(self, done: dict[TP, int]) -> None:
         try:
