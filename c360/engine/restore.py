@@ -45,8 +45,8 @@ def restore(
 
 
 def where_cut(read: Callable[[], T]) -> T:
-    """What reading a changelog gives; it is looked at again where it was cut meanwhile. A reset does so: deleting is not fenced,
-    and may come late."""
+    """What reading a changelog gives; it is looked at again where it was cut meanwhile, as a reset does: deleting is not
+    fenced, and may come late."""
     for _ in range(TRIES - 1):
         with suppress(OutOfLog):
             return read()

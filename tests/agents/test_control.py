@@ -194,7 +194,7 @@ def test_a_worker_says_again_what_was_decided_when_the_topic_is_made_again() -> 
 
 
 def test_a_broker_that_goes_away_while_it_is_read_hides_nothing_that_was_decided() -> None:
-    """A worker that looked again once knew of nothing: it would have said itself which version is live, and begun what was reset."""
+    """A worker that looked again knew of nothing: it would have said itself which version is live, and run what was reset."""
     for plan_of in every_step(lambda: BrokerAway("away")):
         inner, plan = MemoryCluster(), shop()
         begun(inner, plan)

@@ -291,7 +291,7 @@ def test_a_worker_that_starts_while_a_command_is_at_a_reset_waits_for_it(t: Test
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_had_begun_when_the_reset_was_asked_for_begins_anew(t: TestDriver, workers: int) -> None:
-    """It is in no group yet, so the command cannot see it. It found positions that others had moved, and ended with exit code 4."""
+    """It is in no group yet, so the command cannot see it. It found positions that others had moved, and ended with code 4."""
     right = profiles(t.cluster)
     with at_work(t, workers, before_start=lambda: order(t)) as begun:
         wait_until(lambda: journal(t) is None and verify(t.plan, t.cluster, [AGENT]).complete)
