@@ -67,11 +67,11 @@ class Shared:
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
-    agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
-    name. `wires`: how doors write, by their agents' names; JSON those that are not there. `cloudevents`: whether what leaves
-    has these attributes in its headers. `paused`: whether a source is; `monotonic`: seconds, for their rates, None: they do not
-    count. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
-    partitions these come in.
+    agent, `idle`: whether an agent is of a version that was never built, or is retired, `reset`: whether one is being reset.
+    `registry`: of schemas that values name. `wires`: how doors write, by their agents' names; JSON those that are not there.
+    `cloudevents`: whether what leaves has these attributes in its headers. `paused`: whether a source is; `monotonic`:
+    seconds, for their rates, None: they do not count. `fence_max_age_ms`: how old may be what a door knows of people's
+    decisions; `inputs_s`: between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -84,6 +84,7 @@ class Shared:
     inputs_s: float = INPUTS_S
     retired: Callable[[str], bool] | None = None
     idle: Callable[[str], bool] | None = None
+    reset: Callable[[str], bool] = lambda agent: False
     wires: Mapping[str, Wire] = field(default_factory=dict)
     cloudevents: bool = False
     paused: Callable[[str], bool] = lambda source: False
@@ -152,6 +153,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
             ends=None if common.cluster is None else partial(_ends_of_records, common.cluster),
             live=common.live,
             retired=common.retired,
+            reset=common.reset,
             fence_max_age_ms=common.fence_max_age_ms,
             inputs_s=common.inputs_s,
             wire=common.wires.get(door.agent),
@@ -272,7 +274,7 @@ class Worker:
             try:
                 self.admin = self.cluster.admin()
                 self.watch.turn()
-                topics.apply(self.plan, self.admin, gone=self._gone())
+                self._make_topics()
                 vault = self._vault()
                 self.watch.turn()
                 self._begin(())  # where nobody has said which versions are live, it is said here
@@ -306,6 +308,7 @@ class Worker:
             self.fence_max_age_ms,
             retired=partial(control.is_retired, self.plan, self.watch),
             idle=partial(control.is_idle, self.plan, self.watch),
+            reset=partial(control.is_reset, self.watch),
             wires=wires,
             cloudevents=self.cloudevents,
             paused=partial(control.is_paused, self.watch),
@@ -320,8 +323,17 @@ class Worker:
         controls = self.watch.controls
         return [agent.name for agent in self.plan.agents if controls.runs(self.plan, agent.name, self.only)]
 
-    def _gone(self) -> frozenset[str]:
-        return self.watch.controls.gone(self.plan)
+    def _make_topics(self) -> list[str]:
+        """Those of ours that are missing; their names.
+
+        Topics of a version are deleted after it was said that it is retired: so that is asked after it was seen what lacks.
+        """
+        specs = topics.missing(self.plan, self.admin, gone=self.watch.controls.gone(self.plan))
+        if specs:
+            gone = control.read(self.plan, self.cluster).gone(self.plan)
+            specs = [spec for spec in specs if spec.name not in gone]
+        self.admin.create(specs)
+        return [spec.name for spec in specs]
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
@@ -468,15 +480,19 @@ class Worker:
             self.fail(error)
 
     def _watch_topics(self) -> None:
-        looks = 0
+        looks, said = 0, ""
         trimmed: dict[TP, int] = {}
         while not self.stopping.wait(LOOK_S):
             looks += 1
             try:
-                created = topics.apply(self.plan, self.admin, gone=self._gone())
+                created = self._make_topics()
                 if looks % TRIM_LOOKS == 0:
                     self._trim(trimmed)
             except BrokerAway:
+                continue
+            except C360Error as error:  # agents go on with the topics that there are
+                if said != (said := str(error)):
+                    log.error("topics cannot be made, or loops not be trimmed: %s; trying again", said)
                 continue
             if created:
                 log.info("created %s", ", ".join(created))
@@ -507,7 +523,7 @@ class Worker:
         if new := [name for name in chosen if name not in running]:
             wires = contracts.wires(self.plan, self.subjects, new)
             self.shared = replace(self.shared, wires={**self.shared.wires, **wires})
-            topics.apply(self.plan, self.admin, gone=self._gone())
+            self._make_topics()
             self._begin(new)
             for loop in self._loops(new):
                 log.info("%s runs from now on", loop.agent.name)
@@ -647,6 +663,7 @@ def stepping(
         inputs_s=0.0,
         retired=partial(control.is_retired, plan, watch),
         idle=partial(control.is_idle, plan, watch),
+        reset=partial(control.is_reset, watch),
         wires=wires or {},
         cloudevents=cloudevents,
         paused=partial(control.is_paused, watch),

@@ -98,7 +98,7 @@ def begin_life(
 ) -> None:
     """Steps 3 and 4, if they are to be taken. Returns when they have been, by whomever, or when stopped.
 
-    `patience_s`: how long members of its group are waited for, who joined before it was asked for: they may not go on, and leave.
+    `patience_s`: how long members of its group are waited for: who joined before it was asked for may not go on, and leaves.
     """
     agent, others_s, tries, left_by = plan.agent(agent_name), OTHERS_S, TRIES, time.monotonic() + patience_s
     while not stopped():

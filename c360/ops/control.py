@@ -97,6 +97,11 @@ def is_idle(plan: Plan, watch: Watch, agent: str) -> bool:
     return watch.controls.stage_of(plan, agent) in ("new", "retired")
 
 
+def is_reset(watch: Watch, agent: str) -> bool:
+    """Whether an agent is being reset, as far as it is followed: what was before stands, and it has not begun anew."""
+    return watch.controls.reset(agent) is not None
+
+
 def is_paused(watch: Watch, source: str) -> bool:
     """Whether a source is, as far as it is followed."""
     return watch.controls.is_paused(source)

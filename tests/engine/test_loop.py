@@ -412,7 +412,7 @@ def taken_over(world: World, settings: LoopSettings = OFTEN) -> Loop:
 
 
 def test_one_that_was_overtaken_while_it_hung_joins_again_although_what_it_read_is_gone() -> None:
-    """What loops have read is deleted; of who wakes up, the fetcher may know it before the membership does. The worker ended."""
+    """What loops have read is deleted; of who wakes up, the fetcher may know it before the membership does. It ended."""
     cluster = MemoryCluster()
     world = World(cluster)
     hung = world.loop(MemoryStores())
