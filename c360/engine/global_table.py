@@ -343,7 +343,7 @@ class GlobalTable:
         assert self._reading is not None
         try:
             batches, reached = next(self._reading)
-        except NeedsOperator as error:  # cut while it was read: connecting finds out what is to be done
+        except OutOfLog as error:  # cut while it was read: connecting finds out what is to be done
             log.info("%s: %s", self.name, error)
             self._disconnect()
             return
