@@ -963,7 +963,7 @@ class KafkaAdmin:
                 _until(deleted, f"{', '.join(names)}: the broker does not let its records go")
         finally:
             self._only_compact(kept)
-        with suppress(EngineFatal):  # who may not look, or set it, leaves it to one who may
+        with suppress(EngineFatal, NeedsOperator):  # who may not look, or set it, leaves it to one who may
             others = self._describe(sorted({tp.topic for tp in before} - set(names)))
             self._only_compact({name: {} for name, entries in others.items() if _was_let_delete(entries)})
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from c360.engine import lag, owners, restore
 from c360.engine import loop as loop_module
-from c360.engine import owners, restore
 from c360.engine.agent import Outbox, Task
 from c360.engine.loop import Loop, LoopSettings, Phase
 from c360.engine.memory import MemoryCluster, MemoryConsumer
@@ -242,6 +242,22 @@ def test_a_changelog_that_is_cut_again_and_again_stops_the_worker(world: World) 
     loop = world.loop(MemoryStores(), cluster=CutCluster(world.cluster, lambda step: None, cut))
     with pytest.raises(OutOfLog, match="is not in the log any more"):
         world.until(lambda: running(loop), loop)
+
+
+def test_who_looks_how_far_something_is_looks_again_where_a_log_is_cut_meanwhile(world: World) -> None:
+    """Loops are cut below what was read, every minute; a command that looked just then ended with exit code 4."""
+    work(world, MemoryStores())
+    starts, ends = world.reader.starts(world.logs), world.ends(world.logs)
+    cuts = iter([ends])
+
+    def cut() -> None:
+        if (before := next(cuts, None)) is not None:
+            world.admin.delete_records(before)
+
+    reader = CutCluster(world.cluster, lambda step: None, cut).reader()
+    assert restore.last_positions(reader, world.logs[0]) is None
+    assert lag.ends_of_records(reader, starts) == ends
+    assert lag.records_left(reader, starts) == dict.fromkeys(starts, 0)
 
 
 def test_a_reset_voids_every_store_of_the_life_before(world: World, stores: Stores) -> None:
