@@ -48,7 +48,7 @@ class What:
     @property
     def said(self) -> str:
         assert self.field is not None
-        one = self.kind if self.field.message_type is None else self.field.message_type.full_name
+        one = inner_of(self.field).full_name if self.field.message_type is not None else self.kind
         return {"": one, "list": "repeated", "map": "a map"}[self.many]
 
 
@@ -79,7 +79,7 @@ def _misfits(record: type[Record], descriptor: Descriptor) -> Iterator[str]:
 def _misfits_of(named: str, info: FieldInfo, found: What) -> Iterator[str]:
     if found.field is None:
         return
-    of = f"{found.field.containing_type.full_name}.{found.field.name}" if found.many != "map" else found.field.full_name
+    of = found.field.full_name
     if info.unit is not None or info.scale is not None:
         if found.many or found.kind not in ("int", "float", "decimal", "text", "json"):
             said = "unit" if info.unit is not None else "scale"
@@ -135,7 +135,7 @@ def _below(field: FieldDescriptor, rest: list[str]) -> tuple[What | None, str]:
         return What(kind), ""
     if kind == "message":
         return _at(inner_of(field), rest)
-    return None, f"nothing lies below {field.containing_type.full_name}.{field.name}, which is {What(kind, field).said}"
+    return None, f"nothing lies below {field.full_name}, which is {What(kind, field).said}"
 
 
 # ----------------------------------------------------------------------------------------------------------- types

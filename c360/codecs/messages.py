@@ -15,9 +15,11 @@ since a message has none. Sources: protobuf.dev, "Field Presence", "Well-Known T
 
 from __future__ import annotations
 
+import base64
 import keyword
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -39,6 +41,7 @@ Kind = Literal["text", "int", "float", "bool", "bytes", "enum", "time", "date", 
 ReadMessage = Callable[[Any], Any]
 SECOND_NS = 1_000_000_000
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?\Z", re.ASCII)
+LARGE, VALUES_MOST = 16_384, 250_000  # bytes from which on values are counted, and how many may be
 WHOLE_MOST = 2**53  # up to here a double has each whole number
 
 
@@ -211,6 +214,20 @@ def _has_floats(descriptor: Descriptor, only: Collection[str] | None = None, see
     return False
 
 
+def _size(message: Any, only: Collection[str] | None = None) -> int:
+    """How many values it becomes, roughly: two bytes may be a message with all of its fields at their defaults."""
+    size = len(message.DESCRIPTOR.fields)
+    for field, value in message.ListFields():
+        if field.message_type is None or (only is not None and field.name not in only):
+            continue
+        entry = entry_of(field)
+        if entry is not None:
+            size += sum(map(_size, value.values())) if entry[1].message_type is not None else 0
+        else:
+            size += sum(map(_size, value)) if is_repeated(field) else _size(value)
+    return size
+
+
 # ----------------------------------------------------------------------------------------------------------- reading
 def message_reader(made: type[Message], wanted: Collection[str]) -> Callable[[bytes], dict[str, Any]]:
     """What reads messages of a generated class: these of its fields and oneofs. What it reads raises Misfit."""
@@ -223,6 +240,8 @@ def message_reader(made: type[Message], wanted: Collection[str]) -> Callable[[by
             message = parse(data)
         except DecodeError:
             raise Misfit("not-protobuf", f"the value is no {descriptor.full_name}") from None
+        if len(data) > LARGE and _size(message, wanted) > VALUES_MOST:
+            raise Misfit("too-large", f"the value is made of more than {VALUES_MOST} values")
         found: dict[str, Any] = values(message)
         if floats and not all_finite(found):
             raise Misfit("out-of-range", "a number in the value is not finite")
@@ -342,7 +361,7 @@ class File:
     def names(self, indexes: tuple[int, ...]) -> set[str]:
         """Full names of what message indexes mean; none where there is no such message.
 
-        Clients differ: those in Python, Go and C count the entries of maps among the messages inside of one, that in Java
+        Clients differ: those in Python and Go count the entries of maps among the messages inside of one, that in Java
         does not.
         """
         found = (_at(self.messages, indexes, entries=entries) for entries in (True, False))
@@ -364,6 +383,10 @@ def file_of(descriptor: Descriptor) -> File:
     """The file of a generated class."""
     proto = FileDescriptorProto()
     descriptor.file.CopyToProto(proto)
+    return _file(proto)
+
+
+def _file(proto: FileDescriptorProto) -> File:
     return File(proto.package, tuple(map(_node, proto.message_type)))
 
 
@@ -380,12 +403,19 @@ _TOKEN = re.compile(
 
 
 def file_in(text: str) -> File:
-    """The messages of the text of a .proto; nothing else of it is looked at, and nothing is run. Raises ValueError.
+    """The messages of a schema: the text of a .proto, of which nothing else is looked at, or a descriptor in base64, as
+    Confluent's client for Python registers it and some registries leave it. Nothing is run. Raises ValueError.
 
-    Registries keep texts, and only they know which message an index meant when it was written.
+    Only a registry knows which message an index meant when it was written.
     """
+    with suppress(ValueError, DecodeError):
+        proto = FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+        if proto.message_type:
+            return _file(proto)
     tokens = _tokens(text)
     package, messages = _block(tokens, 0)
+    if not messages:
+        raise ValueError("no messages")
     return File(package, messages)
 
 

@@ -109,7 +109,7 @@ class MessageValues(Values):
         try:
             file = file_in(schema.text)
         except ValueError:
-            return refuse("the text of its schema is no .proto")
+            return refuse("its schema is no .proto with messages")
         return self._by(file.names)
 
     def _names_by_class(self, indexes: tuple[int, ...]) -> set[str]:

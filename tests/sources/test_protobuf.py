@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 import time
 import uuid
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from enum import Enum
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.common.serde import SchemaId
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
@@ -33,8 +34,10 @@ from c360.engine.registry import SchemaRegistry
 from c360.errors import DeclarationError, Misfit
 from c360.serving.metrics import page_of
 from c360.testing import TestDriver
+from tests.docs.pages import fences
 from tests.registry import Apicurio
 from tests.sources.protobuf import legacy_pb2, shop_pb2
+from tests.sources.protobuf.made import KINDS, everything, framed, order, whole_record
 from tests.sources.registry import FakeRegistry
 
 NINE = datetime(2026, 11, 2, 9, tzinfo=UTC)
@@ -76,22 +79,6 @@ def shop(message: Any = shop_pb2.Order, **source: Any) -> App:
         state: str | None = newest(Order.state)
 
     return app
-
-
-def order(number: int = 1, **said: Any) -> shop_pb2.Order:
-    made = shop_pb2.Order(id=str(uuid.UUID(int=number)), customer=7, state=shop_pb2.PAID)
-    made.amount.value = "12.50"
-    made.placed.FromDatetime(NINE)
-    made.day.year, made.day.month, made.day.day = 2026, 11, 2
-    made.where.city = "Lund"
-    made.lines.add(sku="a", cents=1250)
-    for name, value in said.items():
-        setattr(made, name, value)
-    return made
-
-
-def framed(message: Message, number: int = 1, indexes: bytes = b"\0") -> bytes:
-    return b"\0" + number.to_bytes(4, "big") + indexes + message.SerializeToString()
 
 
 # --------------------------------------------------------------------------------------------------------- profiles
@@ -225,6 +212,9 @@ def test_the_indexes_of_messages_inside_of_others_are_read_as_each_client_writes
 @pytest.mark.parametrize(("path", "made"), [(SHOP, shop_pb2.Order), (LEGACY, legacy_pb2.Call)])
 def test_the_messages_in_the_text_of_a_schema_are_those_that_protoc_finds(path: Path, made: type[Message]) -> None:
     assert file_in(path.read_text()) == file_of(descriptor_of(made))
+    proto = FileDescriptorProto()
+    descriptor_of(made).file.CopyToProto(proto)
+    assert file_in(b64encode(proto.SerializeToString()).decode()) == file_of(descriptor_of(made))
 
 
 def test_texts_of_schemas_may_have_anything_in_them() -> None:
@@ -251,72 +241,6 @@ def test_texts_of_schemas_may_have_anything_in_them() -> None:
 def decoder_of(message: type[Message], registry: Any = None, /, **fields: Any) -> ProtobufDecoder:
     record = type("Order", (Record,), {"__annotations__": fields, "__module__": __name__})
     return ProtobufDecoder([MessageChoice(record, None, message)], "dlq", registry or NoRegistry())
-
-
-def everything() -> shop_pb2.Everything:
-    made = shop_pb2.Everything(
-        counted={"b": 2, "a": 1}, customer=7, rate=1.5, part=0.5, ok=True, blob=b"\0\xff", large=2**64 - 1, signed=-1,
-        fixed=3, maybe=0, states=[shop_pb2.NEW, shop_pb2.PAID], named={2: "two"}, answers={True: "yes"}, placed_ms=1,
-    )  # fmt: skip
-    made.lines["k"].sku = "s"
-    made.cash.value = "12.5"
-    made.took.FromTimedelta(timedelta(seconds=-1.5))
-    made.note.value = ""
-    made.count.value = 0
-    made.agreed.value = False
-    made.ratio.value = 0.5
-    made.raw.value = b"x"
-    made.extra.update({"a": 1, "b": [True, None, "x", 1.5], "c": {"d": {}}})
-    made.any.number_value = 3
-    made.list.extend([1, "a"])
-    made.exact.value, made.exact.scale = (-1250).to_bytes(2, "big", signed=True), 2
-    made.tree.children.add(name="leaf").children.add(name="twig")
-    setattr(made, "from", "here")
-    made.times.add().FromDatetime(NINE)
-    return made
-
-
-class State(Enum):
-    NEW = "NEW"
-    PAID = "PAID"
-
-
-class Tree(Record):
-    name: str
-    children: list[Any]
-
-
-KINDS: dict[str, tuple[Any, Any]] = {
-    "counted": (dict[str, int], {"a": 1, "b": 2}),
-    "customer": (int, 7),
-    "rate": (float, 1.5),
-    "part": (Decimal, Decimal("0.5")),
-    "ok": (bool, True),
-    "blob": (bytes, b"\0\xff"),
-    "large": (int, 2**64 - 1),
-    "signed": (int, -1),
-    "fixed": (int, 3),
-    "maybe": (int | None, 0),
-    "states": (list[State], [State.NEW, State.PAID]),
-    "named": (dict[int, str], {2: "two"}),
-    "lines": (dict[str, dict[str, Any]], {"k": {"sku": "s", "cents": 0}}),
-    "answers": (dict[str, str], {"true": "yes"}),
-    "cash": (Decimal, Decimal("12.5")),
-    "payment": (Literal["card", "cash"], "cash"),
-    "took": (Decimal, Decimal("-1.5")),
-    "note": (str | None, ""),
-    "count": (int | None, 0),
-    "agreed": (bool | None, False),
-    "extra": (dict[str, Any], {"a": 1, "b": [True, None, "x", 1.5], "c": {"d": {}}}),
-    "any": (Any, 3),
-    "list": (list[Any], [1, "a"]),
-    "exact": (Decimal, Decimal("-12.50")),
-    "tree": (Any, {"name": "", "children": [{"name": "leaf", "children": [{"name": "twig", "children": []}]}]}),
-    "ratio": (float, 0.5),
-    "raw": (bytes, b"x"),
-    "placed_ms": (int, 1),
-    "times": (list[datetime], [NINE]),
-}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -412,6 +336,19 @@ def test_a_value_that_is_none_is_a_misfit_where_it_is_read(name: str, change: An
     assert found.reason == reason
     (found,) = decoder_of(shop_pb2.Everything, customer=int).decode([framed(said, 1, b"\2\4")])
     assert isinstance(found, Record), found
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_value_whose_messages_take_two_bytes_each_is_no_gigabyte(deep: bool) -> None:
+    said = shop_pb2.Everything(customer=7)
+    data = b"\x12\0" * 450_000  # children
+    said.tree.MergeFromString(data if not deep else (b"\x12" + bytes([100]) + b"\x12\0" * 50) * 9_000)
+    value = framed(said, 1, b"\2\4")
+    (found,) = decoder_of(shop_pb2.Everything, tree=Any).decode([value])
+    assert isinstance(found, Misfit)
+    assert found.reason == "too-large"
+    (found,) = decoder_of(shop_pb2.Everything, customer=int).decode([value])
+    assert isinstance(found, Record)
 
 
 @pytest.mark.parametrize("seconds", [-(10**13), 10**13, 2**63 - 1])
@@ -597,9 +534,7 @@ def whole_app() -> App:
     @app.identifier("crm", priority=1, unique=True)
     class Crm(str): ...
 
-    fields = {name: kind | None if kind is not Any else Any for name, (kind, _) in KINDS.items()}
-    namespace = {"__annotations__": fields | {"customer": Crm}, "__module__": __name__}
-    record: Any = type("All", (Record,), namespace)
+    record = whole_record(Crm)
     app.source("all", format="protobuf", schema=shop_pb2.Everything, subject="customer")(record)
 
     class Whole(Projection):
@@ -681,6 +616,19 @@ def test_all_kinds_of_fields_may_be_declared_as_they_are_read() -> None:
     whole_app().plan()
 
 
+def test_the_app_of_the_page_is_one() -> None:
+    page = (HERE.parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+    ((snippet,), (proto,)) = fences(page, "py"), fences(page, "proto")
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(snippet.replace("import order_pb2", "from tests.sources.protobuf import shop_pb2 as order_pb2"), names)
+    with TestDriver(names["app"], now=NINE) as t:
+        t.send("shop.orders", "7", framed(order(1)))
+        assert t.profile("crm:7").spend == Decimal("12.50")
+    assert {line.strip() for line in proto.splitlines() if "=" in line} <= set(
+        map(str.strip, SHOP.read_text().splitlines())
+    )
+
+
 def test_when_is_checked_too() -> None:
     with pytest.raises(DeclarationError, match=r"when=\{'gone': …\}: c360.tests.shop.Everything has no field 'gone'"):
         declared({}, when={"gone": 1})
@@ -706,6 +654,22 @@ def test_without_the_package_the_declaration_says_what_to_install(monkeypatch: p
 
 
 # ---------------------------------------------------------------------------------------------- what Confluent writes
+@pytest.mark.parametrize("said", [{"schema_id": 1}, {"guid": str(uuid.UUID(int=1))}])
+def test_confluents_id_in_a_header_has_the_indexes_with_it(said: dict[str, Any]) -> None:
+    """As header_schema_id_serializer writes it; Apicurio gives no GUIDs, so this is with the fake."""
+    registry = FakeRegistry()
+    registry.publish("money-value", SHOP.read_text(), "PROTOBUF")
+    registry.schemas[str(uuid.UUID(int=1))] = registry.schemas[1]
+    with TestDriver(two(), now=NINE, registry=registry) as t:
+        for message, indexes in ((order(1), [0]), (refund(1), [1])):
+            confluent = SchemaId("PROTOBUF", message_indexes=indexes, **said)
+            header = confluent.guid_to_bytes() if "guid" in said else confluent.id_to_bytes()
+            t.send("money", "7", message.SerializeToString(), headers=[("__value_schema_id", header)])
+        found = t.profile("crm:7")
+        assert (found.spend, found.back) == (Decimal("12.50"), Decimal("12.50"))
+        t.verify()
+
+
 def test_what_confluents_serializer_writes_is_read_with_each_way_of_saying_the_id(real_registry: Apicurio) -> None:
     """Also by its own deserializer."""
     topic = f"t{uuid.uuid4().hex[:8]}"
@@ -724,16 +688,12 @@ def _read_what_confluent_writes(topic: str, client: SchemaRegistryClient, regist
     assert read(value, said) == order(1)
     nested = ProtobufSerializer(shop_pb2.Everything.Tree, client, {"use.deprecated.format": False})
     tree = nested(shop_pb2.Everything.Tree(name="t"), SerializationContext(f"{topic}n", MessageField.VALUE, []))
-    headed = ProtobufSerializer(
-        shop_pb2.Refund, client, {"use.deprecated.format": False, "schema.id.serializer": header_schema_id_serializer}
-    )
+    refunds = ProtobufSerializer(shop_pb2.Refund, client, {"use.deprecated.format": False})
     (found,) = decoder_of(shop_pb2.Everything.Tree, registry, name=str).decode([tree])
     assert found.name == "t"  # type: ignore[union-attr]
     with TestDriver(two(), now=NINE, registry=registry) as t:
         t.send("money", "7", value)
-        heads: list[tuple[str, Any]] = []
-        refunded = headed(refund(1), SerializationContext(topic, MessageField.VALUE, heads))
-        t.send("money", "7", refunded, headers=heads)
+        t.send("money", "7", refunds(refund(1), said))
         found_ = t.profile("crm:7")
         assert (found_.spend, found_.back) == (Decimal("12.50"), Decimal("12.50"))
         assert t.topic("shop.dlq") == []
