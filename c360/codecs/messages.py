@@ -358,14 +358,14 @@ class File:
     package: str
     messages: tuple[Node, ...]
 
-    def names(self, indexes: tuple[int, ...]) -> set[str]:
-        """Full names of what message indexes mean; none where there is no such message.
+    def names(self, indexes: tuple[int, ...]) -> list[str]:
+        """Full names of what message indexes mean, the likeliest first; none where there is no such message.
 
         Clients differ: those in Python and Go count the entries of maps among the messages inside of one, that in Java
         does not.
         """
         found = (_at(self.messages, indexes, entries=entries) for entries in (True, False))
-        return {".".join(filter(None, (self.package, *path))) for path in found if path is not None}
+        return list(dict.fromkeys(".".join(filter(None, (self.package, *path))) for path in found if path is not None))
 
 
 def _at(messages: tuple[Node, ...], indexes: tuple[int, ...], *, entries: bool) -> list[str] | None:

@@ -85,7 +85,7 @@ class MessageValues(Values):
         super().__init__(registry)
         self.alone = isinstance(registry, NoRegistry)
         self.readers = {descriptor_of(made).full_name: message_reader(made, wanted) for made, wanted in read.items()}
-        self.files = [file_of(descriptor_of(made)) for made in read]
+        self.files = list(dict.fromkeys(file_of(descriptor_of(made)) for made in read))
         self.names = " or ".join(self.readers)
 
     def framed(self, value: bytes, headers: Sequence[tuple[str, bytes]], header: str) -> tuple[SchemaRef, bytes]:
@@ -112,14 +112,14 @@ class MessageValues(Values):
             return refuse("its schema is no .proto with messages")
         return self._by(file.names)
 
-    def _names_by_class(self, indexes: tuple[int, ...]) -> set[str]:
+    def _names_by_class(self, indexes: tuple[int, ...]) -> list[str]:
         """By the files of the classes."""
-        names = set().union(*(file.names(indexes) for file in self.files))
-        if len(names & self.readers.keys()) > 1:
+        found = [file.names(indexes) for file in self.files]
+        if sum(not self.readers.keys().isdisjoint(names) for names in found) > 1:
             raise Misfit("no-registry", f"which of {self.names} the value is, only a registry says: set C360_REGISTRY")
-        return names
+        return [name for names in found for name in names]
 
-    def _by(self, names_of: Callable[[tuple[int, ...]], set[str]]) -> ReadValue:
+    def _by(self, names_of: Callable[[tuple[int, ...]], Sequence[str]]) -> ReadValue:
         known: dict[tuple[int, ...], tuple[str, Callable[[bytes], dict[str, Any]]]] = {}  # only what is read
 
         def read(data: bytes) -> Any:
@@ -127,9 +127,9 @@ class MessageValues(Values):
             found = known.get(indexes)
             if found is None:
                 names = names_of(indexes)
-                name = next((name for name in self.readers if name in names), None)
+                name = next((name for name in names if name in self.readers), None)
                 if name is None:
-                    return Other(tuple(sorted(names)))
+                    return Other(tuple(names))
                 found = known[indexes] = name, self.readers[name]
             return found[0], found[1](data[at:])
 

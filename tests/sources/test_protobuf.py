@@ -230,7 +230,7 @@ def test_texts_of_schemas_may_have_anything_in_them() -> None:
     """
     file = file_in(text)
     assert [file.names(indexes) for indexes in ((0,), (0, 0), (1,), (2,), (3,), ())] == [
-        {"a.b.C"}, {"a.b.C.D"}, {"a.b.G"}, {"a.b.H"}, set(), set(),
+        ["a.b.C"], ["a.b.C.D"], ["a.b.G"], ["a.b.H"], [], [],
     ]  # fmt: skip
     for broken in ("message A {", "}", "message A { " * 200 + "}" * 200):
         with pytest.raises(ValueError, match=r"brace|deep"):
@@ -476,6 +476,26 @@ def test_messages_of_several_kinds_in_one_topic_need_no_when_and_what_is_persona
         assert governed["Order"] == "12.50"
         assert governed["Refund"] != "12.50"
         t.verify()
+
+
+def test_messages_of_two_files_at_the_same_place_need_a_registry() -> None:
+    class Order(Record):
+        id: str
+
+    class Call(Record):
+        id: str
+
+    choices = [MessageChoice(Order, None, shop_pb2.Order), MessageChoice(Call, None, legacy_pb2.Call)]
+    (found,) = ProtobufDecoder(choices, "dlq", NoRegistry()).decode([framed(order())])
+    assert isinstance(found, Misfit)
+    assert found.reason == "no-registry"
+    assert "set C360_REGISTRY" in str(found)
+    registry = FakeRegistry()
+    one, two = (registry.publish("x", path.read_text(), "PROTOBUF") for path in (SHOP, LEGACY))
+    decoder = ProtobufDecoder(choices, "dlq", registry)
+    assert decoder.decode([framed(order(), one), framed(legacy_pb2.Call(id="c"), two)]) == [
+        Order(id=order().id), Call(id="c"),
+    ]  # fmt: skip
 
 
 def test_types_of_one_message_are_told_apart_by_its_values_and_by_its_oneofs() -> None:

@@ -34,16 +34,19 @@ def message_in(
     indexes, data = _indexes(data)
     said = {made.DESCRIPTOR.full_name: (made, wanted) for made, wanted in read}
     if isinstance(registry, NoRegistry):
-        names = {one for made, _ in read for one in _names(made.DESCRIPTOR.file, indexes)}
-        if len(names & said.keys()) > 1:
+        files = {made.DESCRIPTOR.file.name: made.DESCRIPTOR.file for made, _ in read}
+        meant = [_names(file, indexes) for file in files.values()]
+        if sum(any(name in said for name in one) for one in meant) > 1:
             raise NoFit
+        names = [name for one in meant for name in one]
     else:
         schema = registry.schema(ref)
         if schema.kind != "PROTOBUF":
             raise NoFit
         names = file_in(schema.text).names(tuple(indexes))
-    for name, (made, wanted) in said.items():
-        if name in names:
+    for name in names:
+        if name in said:
+            made, wanted = said[name]
             return name, _fields(made.FromString(data), wanted)
     return None
 
@@ -66,11 +69,11 @@ def _indexes(data: bytes) -> tuple[list[int], bytes]:
     return numbers[1:] or [0], data
 
 
-def _names(file: Any, indexes: list[int]) -> set[str]:
+def _names(file: Any, indexes: list[int]) -> list[str]:
     """Of the message at these indexes, with and without entries of maps among those of a message."""
     proto = FileDescriptorProto()
     file.CopyToProto(proto)
-    names = set()
+    names = []
     for entries in (True, False):
         path, inside = [proto.package] if proto.package else [], list(proto.message_type)
         for index in indexes:
@@ -80,7 +83,7 @@ def _names(file: Any, indexes: list[int]) -> set[str]:
             path.append(inside[index].name)
             inside = list(inside[index].nested_type)
         else:
-            names.add(".".join(path))
+            names.append(".".join(path))
     return names
 
 
