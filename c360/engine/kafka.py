@@ -774,8 +774,9 @@ class KafkaAdmin:
     """Topics and groups. The client is kept: a temporary one is gone before its futures resolve."""
 
     def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
-        self._config = {**config, "error_cb": self._heard}
-        self._refused = ""  # why a broker does not let the client in; to it, that is a broker that is away
+        self._refused: list[str] = []  # why brokers do not let the client in; to it, they are away
+        # Not a method: the client would hold this object, and one that nobody closes would stay until garbage is collected.
+        self._config = {**config, "error_cb": partial(_hear_refusal, self._refused)}
         try:
             self._client: AdminClient = AdminClient(self._config, logger=log)
         except KafkaException as raised:
@@ -1008,20 +1009,21 @@ class KafkaAdmin:
                     raise self._remedy(raised, f"{doing} {getattr(name, 'name', name)}") from None
         return found
 
-    def _heard(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
-            self._refused = error.str()
-
     def _remedy(self, raised: KafkaException, doing: str) -> C360Error:
         self._client.poll(0)  # hears what has happened meanwhile
         error = remedy_of(raised, doing)
         if isinstance(error, BrokerAway) and self._refused:
-            return BrokerAway(f"{error}. It may be there, but does not let this client in: {self._refused}")
+            return BrokerAway(f"{error}. It may be there, but does not let this client in: {self._refused[-1]}")
         return error
 
     def close(self) -> None:
         self._watermarks.close()
         del self._client
+
+
+def _hear_refusal(refused: list[str], error: KafkaError) -> None:
+    if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        refused[:] = [error.str()]
 
 
 def _active(group: str, members: int) -> NeedsOperator:
