@@ -215,7 +215,10 @@ class MisfitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 decode_misfit = msgspec.json.Decoder(MisfitRecord).decode
 
-UNREAD = frozenset({"not-json", "not-utf8", "too-deep", "not-an-object", "unmatched", "failed"})
+UNREAD = frozenset({
+    "not-json", "not-utf8", "too-deep", "not-an-object", "unmatched", "failed", "not-avro", "not-protobuf", "other-message",
+    "no-schema-id", "unknown-schema", "no-registry", "schema",
+})  # fmt: skip
 
 
 def is_unread(error: BaseException) -> bool:
