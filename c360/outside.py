@@ -55,6 +55,11 @@ class Outside:
     def agent(self) -> str:
         return f"outside.{self.name}"
 
+    @property
+    def waits(self) -> bool:
+        """Whether people are asked if they agree: what they do not, is asked when they do."""
+        return self.purpose is not None and self.purpose.asks
+
     def source(self, app: str) -> Source:
         """Its answers, as govern reads them: whom they are about, their ids and times are said by us."""
         purposes = frozenset[str]() if self.purpose is None else frozenset({self.purpose.name})

@@ -170,7 +170,9 @@ class Stage:
     async def ask(self, value: str, n: int = 0) -> list[Message]:
         label = f"crm:{value}"
         question = Question(id=f"q{n}", subject=label, labels=[label], value=value, at=n)
-        return await self.caller.handle(encode(question), Place(TP(self.caller.questions, 0), n, 0))
+        return await self.caller.handle(
+            encode(question), Place(TP(self.caller.plan.questions(self.caller.outside), 0), n, 0)
+        )
 
 
 def answer_in(messages: list[Message]) -> tuple[Answer, Any]:
