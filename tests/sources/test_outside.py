@@ -43,6 +43,9 @@ ACCIDENTS = [TestDriver.crash, TestDriver.lose_disk, TestDriver.rebalance]
 ANN = Firm(name="Mail Inc", size=12, owner="Olga Owner")
 
 
+class Place(str): ...
+
+
 @pytest.fixture
 def driver() -> Iterator[TestDriver]:
     for each in (far, scores):
@@ -439,6 +442,36 @@ def test_whatever_happens_nobody_is_asked_about_more_often_than_is_due(driver: T
     assert len(set(answers)) == len(answers)
     assert in_clear(driver, emails) == set()
     driver.verify()
+
+
+def test_what_is_no_identifier_of_anybody_is_asked_about_as_one_that_links_nobody(driver: TestDriver) -> None:
+    """As the refusal of whole records says."""
+    asked: list[str] = []
+    app = App("places", partitions=2)
+    app.identifier("crm", priority=1, unique=True)(CrmId)
+
+    app.identifier("place", links=False, limit=None)(Place)
+
+    @app.source("orders", subject="customer")
+    class Order(Record):
+        customer: CrmId
+        place: Place
+
+    @app.enrich(refresh=MONTH)
+    async def score_of(place: Place) -> Score | None:
+        asked.append(place)
+        return Score(points=len(place))
+
+    @app.projection("customer")
+    class Points(Projection):
+        points: int | None = newest(Score.points)
+
+    with TestDriver(app, now=NOW) as t:
+        for n, place in enumerate(("Rome", "Rome", "Oslo 1", *(f"Town {n}" for n in range(7)))):
+            t.send("orders", "k", {"customer": str(min(n, 3)), "place": place}, partition=0)
+        assert [t.profile(f"crm:{n}").points for n in range(4)] == [4, 4, 6, 6], "and four customers"
+        assert sorted(asked) == ["Oslo 1", "Rome", *(f"Town {n}" for n in range(7))]
+        t.verify()
 
 
 def test_each_of_a_list_is_asked_about_unless_there_are_too_many(driver: TestDriver) -> None:
