@@ -171,8 +171,8 @@ def _signature(said: str, function: Any, identifiers: Mapping[type, Namespace]) 
         raise DeclarationError(
             f"{said}: {asked} is {record}, a whole record; it is asked about identifiers, which last while records go by."
             f' Name what of {record} it looks at, as one that joins nobody: @app.identifier("place", links=False, limit=None)'
-            f" over `class Place(str): ...`, a field of that type in {record}, and `async def {function.__name__}(place: Place)`."
-            " What takes a whole record is an @app.agent over its governed topic that writes to a topic with a source of its own"
+            f" over `class Place(str): ...`, a field of that type in {record}, `async def {function.__name__}(place: Place)`."
+            " What takes a whole record is an @app.agent over its governed topic, writing to a topic with a source of its own"
         )
     if not isinstance(kind, type) or kind not in identifiers:
         raise DeclarationError(

@@ -1,4 +1,5 @@
-"""An app that asks outside, for stories: each call is a line in the file CALLS, and the file MOOD says how the far side is.
+"""An app that asks outside, for stories: each call is a line in the file CALLS, and the file MOOD says how the far side is. About
+numbers of customers it asks only where they agree.
 
 STORY names it; VERSIONS are those of its projection.
 """
@@ -7,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from c360 import App, Projection, Record, count, newest, normalize
 
-CONTACTS = "contacts"
+CONTACTS, CHOICES = "contacts", "choices"
 
 
 class CrmId(str): ...
@@ -25,18 +26,37 @@ class Firm(Record):
     name: str
 
 
+class Score(Record):
+    points: int
+
+
 def town(name: str, calls: Path, mood: Path, versions: tuple[int, ...] = (1,)) -> App:
     app = App(name, partitions=2)
     app.identifier("crm", priority=1, unique=True)(CrmId)
     app.identifier("email", normalize=normalize.email, personal=True)(Email)
 
-    @app.source(f"{name}.{CONTACTS}", event_id="id", subject="customer", name=CONTACTS)
+    service, marketing = app.purpose("service", basis="contract"), app.purpose("marketing")
+
+    @app.source(f"{name}.{CONTACTS}", event_id="id", subject="customer", name=CONTACTS, purposes=[service, marketing])
     class Contact(Record):
         id: str
         customer: CrmId
         email: Email
 
-    @app.enrich(refresh=timedelta(days=30), timeout=timedelta(seconds=60), retries=1, concurrency=4)
+    @app.consent(f"{name}.{CHOICES}")
+    class Choice(Record):
+        customer: CrmId
+        purpose: str
+        granted: bool
+        at: datetime
+
+    @app.enrich(refresh=timedelta(days=30), purpose=marketing)
+    async def score_of(customer: CrmId) -> Score | None:
+        with calls.open("a") as out:
+            out.write(f"{customer}\n")
+        return Score(points=int(customer))
+
+    @app.enrich(refresh=timedelta(days=30), purpose=service, timeout=timedelta(seconds=60), retries=1, concurrency=4)
     async def firm_of(email: Email) -> Firm | None:
         with calls.open("a") as out:
             out.write(f"{email}\n")
@@ -52,6 +72,7 @@ def town(name: str, calls: Path, mood: Path, versions: tuple[int, ...] = (1,)) -
             contacts: int = count(Contact)
             firm: str | None = newest(Firm.name)
             answers: int = count(Firm)
+            points: int | None = newest(Score.points)
 
         app.projection("customer", version=version)(Profile)
     return app
