@@ -1,5 +1,5 @@
-"""An app that asks outside, for stories: each call is a line in the file CALLS, and the file MOOD says how the far side is. About
-numbers of customers it asks only where they agree.
+"""An app that asks outside, for stories: each call is a line in the file CALLS, and the file MOOD says how the far side is.
+It asks about numbers of customers, too, where they agree.
 
 STORY names it; VERSIONS are those of its projection.
 """

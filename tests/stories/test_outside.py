@@ -1,5 +1,5 @@
-"""Asking outside on a real broker: a far side that hangs, workers that are killed and share the questions, people who agree later,
-and a rebuild."""
+"""Asking outside on a real broker: a far side that hangs, workers that are killed and share the questions, people who agree
+later, and a rebuild."""
 
 from __future__ import annotations
 
