@@ -578,7 +578,8 @@ class App:
     def agent(self, topic: str, *, name: str | None = None) -> Callable[[Callable[[Any], T]], Callable[[Any], T]]:
         """Declare a Faust agent in the same worker: an `async def` over the stream of a topic, at least once.
 
-        For a governed topic (`"shop.governed.orders"`, without its version) it gets record objects, else decoded JSON.
+        For a governed topic (`"shop.governed.orders"`, without its version) it gets record objects, else decoded JSON. It is
+        done with a record when it asks for the next one (docs/agents.md).
         """
 
         def declare(function: Callable[[Any], T]) -> Callable[[Any], T]:
