@@ -225,6 +225,16 @@ class DebeziumDecoder:
         record: Record = self.layout.complete(change.after, change.unchanged, old)
         return record
 
+    def without(self, change: Change) -> Record | None:
+        """The record of a change with None for its `unchanged` columns: whom it is about may be seen in it. None where the rest
+        does not fit."""
+        try:
+            values = self.layout.values(change.after, change.unchanged)
+        except (Misfit, *UNREADABLE):
+            return None
+        made: Record = self.layout.record(**dict.fromkeys(f.name for f in fields_of(self.layout.record)) | values)
+        return made
+
     # --------------------------------------------------------------------------------------------------------- keys
     def _row_id(self, key: bytes | None, event: _Envelope) -> str:
         """From the record's key; columns that are not in it from the row (of a delete: its key columns are true)."""
