@@ -642,8 +642,13 @@ class GovernTask:
         for record, raw_key in records:
             reader = self.readers.get(type(record))
             if reader is not None and reader.seal is not None and reader.seal.wanted(record):
-                with suppress(Misfit):  # it is said again when its turn comes
-                    subjects[str(reader.subject(record, raw_key))] = None
+                with suppress(Misfit, Forgotten):  # it is said again when its turn comes
+                    subject = reader.subject(record, raw_key)
+                    if self.judge is not None and subject not in subjects and not self.keys.has(subject):
+                        self.judge(
+                            subject, record, NOTHING
+                        )  # a key would be all that stays of a record that is dropped
+                    subjects[str(subject)] = None
         lives = self._lives(subjects)
         self.at_hand = self.keys.keys(subjects, out, lives) if subjects else {}
         return lambda subject: self._key_of(subject, out)

@@ -96,6 +96,21 @@ def test_a_row_of_the_forgotten_of_which_a_column_was_not_sent_is_no_dead_letter
         driver.verify()
 
 
+def test_a_device_that_nobody_knew_is_not_remembered_for_naming_the_forgotten() -> None:
+    """Its record is dropped, and with it the key that would have sealed it."""
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        assert driver.erase("crm:7") is not None
+        click(driver, 50, "c-new", "ada@mail.se", "secret")
+        person(driver, "pk9", "9", "Ada Byron", "ada@mail.se", at=60)
+        assert kept(driver, ["c-new", "crm:9"]) == {}
+        click(driver, 51, "c-new", "bob@mail.se", "other")
+        click(driver, 52, "c-new", "ada@mail.se", "secret")
+        assert driver.profile("crm:8").clicks == 7
+        assert kept(driver, ADA) == {}
+        driver.verify()
+
+
 def test_what_an_enrichment_refuses_of_the_forgotten_is_no_dead_letter() -> None:
     app = shop(joined=False)
 
