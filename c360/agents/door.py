@@ -629,6 +629,14 @@ def _receipt(erase: Erase, door: DoorAgent, count: int, read: dict[str, int]) ->
     return encode_receipt(Receipt(erase.request, erase.identifier, erase.life, door.name, tombstones, read))
 
 
+def _is_label(key: bytes) -> bool:
+    """Whether a key names somebody: whoever else writes into topics of decisions must not stop doors."""
+    try:
+        return ":" in key.decode()
+    except UnicodeDecodeError:
+        return False
+
+
 def _cause_of(headers: Headers) -> int:
     for name, value in headers:
         if name == CAUSE:
@@ -879,7 +887,7 @@ class DoorAgent:
         keys = [
             key if topic == self.plan.suppressed else self.judge.named(key.decode()).encode()
             for topic, key in told.keys
-            if topic in topics
+            if topic in topics and _is_label(key)
         ]
         return keys, self._noted(told.seen), told.anew
 

@@ -111,6 +111,21 @@ def test_a_device_that_nobody_knew_is_not_remembered_for_naming_the_forgotten() 
         driver.verify()
 
 
+def test_strange_records_among_decisions_stop_nobody_and_are_found() -> None:
+    with TestDriver(open_shop(), now=NOW) as driver:
+        driver.send("orders", "7", {"id": "o1", "customer": "7", "email": "ada@mail.se", "note": "mine"})
+        assert driver.erase("crm:7") is not None
+        driver.verify("consent")
+        producer = driver.cluster.producer()
+        for key in (b"no-namespace", b"\xff:\xfe"):
+            producer.produce("open.consent", key, b"\x91\x91", 0)
+        producer.flush()
+        driver.send("orders", "8", {"id": "o2", "customer": "8", "email": "bob@mail.se", "note": "his"})
+        assert driver.profile("crm:8").orders == 1
+        with pytest.raises(AssertionError, match=r"2 differences"):
+            driver.verify("consent")
+
+
 def test_what_an_enrichment_refuses_of_the_forgotten_is_no_dead_letter() -> None:
     app = shop(joined=False)
 
