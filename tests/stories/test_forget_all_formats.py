@@ -89,7 +89,7 @@ class _Town:
             process.wait()
         for other in self.others:
             other.kill()
-            other.wait()
+            other.communicate()
 
     def until(self, done: Any) -> None:
         wait_until(done, self.workers[0], self.log)
@@ -199,8 +199,7 @@ class _Town:
         page = get(port, "/metrics")[1]
         yield
         asked.terminate()
-        rest = asked.stderr.read()
-        asked.stderr.close()
+        rest = asked.communicate()[1]
         for word in [*IDS, *SECRETS]:
             assert word not in page
             assert word not in rest
@@ -285,7 +284,8 @@ class _Town:
                 self.start(1)
             time.sleep(0.1)
         self.mood.write_text("well")
-        assert asked.wait(100) == 0, asked.stderr and asked.stderr.read()
+        why = asked.communicate(timeout=100)[1]
+        assert asked.returncode == 0, why
         # 4 she writes again, also from a device that nobody knows; the source goes on; letters are sent back
         self.she_writes()
         p.call("identify", None, LATE, traits={"name": "Wilhelmina Seven", "email": MAIL})
