@@ -14,11 +14,15 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from random import random
 from typing import Any, Protocol
 
 import faust
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
+from faust.types.auth import CredentialsT
 
 from c360.agents.calling import Allowed, Caller, InOrder, Message, Permit, Place
 from c360.agents.contracts import Reading
@@ -26,9 +30,10 @@ from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, Question, governed_decoder, governed_type
 from c360.clock import Clock, system
 from c360.codecs.avro import Registry
+from c360.engine.aio import MECHANISMS, security
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Admin, Cluster, Producer
-from c360.errors import BrokerAway, C360Error, Misfit, Shut
+from c360.errors import BrokerAway, C360Error, Misfit, Shut, UsageError
 from c360.governance.names import Vault
 from c360.outside import Outside
 from c360.plan import Plan
@@ -102,6 +107,37 @@ class Streamed(Protocol):
     async def run(self, stream: Any) -> None: ...
 
 
+@dataclass(frozen=True)
+class Home:
+    """Where Faust lives: how its clients are let in (None: all are), and where it makes directories, which stay empty."""
+
+    credentials: CredentialsT | None
+    directory: Path
+
+
+def home_of(settings: Mapping[str, str], directory: Path) -> Home:
+    """By librdkafka's settings. Raises UsageError for what Faust's clients cannot do."""
+    try:
+        said = security(settings)
+    except ValueError as lacking:
+        raise UsageError(
+            f"{lacking}: @app.agent and async @app.enrich run on Faust, whose client cannot do that. Give them certificates in"
+            f" files, and SASL by {', '.join(MECHANISMS)}; or have this worker run what it can: --only"
+        ) from None
+    tls = said.get("ssl_context")
+    if "sasl_mechanism" in said:
+        return Home(
+            SASLCredentials(
+                username=said["sasl_plain_username"],
+                password=said["sasl_plain_password"],
+                mechanism=said["sasl_mechanism"],
+                ssl_context=tls,
+            ),
+            directory,
+        )
+    return Home(None if tls is None else SSLCredentials(tls), directory)
+
+
 class FaustHost:
     """Agents in a `faust.App` on the worker's asyncio loop, one group for all of them.
 
@@ -110,11 +146,12 @@ class FaustHost:
     """
 
     def __init__(
-        self, group: str, said: str, hosted: Sequence[Streamed], cluster: Cluster, *, counted: bool = False
+        self, group: str, said: str, hosted: Sequence[Streamed], cluster: Cluster, home: Home, *, counted: bool = False
     ) -> None:
         """`said`: what they are, for the log. `counted`: they say how far they are, and nobody waits for what they have at hand
         before a partition is given away, and at the end."""
-        self.group, self.said, self.hosted, self.cluster, self.counted = group, said, hosted, cluster, counted
+        self.group, self.said, self.hosted, self.counted = group, said, hosted, counted
+        self.cluster, self.home = cluster, home
         self.keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -156,8 +193,8 @@ class FaustHost:
         try:
             await app.start()
             while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(app.wait(), LOOK_S)
+                # Not `wait()` without an argument: cancelled, it leaves tasks behind that nobody ends.
+                if (await app.wait(asyncio.sleep(LOOK_S))).stopped:
                     raise app.crash_reason or RuntimeError("Faust has stopped")
                 if len(agents) < len(self.hosted) and await self._with_topics() != agents:
                     return
@@ -172,6 +209,8 @@ class FaustHost:
         app = faust.App(
             self.group,
             broker=";".join(f"kafka://{host}" for host in self.cluster.name.split(",")),
+            broker_credentials=self.home.credentials,
+            datadir=self.home.directory,
             web_enabled=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
@@ -191,11 +230,11 @@ class FaustHost:
 class UserAgents(FaustHost):
     """The plan's user agents."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, registry: Registry | None = None) -> None:
+    def __init__(self, plan: Plan, cluster: Cluster, home: Home, registry: Registry | None = None) -> None:
         """`registry`: of schemas that values of doors name."""
         decoders, read = _decoders(plan), Reading(registry).read
         hosted = [_Hosted(a.name, a.topic, a.function, decoders.get(a.topic, read)) for a in plan.user_agents]
-        super().__init__(f"{plan.app}.agents", "the app's own agents", hosted, cluster)
+        super().__init__(f"{plan.app}.agents", "the app's own agents", hosted, cluster, home)
 
 
 def _decoders(plan: Plan) -> Mapping[str, Callable[[bytes], Any]]:
@@ -284,6 +323,7 @@ class Calls(FaustHost):
         plan: Plan,
         outside: Outside,
         cluster: Cluster,
+        home: Home,
         known: Callable[[], Known | None],
         *,
         clock: Clock = system,
@@ -300,7 +340,8 @@ class Calls(FaustHost):
         self.admin: Admin | None = None
         self.producer: Producer | None = None
         self.writing, self.written, self.flushed = asyncio.Lock(), 0, 0
-        super().__init__(f"{plan.answers(outside)}.calls", f"@app.enrich {outside.name}", [self], cluster, counted=True)
+        group, said = f"{plan.answers(outside)}.calls", f"@app.enrich {outside.name}"
+        super().__init__(group, said, [self], cluster, home, counted=True)
 
     async def stop(self) -> None:
         await super().stop()

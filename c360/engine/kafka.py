@@ -678,6 +678,8 @@ class KafkaReader:
                 records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 reached[_tp(message.topic(), message.partition())] = message.offset() or 0
+            elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                continue  # the client looks for the coordinator of the group that it has to name; nothing here needs one
             elif not isinstance(found := _remedy_at(error, message, "reading"), BrokerAway):
                 raise found
         return records
@@ -772,7 +774,9 @@ class KafkaAdmin:
     """Topics and groups. The client is kept: a temporary one is gone before its futures resolve."""
 
     def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
-        self._config = dict(config)
+        self._refused: list[str] = []  # why brokers do not let the client in; to it, they are away
+        # Not a method: the client would hold this object, and one that nobody closes would stay until garbage is collected.
+        self._config = {**config, "error_cb": partial(_hear_refusal, self._refused)}
         try:
             self._client: AdminClient = AdminClient(self._config, logger=log)
         except KafkaException as raised:
@@ -787,8 +791,9 @@ class KafkaAdmin:
         try:  # of all topics: asking for one that does not exist could create it
             metadata = self._client.list_topics(timeout=REQUEST_S)
         except KafkaException as raised:
+            error = self._remedy(raised, "asking for topics")
             self._client = AdminClient(self._config, logger=log)  # one that has lost its only broker may stay lost
-            raise remedy_of(raised, "asking for topics") from None
+            raise error from None
         topics = {n: [p.leader for p in t.partitions.values()] for n, t in metadata.topics.items() if not t.error}
         return topics, len(metadata.brokers)
 
@@ -1001,12 +1006,24 @@ class KafkaAdmin:
                 found[name] = future.result()
             except KafkaException as raised:
                 if error_of(raised).code() not in fine:
-                    raise remedy_of(raised, f"{doing} {name}") from None
+                    raise self._remedy(raised, f"{doing} {getattr(name, 'name', name)}") from None
         return found
+
+    def _remedy(self, raised: KafkaException, doing: str) -> C360Error:
+        self._client.poll(0)  # hears what has happened meanwhile
+        error = remedy_of(raised, doing)
+        if isinstance(error, BrokerAway) and self._refused:
+            return BrokerAway(f"{error}. It may be there, but does not let this client in: {self._refused[-1]}")
+        return error
 
     def close(self) -> None:
         self._watermarks.close()
         del self._client
+
+
+def _hear_refusal(refused: list[str], error: KafkaError) -> None:
+    if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        refused[:] = [error.str()]
 
 
 def _active(group: str, members: int) -> NeedsOperator:

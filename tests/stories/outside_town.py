@@ -25,12 +25,13 @@ class Firm(Record):
     name: str
 
 
-def town(name: str, calls: Path, mood: Path, versions: tuple[int, ...] = (1,)) -> App:
+def town(name: str, calls: Path, mood: Path, versions: tuple[int, ...] = (1,), raw: str = "") -> App:
+    """`raw`: the topic of contacts, if it is not the app's."""
     app = App(name, partitions=2)
     app.identifier("crm", priority=1, unique=True)(CrmId)
     app.identifier("email", normalize=normalize.email, personal=True)(Email)
 
-    @app.source(f"{name}.{CONTACTS}", event_id="id", subject="customer", name=CONTACTS)
+    @app.source(raw or f"{name}.{CONTACTS}", event_id="id", subject="customer", name=CONTACTS)
     class Contact(Record):
         id: str
         customer: CrmId
