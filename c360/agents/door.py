@@ -718,7 +718,7 @@ class DoorAgent(Copartitioned):
         retired = {
             self.topics[v] for v, p in self.projections.items() if len(self.topics) > 1 and self.retired(p.agent)
         }
-        return Task(lead, tuple(tp for tp in super().task(lead).inputs if tp.topic not in retired))
+        return Task(lead, tuple(tp for tp in Copartitioned.task(self, lead).inputs if tp.topic not in retired))
 
     def rereads(self, tp: TP) -> bool:
         """What is kept of a version is dropped where it is not read any more."""

@@ -644,10 +644,9 @@ class GovernTask:
             if reader is not None and reader.seal is not None and reader.seal.wanted(record):
                 with suppress(Misfit, Forgotten):  # it is said again when its turn comes
                     subject = reader.subject(record, raw_key)
+                    # Of a record that is dropped a key would be all that stays.
                     if self.judge is not None and subject not in subjects and not self.keys.has(subject):
-                        self.judge(
-                            subject, record, NOTHING
-                        )  # a key would be all that stays of a record that is dropped
+                        self.judge(subject, record, NOTHING)
                     subjects[str(subject)] = None
         lives = self._lives(subjects)
         self.at_hand = self.keys.keys(subjects, out, lives) if subjects else {}

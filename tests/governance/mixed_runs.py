@@ -90,7 +90,6 @@ class Run:
         self.p.card(f"{crm}{self.dice.randrange(3)}", crm, f"mine-{who}-holder", op=self.dice.choice("ccrd"))
 
     def card_changes_hands(self) -> None:
-        _, _, _, _ = self.someone()
         who, crm, _, _ = self.someone()
         self.p.card("shared", crm, f"mine-{who}-holder")
 
@@ -128,6 +127,7 @@ class Run:
         control.write(self.driver.plan, self.driver.cluster, [(pause_key(name), said)])
 
     def send_back(self) -> None:
+        self.driver.settle()  # who reads here waits for open transactions, and nobody would end them
         dlq.replay(self.driver.plan, self.driver.cluster, topic=None, reason=None)
 
     def reset(self) -> None:
