@@ -89,7 +89,9 @@ class _Town:
             process.wait()
         for other in self.others:
             other.kill()
-            other.communicate()
+            other.wait()
+            if other.stderr is not None:
+                other.stderr.close()
 
     def until(self, done: Any) -> None:
         wait_until(done, self.workers[0], self.log)
