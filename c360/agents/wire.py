@@ -146,7 +146,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is asked outside: `value` is the identifier in clear, or sealed as the record had it that it came with.
 
     labels: of the identifiers of that record, the asked one first, its subject among them. at: append time of the raw record
-    behind it, ms. id: the same for the same subject, identifier and time. life: of the subject.
+    behind it, ms. id: the same for the same subject, identifier and time. life: of the subject. again: how often it was asked
+    again, as it had been withheld, and somebody agreed.
     """
 
     id: str
@@ -155,6 +156,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     value: Any
     at: int
     life: int = 0
+    again: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -82,6 +82,7 @@ log = logging.getLogger("c360.worker")
 )
 @click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
+@click.option("--parent", type=int, hidden=True, help="Process id of its supervisor: it stops when that is gone.")
 @click.option("--pace-file", type=click.Path(path_type=Path), hidden=True, help="Where it reads how fast it may go.")
 @click.option("--niceness", type=int, default=0, hidden=True, help="How far it stands back for others of the machine.")
 @broker_option
@@ -100,6 +101,7 @@ def worker(
     broker: str | None,
     processes: int,
     number: int | None,
+    parent: int | None,
     niceness: int,
     pace_file: Path | None,
 ) -> None:
@@ -118,7 +120,8 @@ def worker(
         sys.exit(_supervise(state_dir, slot, processes))
     if number is not None:
         state_dir, web_port = state_dir / f"process-{number}", None if web_port is None else web_port + number
-    with slot_in(state_dir, slot) as name:
+    # The directory of one of several is its supervisor's: who holds it has lost that one, and stops.
+    with slot_in(state_dir, slot, wait_s=STOP_S + 5 if parent is not None else 0.0) as name:
         stores = RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20))
         if plan.erases:
             stores.keep_swept(settings.sweep_s)
@@ -146,8 +149,8 @@ def worker(
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if pace_file is not None and pace is not None:
             threading.Thread(target=follow, args=(pace_file, pace, running.stopping), name="pace", daemon=True).start()
-        if number is not None:
-            threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
+        if parent is not None:
+            threading.Thread(target=_stop_with, args=(parent, running), name="parent", daemon=True).start()
         tune_process()
         with stopping_on_signals(running):
             _run_with_web(running, web_port, web_host, settings.kafka, state_dir)
@@ -163,7 +166,8 @@ def _supervise(state_dir: Path, slot: str | None, processes: int) -> int:
     with slot_in(state_dir, slot) as name:
 
         def command(k: int) -> list[str]:
-            return [sys.executable, "-m", "c360", *sys.argv[1:], "--number", str(k), "--slot", f"{name}-{k}"]
+            words = ["--number", str(k), "--parent", str(os.getpid()), "--slot", f"{name}-{k}"]
+            return [sys.executable, "-m", "c360", *sys.argv[1:], *words]
 
         return Supervisor(command, processes, stop_s=STOP_S + 5).run(stop.is_set)
 

@@ -304,6 +304,9 @@ class GlobalTable:
             if self._reading is None:
                 self._connect()
             self._turn()
+        except OutOfLog as error:  # cut between two looks at where it begins
+            self._failed(error)
+            return False
         except NeedsOperator:
             self._whole_no_more()
             raise
