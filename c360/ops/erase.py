@@ -177,8 +177,7 @@ def check(
         here = [word.encode() for word in ids if not (name in may_keep_tokens and is_veiled(word))]
         latest: dict[Any, list[bytes]] = {}
         before = 0
-        for offset, key, value in _read(name, cluster, range(existing[name])):
-            data = (key or b"") + b"\0" + (value or b"")
+        for offset, key, value, data in _whole(name, cluster, existing[name]):
             which = key if said.policy == "compact" else (offset, len(latest))
             if which in latest:
                 before += _count(latest[which], [*here, *_bytes(values)])
@@ -218,6 +217,20 @@ def _sizes(datas: Iterable[bytes], words: Sequence[bytes]) -> int:
 
 def _count(datas: Iterable[bytes], words: Sequence[bytes]) -> int:
     return sum(data.count(word) for data in datas for word in words)
+
+
+def _whole(topic: str, cluster: Cluster, partitions: int) -> Iterator[tuple[int, bytes | None, bytes | None, bytes]]:
+    """Offset, key, value, and all bytes of each record: its headers, too."""
+    reader = cluster.reader()
+    try:
+        for batches in reader.read(reader.starts([TP(topic, p) for p in range(partitions)])):
+            for batch in batches:
+                for i, offset in enumerate(batch.offsets):
+                    key, value = batch.keys[i], batch.values[i]
+                    said = [part for name, data in batch.headers(i) for part in (name.encode(), data or b"")]
+                    yield offset, key, value, b"\0".join([key or b"", value or b"", *said])
+    finally:
+        reader.close()
 
 
 def _read(topic: str, cluster: Cluster, partitions: Iterable[int]) -> Iterator[tuple[int, bytes | None, bytes | None]]:
