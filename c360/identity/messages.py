@@ -19,7 +19,11 @@ Change = Literal["created", "merged", "split", "moved", "detail"]
 
 
 class Touch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """Subject → identifier: how our link stands now."""
+    """Subject → identifier: how our link stands now.
+
+    Not live and no home: claims of ours that do not count still name you (dead ones, and those of a subject whose own value
+    says nothing).
+    """
 
     subject: Key
     live: bool  # False: it is gone
