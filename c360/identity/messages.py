@@ -260,5 +260,13 @@ class Round(msgspec.Struct, frozen=True, array_like=True, tag="round"):
     busy: bool
 
 
-encode_probe = msgspec.msgpack.Encoder().encode  # any of the three
-decode_probe: Callable[[bytes], Rest | Probe | Round] = msgspec.msgpack.Decoder(Rest | Probe | Round).decode
+class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
+    """Of the task that erases somebody to each task: assignments are to say no more that a subject was of this profile."""
+
+    profile: Key
+
+
+encode_probe = msgspec.msgpack.Encoder().encode  # any of the four
+decode_probe: Callable[[bytes], Rest | Probe | Round | Gone] = msgspec.msgpack.Decoder(
+    Rest | Probe | Round | Gone
+).decode

@@ -96,7 +96,12 @@ def run(seed: int, code: ModuleType = identity) -> None:
             world.put(key, order)
             hurry(world, dice)
         world.rest()
-        check(world, [fact for fact in said if not gone & {fact.subject, fact.other}], gone, {fact.subject for fact in facts})
+        check(
+            world,
+            [fact for fact in said if not gone & {fact.subject, fact.other}],
+            gone,
+            {fact.subject for fact in facts},
+        )
 
 
 def hurry(world: World, dice: random.Random) -> None:
