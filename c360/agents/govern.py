@@ -631,14 +631,20 @@ class GovernTask:
             self._listen(news.values(), out)
 
     def _keys_for(self, records: Iterable[tuple[Any, bytes | None]], out: Outbox) -> Callable[[str], DataKey]:
-        """Data keys of the subjects of records that have something to seal, all at once: a service may have to be asked."""
+        """Data keys of the subjects of records that have something to seal, all at once: a service may have to be asked.
+
+        None of a record that will be dropped, as its subject may be known by nothing else: the forgotten under a new cookie.
+        """
         assert self.keys is not None
         subjects: dict[str, None] = {}
         for record, raw_key in records:
             reader = self.readers.get(type(record))
             if reader is not None and reader.seal is not None and reader.seal.wanted(record):
-                with suppress(Misfit):  # it is said again when its turn comes
-                    subjects[str(reader.subject(record, raw_key))] = None
+                with suppress(Misfit, Forgotten):  # it is said again when its turn comes
+                    subject = reader.subject(record, raw_key)
+                    if self.judge is not None:
+                        self.judge(subject, record, NOTHING)
+                    subjects[str(subject)] = None
         lives = self._lives(subjects)
         self.at_hand = self.keys.keys(subjects, out, lives) if subjects else {}
         return lambda subject: self._key_of(subject, out)
