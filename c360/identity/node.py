@@ -475,7 +475,7 @@ class _Turn:
             self.live()
         met = old is not None and old.met
         neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
-        if old is None:
+        if old is None or not old.home:
             self.events += [Holders(request, me.key, (subject,)) for request in requests_of(me.marks)]
 
     def on_mark(self, mark: Mark) -> None:

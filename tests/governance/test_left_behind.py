@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from c360.agents.wire import Assignment, decode_assignment
+from c360.engine.transport import TopicSpec
 from c360.identity.facts import Claim, Fact
+from c360.ops import erase
 from c360.ops.identity.say import joining, separating, write
 from c360.plan import CONFIGS
 from c360.testing import TestDriver
@@ -244,3 +246,25 @@ def test_forgotten_back_and_forgotten_again() -> None:
             assert certificate.subjects[0].life == life
             is_forgotten(driver, "crm:7", mail("ada"))
             driver.lift(certificate)
+
+
+# ------------------------------------------------------------------------------------------- what is declared no more
+def test_the_check_looks_into_topics_of_what_the_app_declares_no_more() -> None:
+    with TestDriver(shop(), now=NOW) as driver:
+        person(driver, "pk7", "7", "Ada", "ada@mail.se")
+        driver.settle()
+        assert driver.erase("crm:7") is not None
+        for name in (
+            "forget.assignments.risk.v1",
+            "forget.buyer.v1",
+            "forget.buyer.v1.changelog",
+            "forget.news",
+            "other.links.v2",
+        ):
+            driver.cluster.admin().create([TopicSpec(name, 1)])
+            driver.producer.produce(name, b"crm:7", b"{}", 0)
+        driver.producer.flush()
+        places = erase.check(driver.plan, driver.cluster, ["crm:7"], [], None, driver.now_ms)
+        broken = {place.place: place.promise for place in places if not place.holds}
+        assert broken.keys() == {"forget.assignments.risk.v1", "forget.buyer.v1", "forget.buyer.v1.changelog"}
+        assert all("delete it" in promise for promise in broken.values())

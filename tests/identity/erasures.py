@@ -128,8 +128,8 @@ def check(world: World, facts: Sequence[Fact], gone: set[str], speak: set[str]) 
         repr((near, lead.evidence, [(one, pair) for one, pair in lead.holders.pairs.items() if pair], lead.told))  # type: ignore[attr-defined]
         for near, lead in world.shelves.by_node.values()
     ]
-    named = {name for fact in facts for name in (fact.subject, fact.other)}
-    nobody = {key for key in nodes if key not in named | speak and not key.startswith(STAND_IN)}
+    known = {name for fact in facts for name in (fact.subject, fact.other)} | speak
+    nobody = {key for key in nodes if key not in known and not key.startswith(STAND_IN)}
     assert not nobody, "an identifier that nobody names any more is left"
     whole = "\n".join(chain((repr(world.code.encode_node(node)) for node in nodes.values()), shelved))
     for name in sorted(gone):

@@ -160,6 +160,14 @@ def test_who_names_an_identifier_by_a_dead_claim_is_known_to_it_and_is_no_holder
     assert profiles(world)[LAST] == LAST
 
 
+def test_who_named_it_before_and_holds_it_now_is_reported() -> None:
+    world = World(LOOSE)
+    named(world)
+    world.put("email:a", Mark("one"))
+    world.tell([link(LAST, "email:a", "crm", Claim(4, first_seen=4))])
+    assert Holders("one", "email:a", (LAST,)) in world.events
+
+
 def test_a_dead_claim_that_comes_after_its_identifier_was_erased_is_taken_back_and_does_not_wake_it() -> None:
     world = World(LOOSE)
     world.tell(links(f"{FIRST} email:a\n{LAST} email:b"))
