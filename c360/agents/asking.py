@@ -24,7 +24,7 @@ from c360.agents.opening import Opening
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import Question, decode_json, encode, governed_decoder, governed_type, misfit_in, read_of
 from c360.codecs.record import Record
-from c360.engine.agent import Outbox, Processor, Task
+from c360.engine.agent import Copartitioned, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
@@ -236,7 +236,7 @@ def question_id(name: str, subject: str, label: str, at: int, life: int) -> str:
     return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
-class AskingAgent:
+class AskingAgent(Copartitioned):
     """Of one outside enrichment."""
 
     loops: Sequence[str] = ()
@@ -253,7 +253,7 @@ class AskingAgent:
         self.plan, self.outside, self.suppression = plan, outside, suppression
         planned = plan.agent(outside.agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
-        self.reads, (self.log,) = planned.reads, planned.changelogs
+        (self.lead,), self.reads, (self.log,) = planned.lead, planned.reads, planned.changelogs
         self.questions, self.dlq, self.erase, self.receipts = (
             plan.questions(outside),
             plan.dlq,
@@ -289,18 +289,6 @@ class AskingAgent:
         self._label, self._opened = label, opened
 
     # ------------------------------------------------------------------------------------------------------- agent
-    def lead_topics(self) -> Sequence[str]:
-        return (self.plan.tasks,)
-
-    def task(self, lead: TP) -> Task:
-        return Task(lead, tuple(TP(t, lead.partition) for t in self.reads))
-
-    def changelog(self, lead: TP) -> TP:
-        return TP(self.log, lead.partition)
-
-    def store_name(self, lead: TP) -> str:
-        return f"{self.group}/{lead.partition}"
-
     def processor(self, task: Task) -> Processor:
         return AskingTask(self, task)
 

@@ -49,7 +49,7 @@ from c360.agents.judging import Judge, labels_of
 from c360.agents.readings import Readings
 from c360.agents.wire import CAUSE, MisfitRecord, encode, misfit_in, read_of
 from c360.clock import Clock
-from c360.engine.agent import Outbox, Processor, Task
+from c360.engine.agent import Copartitioned, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.loop import LoopSettings
 from c360.engine.transport import TP, Batch, Headers
@@ -646,7 +646,7 @@ def _tp(said: str) -> TP:
 
 
 # ------------------------------------------------------------------------------------------------------------- agent
-class DoorAgent:
+class DoorAgent(Copartitioned):
     """One view, or one sink."""
 
     loops: Sequence[str] = ()
@@ -678,8 +678,9 @@ class DoorAgent:
         headers.
         """
         planned = plan.agent(door.agent)
-        self.plan, self.planned, self.governance, self.clock = plan, planned, governance, clock
+        self.plan, self.governance, self.clock = plan, governance, clock
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
+        (self.lead,), self.reads, (self.log,) = planned.lead, planned.reads, planned.changelogs
         self.projections = {projection.version: projection for projection in door.versions}
         self.topics = {version: plan.projected(projection) for version, projection in self.projections.items()}
         self.output, self.folded_by, self.ends = plan.leaves(door), folded_by, ends or _no_ends
@@ -704,25 +705,16 @@ class DoorAgent:
         self._at: tuple[int, dict[str, Any]] | None = None  # version of the copies, and where they stand
 
     # ------------------------------------------------------------------------------------------------------- agent
-    def lead_topics(self) -> Sequence[str]:
-        return (self.plan.tasks,)
-
     def task(self, lead: TP) -> Task:
         """Topics of versions that were retired are deleted."""
         retired = {
             self.topics[v] for v, p in self.projections.items() if len(self.topics) > 1 and self.retired(p.agent)
         }
-        return Task(lead, tuple(TP(t, lead.partition) for t in self.planned.reads if t not in retired))
+        return Task(lead, tuple(tp for tp in super().task(lead).inputs if tp.topic not in retired))
 
     def rereads(self, tp: TP) -> bool:
         """What is kept of a version is dropped where it is not read any more."""
         return tp.topic in self.topics.values()
-
-    def changelog(self, lead: TP) -> TP:
-        return TP(f"{self.output}.changelog", lead.partition)
-
-    def store_name(self, lead: TP) -> str:
-        return f"{self.group}/{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
         """Raises NeedsOperator where the records that it would read do not mean what they would mean by this plan.

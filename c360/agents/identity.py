@@ -32,7 +32,7 @@ import msgspec
 from c360.agents.shelves import Shelf, TaskShelves
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import Assignment, IdentityChange, encode, misfit_in, read_of
-from c360.engine.agent import Outbox, Processor, Task
+from c360.engine.agent import Copartitioned, Outbox, Processor, Task
 from c360.engine.partition import partition_of
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
@@ -771,7 +771,7 @@ def _message(key: bytes | None, value: bytes) -> tuple[str, Message]:
 
 
 # ------------------------------------------------------------------------------------------------------------- agent
-class IdentityAgent:
+class IdentityAgent(Copartitioned):
     """The agent of one version of one rule set."""
 
     def __init__(
@@ -788,22 +788,9 @@ class IdentityAgent:
         self.plan, self.identity, self.apart, self.piece_bytes = plan, identity, apart, piece_bytes
         planned = plan.agent(identity.agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
-        self.reads = planned.reads
+        (self.lead,), self.reads, (self.log,) = planned.lead, planned.reads, planned.changelogs
         self.loops: Sequence[str] = (plan.loop(identity),)
-        (self.log,) = planned.changelogs
         self.counters = IdentityCounters()
-
-    def lead_topics(self) -> Sequence[str]:
-        return (self.plan.tasks,)
-
-    def task(self, lead: TP) -> Task:
-        return Task(lead, tuple(TP(t, lead.partition) for t in self.reads))
-
-    def changelog(self, lead: TP) -> TP:
-        return TP(self.log, lead.partition)
-
-    def store_name(self, lead: TP) -> str:
-        return f"{self.group}/{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
         return IdentityTask(

@@ -23,7 +23,7 @@ from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import CAUSE, MisfitRecord, decode_assignment, encode, misfit_in, read_of
 from c360.clock import DAY_MS
 from c360.declare import ProjectionDeclaration
-from c360.engine.agent import Outbox, Processor, Task
+from c360.engine.agent import Copartitioned, Outbox, Processor, Task
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit, NeedsOperator
 from c360.governance.messages import Receipt, decode_erase, encode_receipt
@@ -464,7 +464,7 @@ def _assignment(key: bytes | None, value: bytes | None) -> tuple[bytes, Assigned
 
 
 # ------------------------------------------------------------------------------------------------------------ agent
-class ProjectionAgent:
+class ProjectionAgent(Copartitioned):
     """The agent of one version of one projection."""
 
     def __init__(self, plan: Plan, projection: ProjectionDeclaration, suppression: Suppression | None = None) -> None:
@@ -472,22 +472,10 @@ class ProjectionAgent:
         self.plan, self.projection, self.suppression = plan, projection, suppression
         planned = plan.agent(projection.agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
-        self.reads = planned.reads
+        (self.lead,), self.reads, (self.log,) = planned.lead, planned.reads, planned.changelogs
         self.compiled = compile_projection(plan, projection)
         self.loops: Sequence[str] = () if self.compiled.parts is None else (self.compiled.parts,)
         self.counters = ProjectionCounters()
-
-    def lead_topics(self) -> Sequence[str]:
-        return (self.plan.tasks,)
-
-    def task(self, lead: TP) -> Task:
-        return Task(lead, tuple(TP(t, lead.partition) for t in self.reads))
-
-    def changelog(self, lead: TP) -> TP:
-        return TP(f"{self.plan.projected(self.projection)}.changelog", lead.partition)
-
-    def store_name(self, lead: TP) -> str:
-        return f"{self.group}/{lead.partition}"
 
     def processor(self, task: Task) -> Processor:
         return ProjectionTask(self.compiled, task, self.counters, self.suppression)

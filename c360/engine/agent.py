@@ -115,6 +115,30 @@ class Agent(Protocol):
     def processor(self, task: Task) -> Processor: ...
 
 
+class Copartitioned:
+    """What agents have in common whose inputs have equal numbers of partitions: a task is one number, in all of them.
+
+    `lead`: the topic whose partitions are assigned; `log`: the changelog.
+    """
+
+    group: str
+    lead: str
+    reads: Sequence[str]
+    log: str
+
+    def lead_topics(self) -> Sequence[str]:
+        return (self.lead,)
+
+    def task(self, lead: TP) -> Task:
+        return Task(lead, tuple(TP(topic, lead.partition) for topic in self.reads))
+
+    def changelog(self, lead: TP) -> TP:
+        return TP(self.log, lead.partition)
+
+    def store_name(self, lead: TP) -> str:
+        return f"{self.group}/{lead.partition}"
+
+
 @runtime_checkable
 class Gated(Protocol):
     """An agent whose output may leave only while something holds, such as the fence of a door."""
