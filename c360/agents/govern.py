@@ -640,14 +640,20 @@ class GovernTask:
         for record, raw_key in records:
             reader = self.readers.get(type(record))
             if reader is not None and reader.seal is not None and reader.seal.wanted(record):
-                with suppress(Misfit, Forgotten):  # it is said again when its turn comes
+                with suppress(Misfit):  # it is said again when its turn comes
                     subject = reader.subject(record, raw_key)
-                    if self.judge is not None:
-                        self.judge(subject, record, NOTHING)
-                    subjects[str(subject)] = None
+                    if self.judge is None or not self._names_suppressed(reader, subject, record):
+                        subjects[str(subject)] = None
         lives = self._lives(subjects)
         self.at_hand = self.keys.keys(subjects, out, lives) if subjects else {}
         return lambda subject: self._key_of(subject, out)
+
+    def _names_suppressed(self, reader: RecordReader, subject: str, record: Record) -> bool:
+        """Whether a record names somebody suppressed beside its subject. What enrichments find is not looked at yet."""
+        assert self.suppression is not None
+        look = self.suppression.look
+        labels = reader.labels(subject, record, NOTHING, Counter())
+        return any((said := look(label)) is not None and said.stands for label in labels)
 
     def _lives(self, subjects: dict[str, None]) -> Mapping[str, int]:
         """Of subjects that were erased before. Those that are suppressed are left out of `subjects`: no key is made."""
