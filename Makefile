@@ -73,7 +73,7 @@ bench-rebuild: setup  ## how fast a version is built, and what live readers feel
 
 lock: setup  ## renew requirements.lock from pyproject.toml (review the difference, then make setup)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev --no-header --no-annotate \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev --extra protobuf --no-header --no-annotate \
 		--output-file requirements.lock pyproject.toml
 
 clean:  ## remove .venv, caches and builds (jars of the development Kafka stay in ~/.cache/c360)

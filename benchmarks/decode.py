@@ -5,7 +5,7 @@ All formats are measured in turn, round by round, so that what else the machine 
 the rounds, and the quartiles. "noise" is the median difference of two measurements of the same in one round, as a share.
 
 A shop event is an order with an id, a customer, an amount and a time; a rich one has a day, a state, a place and two lines
-beside, of which one is also read by itself. The goals are of the issue: Avro GOAL_AVRO_US, JSON GOAL_JSON_US per shop event.
+beside, of which one is also read by itself. The goals are of the issue: Avro and Protobuf 12, JSON 6 per shop event.
 """
 
 from __future__ import annotations
@@ -22,16 +22,23 @@ from time import thread_time
 from typing import Any
 
 import fastavro
+from google.protobuf import timestamp_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.type import date_pb2, decimal_pb2  # type: ignore[import-untyped]
 
 from c360 import Record, cloudevents, field, segment
-from c360.codecs.avro import AvroDecoder, JsonOfAvro, SchemaRef, WriterSchema
+from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, RegistryDecoder, SchemaRef, WriterSchema
 from c360.codecs.cloudevents import CloudEventsDecoder
 from c360.codecs.debezium import DebeziumDecoder
 from c360.codecs.json import Choice, JsonDecoder
+from c360.codecs.protobuf import MessageChoice, ProtobufDecoder
 from c360.codecs.segment import SegmentDecoder
 from c360.errors import Misfit
 
-GOAL_AVRO_US, GOAL_JSON_US = 12.0, 6.0
+GOAL_AVRO_US, GOAL_PROTOBUF_US, GOAL_JSON_US = 12.0, 12.0, 6.0
 RECORDS, ROUNDS = 1000, 21
 START = datetime(2026, 11, 2, 9, tzinfo=UTC)
 
@@ -128,6 +135,51 @@ class Schemas:
         return out.getvalue()
 
 
+def message_class(*, rich: bool) -> type[Message]:
+    """As protoc makes it of the same order."""
+    file = FileDescriptorProto(name=f"order{rich}.proto", package="shop", syntax="proto3")
+    made = file.message_type.add(name="Order")
+    fields: list[tuple[str, int, str]] = [
+        ("id", FieldDescriptorProto.TYPE_STRING, ""), ("customer", FieldDescriptorProto.TYPE_STRING, ""),
+        ("amount", FieldDescriptorProto.TYPE_MESSAGE, ".google.type.Decimal"),
+        ("placed", FieldDescriptorProto.TYPE_MESSAGE, ".google.protobuf.Timestamp"),
+    ]  # fmt: skip
+    if rich:
+        made.nested_type.add(name="Place").field.add(name="city", number=1, type=FieldDescriptorProto.TYPE_STRING)
+        line = made.nested_type.add(name="Line")
+        line.field.add(name="sku", number=1, type=FieldDescriptorProto.TYPE_STRING)
+        line.field.add(name="cents", number=2, type=FieldDescriptorProto.TYPE_INT32)
+        state = file.enum_type.add(name="State")
+        for number, name in enumerate(("UNKNOWN", "NEW", "PAID")):
+            state.value.add(name=name, number=number)
+        fields += [
+            ("day", FieldDescriptorProto.TYPE_MESSAGE, ".google.type.Date"),
+            ("state", FieldDescriptorProto.TYPE_ENUM, ".shop.State"),
+            ("where", FieldDescriptorProto.TYPE_MESSAGE, ".shop.Order.Place"),
+            ("lines", FieldDescriptorProto.TYPE_MESSAGE, ".shop.Order.Line"),
+        ]
+    for number, (name, kind, of) in enumerate(fields, 1):
+        many = FieldDescriptorProto.LABEL_REPEATED if name == "lines" else FieldDescriptorProto.LABEL_OPTIONAL
+        made.field.add(name=name, number=number, type=kind, type_name=of or None, label=many)
+    pool = DescriptorPool()
+    for other in (timestamp_pb2, date_pb2, decimal_pb2):
+        pool.AddSerializedFile(other.DESCRIPTOR.serialized_pb)
+        file.dependency.append(other.DESCRIPTOR.name)
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("shop.Order"))
+
+
+def _message(made: type[Message], said: Mapping[str, Any]) -> bytes:
+    plain = {"id", "customer", "where", "lines"}
+    message: Any = made(**{name: value for name, value in said.items() if name in plain})
+    message.amount.value = str(said["amount"])
+    message.placed.FromDatetime(said["placed"])
+    if "day" in said:
+        message.state = {"NEW": 1, "PAID": 2}[said["state"]]
+        message.day.year, message.day.month, message.day.day = said["day"].timetuple()[:3]
+    return b"\0\0\0\0\1\0" + bytes(message.SerializeToString())
+
+
 def readers(records: int = RECORDS) -> dict[str, Read]:
     """By the name of a format, what reads so many records of it once."""
     everyone = range(records)
@@ -140,6 +192,9 @@ def readers(records: int = RECORDS) -> dict[str, Read]:
         values = [registry.write(1, order(n, rich=rich)) for n in everyone]
         avro = AvroDecoder([Choice(kind, None)], "dlq", registry)
         made[f"avro{name}"] = _ready(avro, values)
+        message = message_class(rich=rich)
+        protobuf = ProtobufDecoder([MessageChoice(kind, None, message)], "dlq", NoRegistry())
+        made[f"protobuf{name}"] = _ready(protobuf, [_message(message, order(n, rich=rich)) for n in everyone])
         resolved = AvroDecoder([Choice(kind, None)], "dlq", registry, schema(rich=rich))
         made[f"avro{name}_by_schema"] = _ready(resolved, values)
     calls = [json.dumps(_call(n)).encode() for n in everyone]
@@ -161,7 +216,7 @@ def _decoding(decoder: JsonDecoder, values: Sequence[bytes]) -> Read:
     return lambda: decoder.decode(values, _no_headers)
 
 
-def _ready(decoder: AvroDecoder, values: Sequence[bytes]) -> Read:
+def _ready(decoder: RegistryDecoder, values: Sequence[bytes]) -> Read:
     def read() -> Sequence[object]:
         decoder.ready(values, _no_headers)
         return decoder.decode(values, _no_headers)
@@ -222,7 +277,7 @@ def measured(rounds: int = ROUNDS, records: int = RECORDS) -> dict[str, Any]:
         "rounds": rounds,
         "us": {name: _spread(found) for name, found in costs.items()},
         "noise": round(statistics.median(noise), 3),
-        "goals_us": {"avro": GOAL_AVRO_US, "json": GOAL_JSON_US},
+        "goals_us": {"avro": GOAL_AVRO_US, "protobuf": GOAL_PROTOBUF_US, "json": GOAL_JSON_US},
     }
 
 

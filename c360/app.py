@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import EllipsisType
 from typing import Any, Literal, TypeVar, cast, overload
 
@@ -167,9 +168,9 @@ class App:
         subject: str | Sequence[str] | None = None,
         key: type[str] | None = None,
         name: str | None = None,
-        format: Literal["json", "avro", "segment", "cloudevents"] = "json",
+        format: Literal["json", "avro", "protobuf", "segment", "cloudevents"] = "json",
         event: str | None = None,
-        schema: Mapping[str, Any] | str | None = None,
+        schema: Mapping[str, Any] | str | type | None = None,
         when: When | None = None,
         unmatched: Literal["dlq", "ignore"] = "dlq",
         window: timedelta = WEEK,
@@ -181,10 +182,10 @@ class App:
     ) -> Callable[[type[R]], type[R]]:
         """Declare a raw topic of events: things that happened.
 
-        `format`: what its records are: JSON of any shape; Avro, or JSON, with a schema in a registry; Segment's calls, as
-        subclasses of `segment.Track` and its like, of which `event` names one; or CloudEvents, whose data has the fields. Of
-        the last two ids and times need not be said. `schema`: of Avro, the schema the app was written for: values of older and
-        newer ones are read as it says, with its aliases and defaults.
+        `format`: what its records are: JSON of any shape; Avro, or JSON, with a schema in a registry; Protobuf; Segment's
+        calls, as subclasses of `segment.Track` and its like, of which `event` names one; or CloudEvents, whose data has the
+        fields. Of the last two ids and times need not be said. `schema`: of Avro, the schema the app was written for: values
+        of older and newer ones are read as it says, with its aliases and defaults; of Protobuf, the class that protoc made.
         `event_id`: field whose value is the same for every delivery of one event; repeats within `window` of record
         times are dropped. `at`: field with the event's time; without it, the record's timestamp. `subject`: field (or
         fields, the first that is present) that says whom the event is about; without it the raw key, whose namespace
@@ -196,12 +197,13 @@ class App:
         rest waits in the topic. `quarantine`: the share of misfits (0.2: one in five of the last 1,000 records of a process)
         above which the source is paused until somebody resumes it.
         """
-        if format not in ("json", "avro", "segment", "cloudevents"):
+        if format not in ("json", "avro", "protobuf", "segment", "cloudevents"):
             raise DeclarationError(
-                f"@app.source({topic!r}, format={format!r}): a format is json, avro, segment or cloudevents; Debezium's"
-                " envelopes are read by @app.cdc"
+                f"@app.source({topic!r}, format={format!r}): a format is json, avro, protobuf, segment or cloudevents;"
+                " Debezium's envelopes are read by @app.cdc"
             )
-        reader = _schema_text(f"@app.source({topic!r})", format, schema)
+        fits = _message_of(f"@app.source({topic!r})", schema) if format == "protobuf" else None
+        reader = _schema_text(f"@app.source({topic!r})", format, schema) if fits is None else None
 
         def declare(record: type[R]) -> type[R]:
             said = f"@app.source({topic!r}) {record.__name__}"
@@ -211,6 +213,9 @@ class App:
                 about = {**(when or {}), **segment.when_of(record, event)}
                 id_field, at_field = event_id or "message_id", at or "timestamp"
             declared = self._source_type(said, record, about, subject, key, id_field, at_field)
+            if fits is not None:
+                fits(said, record, about)
+                declared = replace(declared, message=schema)
             source = Source(
                 name or topic,
                 topic,
@@ -346,7 +351,8 @@ class App:
             )
         if any(t.name == record.__name__ for t in old.types):
             raise DeclarationError(f"{said}: two record types of one topic cannot both be named {record.__name__}")
-        if source.types[0].when is None or any(t.when is None for t in old.types):
+        alike = [t for t in (*old.types, *source.types) if t.message is source.types[0].message]
+        if len(alike) > 1 and any(t.when is None for t in alike):
             raise DeclarationError(f"{said}: several record types on one topic need when={{path: value}} each")
         self._said.sources[source.topic] = replace(old, types=old.types + source.types)
 
@@ -572,7 +578,8 @@ class App:
     def agent(self, topic: str, *, name: str | None = None) -> Callable[[Callable[[Any], T]], Callable[[Any], T]]:
         """Declare a Faust agent in the same worker: an `async def` over the stream of a topic, at least once.
 
-        For a governed topic (`"shop.governed.orders"`, without its version) it gets record objects, else decoded JSON.
+        For a governed topic (`"shop.governed.orders"`, without its version) it gets record objects, else decoded JSON. It is
+        done with a record when it asks for the next one (docs/agents.md).
         """
 
         def declare(function: Callable[[Any], T]) -> Callable[[Any], T]:
@@ -721,10 +728,31 @@ def _limited(said: str, source: Source, rate: str | None, quarantine: float | No
     return replace(source, rate=per_s, quarantine=quarantine)
 
 
-def _schema_text(said: str, format: str, schema: Mapping[str, Any] | str | None) -> str | None:
+def _message_of(said: str, schema: Any) -> Callable[[str, type[Record], When | None], None]:
+    """What checks record types against a generated class. Raises DeclarationError for what is none."""
+    try:
+        from google.protobuf.message import Message
+
+        from c360.codecs import fitting
+    except ImportError as error:
+        raise DeclarationError(
+            f'{said}: format="protobuf" needs the package protobuf ({error}); install c360[protobuf]'
+        ) from None
+    if not (isinstance(schema, type) and issubclass(schema, Message) and schema is not Message):
+        raise DeclarationError(
+            f"{said}: Protobuf is read by a class that protoc made of the .proto; say schema=order_pb2.Order"
+        )
+    return partial(fitting.check, schema)
+
+
+def _schema_text(said: str, format: str, schema: Mapping[str, Any] | str | type | None) -> str | None:
     """The schema as JSON. Raises DeclarationError for one that is none."""
     if schema is None:
         return None
+    if isinstance(schema, type):
+        raise DeclarationError(
+            f'{said}: schema= is a class, {schema.__name__}; to read Protobuf by it say format="protobuf"'
+        )
     if format != "avro":
         raise DeclarationError(f'{said}: schema= is an Avro schema, for format="avro"')
     try:

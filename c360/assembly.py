@@ -10,6 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -52,6 +53,7 @@ log = logging.getLogger("c360.worker")
 
 AWAY_S = 1.0
 LOOK_S = 5.0  # between two looks at which topics there are
+RESET_S = 20.0  # so long a command may be at a reset, or members of a group that is reset may take to leave it
 CONTROL_S = 0.25  # and at what was decided of versions
 # A merge takes three commits, and up to eight where its tasks are in several processes; without identity a change takes two
 # (docs/decisions/0014, 0015).
@@ -65,11 +67,11 @@ class Shared:
 
     `cluster`: None for a caller that runs nothing; `governance`: of an app that has something to ask it; `vault`: of one that
     needs keys. `live`: the version of a projection that sinks deliver; `retired`: whether that was said of a projection's
-    agent, and `idle`: whether an agent is of a version that was never built, or is retired. `registry`: of schemas that values
-    name. `wires`: how doors write, by their agents' names; JSON those that are not there. `cloudevents`: whether what leaves
-    has these attributes in its headers. `paused`: whether a source is; `monotonic`: seconds, for their rates, None: they do not
-    count. `fence_max_age_ms`: how old may be what a door knows of people's decisions; `inputs_s`: between its looks at which
-    partitions these come in.
+    agent, `idle`: whether an agent is of a version that was never built, or is retired, `reset`: whether one is being reset.
+    `registry`: of schemas that values name. `wires`: how doors write, by their agents' names; JSON those that are not there.
+    `cloudevents`: whether what leaves has these attributes in its headers. `paused`: whether a source is; `monotonic`:
+    seconds, for their rates, None: they do not count. `fence_max_age_ms`: how old may be what a door knows of people's
+    decisions; `inputs_s`: between its looks at which partitions these come in.
     """
 
     cluster: Cluster | None = None
@@ -82,6 +84,7 @@ class Shared:
     inputs_s: float = INPUTS_S
     retired: Callable[[str], bool] | None = None
     idle: Callable[[str], bool] | None = None
+    reset: Callable[[str], bool] = lambda agent: False
     wires: Mapping[str, Wire] = field(default_factory=dict)
     cloudevents: bool = False
     paused: Callable[[str], bool] = lambda source: False
@@ -150,6 +153,7 @@ def agents_of(plan: Plan, admin: Admin, only: Sequence[str] = (), *, shared: Sha
             ends=None if common.cluster is None else partial(_ends_of_records, common.cluster),
             live=common.live,
             retired=common.retired,
+            reset=common.reset,
             fence_max_age_ms=common.fence_max_age_ms,
             inputs_s=common.inputs_s,
             wire=common.wires.get(door.agent),
@@ -252,6 +256,7 @@ class Worker:
     serving: list[threading.Thread] = field(default_factory=list)
     served: threading.Event = field(default_factory=threading.Event)
     ended: set[Loop] = field(default_factory=set)  # those that are to run no longer
+    seen_reset: set[str] = field(default_factory=set)  # agents, since it has begun
     known: tuple[GlobalTable | None, Vault | None] | None = (
         None  # what people decided, and keys; None: it is getting ready
     )
@@ -269,7 +274,7 @@ class Worker:
             try:
                 self.admin = self.cluster.admin()
                 self.watch.turn()
-                topics.apply(self.plan, self.admin, gone=self._gone())
+                self._make_topics()
                 vault = self._vault()
                 self.watch.turn()
                 self._begin(())  # where nobody has said which versions are live, it is said here
@@ -303,6 +308,7 @@ class Worker:
             self.fence_max_age_ms,
             retired=partial(control.is_retired, self.plan, self.watch),
             idle=partial(control.is_idle, self.plan, self.watch),
+            reset=partial(control.is_reset, self.watch),
             wires=wires,
             cloudevents=self.cloudevents,
             paused=partial(control.is_paused, self.watch),
@@ -317,8 +323,17 @@ class Worker:
         controls = self.watch.controls
         return [agent.name for agent in self.plan.agents if controls.runs(self.plan, agent.name, self.only)]
 
-    def _gone(self) -> frozenset[str]:
-        return self.watch.controls.gone(self.plan)
+    def _make_topics(self) -> list[str]:
+        """Those of ours that are missing; their names.
+
+        Topics of a version are deleted after it was said that it is retired: so that is asked after it was seen what lacks.
+        """
+        specs = topics.missing(self.plan, self.admin, gone=self.watch.controls.gone(self.plan))
+        if specs:
+            gone = control.read(self.plan, self.cluster).gone(self.plan)
+            specs = [spec for spec in specs if spec.name not in gone]
+        self.admin.create(specs)
+        return [spec.name for spec in specs]
 
     def _live(self, projection: str) -> int:
         return self.watch.controls.live(self.plan, projection)
@@ -326,7 +341,8 @@ class Worker:
     def _begin(self, names: Sequence[str]) -> None:
         """Begin those anew that were reset, and compare the others with what they were. Raises NeedsOperator where something
         is half reset, or has drifted."""
-        if begin_lives(self.plan, self.cluster, self.watch.controls, names, self.stopping.is_set):
+        controls, stopped = self.watch.controls, self.stopping.is_set
+        if begin_lives(self.plan, self.cluster, controls, names, stopped, patience_s=RESET_S):
             self.watch.turn()
         beside.begin(self.plan, self.cluster, names)
         agents = [agent for agent in self.plan.agents if agent.name in names]
@@ -362,18 +378,21 @@ class Worker:
 
     def start(self) -> None:
         """Start a thread per table, teller and loop, and one that creates what belongs to raw topics that appear later."""
-        serving = [(table.name, table.run) for table in self.tables]
-        serving += [(f"told-{teller.group}", teller.run) for teller in self.tellers]
-        for name, run in serving:
-            serves = threading.Thread(target=self._serve, args=(name, run), name=name)
-            serves.start()
-            self.serving.append(serves)
+        for table in self.tables:
+            self._start_serving(table.name, table.run)
+        for teller in self.tellers:
+            self._start_serving(f"told-{teller.group}", teller.run)
         for loop in self.loops:
             self._start(loop)
         for name, looks in (("topics", self._watch_topics), ("control", self._watch_control)):
             watcher = threading.Thread(target=looks, name=name)
             watcher.start()
             self.threads.append(watcher)
+
+    def _start_serving(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        thread = threading.Thread(target=self._serve, args=(name, run), name=name)
+        thread.start()
+        self.serving.append(thread)
 
     def _start(self, loop: Loop) -> None:
         thread = threading.Thread(target=self._drive, args=(loop,), name=loop.agent.name)
@@ -420,9 +439,27 @@ class Worker:
             if loop in self.ended:
                 self._forget(loop.agent)
                 self.loops.remove(loop)
-        except BaseException as error:  # one agent that cannot go on ends the worker, with its error
-            log.error("%s stopped: %s", loop.agent.name, error)
-            self.fail(error)
+        except NeedsOperator as error:
+            if not self._was_reset(loop.agent.name):
+                self._drive_no_more(loop, error)
+                return
+            log.info("%s is reset, by a command that has not seen this worker: it begins anew", loop.agent.name)
+            self.loops.remove(loop)
+        except BaseException as error:
+            self._drive_no_more(loop, error)
+
+    def _drive_no_more(self, loop: Loop, error: BaseException) -> None:
+        """One agent that cannot go on ends the worker, with its error."""
+        log.error("%s stopped: %s", loop.agent.name, error)
+        self.fail(error)
+
+    def _was_reset(self, agent: str) -> bool:
+        """Whether that was asked for since this worker has begun; once for each time."""
+        with suppress(BrokerAway):
+            self.seen_reset |= control.read(self.plan, self.cluster).resets.keys()
+        known = agent in self.seen_reset
+        self.seen_reset.discard(agent)
+        return known
 
     def _forget(self, agent: Agent) -> None:
         """What a retired agent has on this disk. Its changelog goes, so nobody will read it."""
@@ -443,15 +480,19 @@ class Worker:
             self.fail(error)
 
     def _watch_topics(self) -> None:
-        looks = 0
+        looks, said = 0, ""
         trimmed: dict[TP, int] = {}
         while not self.stopping.wait(LOOK_S):
             looks += 1
             try:
-                created = topics.apply(self.plan, self.admin, gone=self._gone())
+                created = self._make_topics()
                 if looks % TRIM_LOOKS == 0:
                     self._trim(trimmed)
             except BrokerAway:
+                continue
+            except C360Error as error:  # agents go on with the topics that there are
+                if said != (said := str(error)):
+                    log.error("topics cannot be made, or loops not be trimmed: %s; trying again", said)
                 continue
             if created:
                 log.info("created %s", ", ".join(created))
@@ -471,6 +512,8 @@ class Worker:
         self.watch.close()
 
     def _follow_control(self) -> None:
+        """Start and stop agents as it is decided, while the worker runs; and begin those anew that were reset meanwhile."""
+        self.seen_reset |= self.watch.controls.resets.keys()
         chosen = self._chosen()
         running = {loop.agent.name: loop for loop in list(self.loops)}  # a loop that has ended takes itself out
         for name, loop in running.items():
@@ -480,12 +523,15 @@ class Worker:
         if new := [name for name in chosen if name not in running]:
             wires = contracts.wires(self.plan, self.subjects, new)
             self.shared = replace(self.shared, wires={**self.shared.wires, **wires})
-            topics.apply(self.plan, self.admin, gone=self._gone())
+            self._make_topics()
             self._begin(new)
             for loop in self._loops(new):
-                log.info("%s is built: it runs from now on", loop.agent.name)
+                log.info("%s runs from now on", loop.agent.name)
                 self.loops.append(loop)
                 self._start(loop)
+                for teller in tellers_of([loop], self.cluster):  # that of a loop before has nothing to tell any more
+                    self.tellers = [known for known in self.tellers if known.group != teller.group] + [teller]
+                    self._start_serving(f"told-{teller.group}", teller.run)
 
     def _trim(self, done: dict[TP, int]) -> None:
         try:
@@ -617,6 +663,7 @@ def stepping(
         inputs_s=0.0,
         retired=partial(control.is_retired, plan, watch),
         idle=partial(control.is_idle, plan, watch),
+        reset=partial(control.is_reset, watch),
         wires=wires or {},
         cloudevents=cloudevents,
         paused=partial(control.is_paused, watch),

@@ -33,7 +33,7 @@ T = TypeVar("T")
 When = Mapping[str, str | int | bool]
 Where = Callable[[Any], bool]
 SourceKind = Literal["events", "rows"]
-Format = Literal["json", "debezium", "avro", "segment", "cloudevents", "answers"]  # the last: of our own
+Format = Literal["json", "debezium", "avro", "protobuf", "segment", "cloudevents", "answers"]  # the last: of our own
 
 PLAIN_TYPES: Mapping[type, ValueType] = {
     bool: "bool",
@@ -116,6 +116,7 @@ class SourceType:
     event_id: str | None
     at: str | None
     key: tuple[str, ...] = ()  # primary key, rows only
+    message: Any = None  # of Protobuf: the generated class that its values are read by
 
     @property
     def name(self) -> str:

@@ -55,6 +55,11 @@ class Outside:
     def agent(self) -> str:
         return f"outside.{self.name}"
 
+    @property
+    def waits(self) -> bool:
+        """Whether people are asked if they agree: what they do not, is asked when they do."""
+        return self.purpose is not None and self.purpose.asks
+
     def source(self, app: str) -> Source:
         """Its answers, as govern reads them: whom they are about, their ids and times are said by us."""
         purposes = frozenset[str]() if self.purpose is None else frozenset({self.purpose.name})
@@ -161,6 +166,14 @@ def _signature(said: str, function: Any, identifiers: Mapping[type, Namespace]) 
     except NameError as error:
         raise DeclarationError(f"{said}: an annotation cannot be found here: {error}; define it above") from None
     kind, returns = annotations.get(parameters[0].name), annotations.get("return")
+    if is_record(kind):
+        asked, record = parameters[0].name, getattr(kind, "__name__", "")
+        raise DeclarationError(
+            f"{said}: {asked} is {record}, a whole record; it is asked about identifiers, which last while records go by."
+            f' Name what of {record} it looks at, as one that joins nobody: @app.identifier("place", links=False, limit=None)'
+            f" over `class Place(str): ...`, a field of that type in {record}, `async def {function.__name__}(place: Place)`."
+            " What takes a whole record is an @app.agent over its governed topic, writing to a topic with a source of its own"
+        )
     if not isinstance(kind, type) or kind not in identifiers:
         raise DeclarationError(
             f"{said}: {parameters[0].name} is {getattr(kind, '__name__', kind)}, which is no identifier; annotate it with a"

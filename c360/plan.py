@@ -457,6 +457,10 @@ class Plan:
     def questions(self, outside: Outside) -> str:
         return f"{self.app}.{outside.agent}.questions"
 
+    def withheld(self, outside: Outside) -> str:
+        """Of one that waits for people to agree: the questions that they did not let be asked."""
+        return f"{self.app}.{outside.agent}.withheld"
+
     def carriers(self, outside: Outside) -> list[Carrier]:
         """Where its questions come from: records as the lowest version of govern has them."""
         return carriers_of(outside, self.at(self.governs[0]).sources, self.identifiers)
@@ -680,6 +684,8 @@ def _topics(plan: Plan) -> tuple[PlannedTopic, ...]:
         topics.append(PlannedTopic(plan.projected(projection), "projection", n))
     for outside in plan.outsides:
         topics.append(PlannedTopic(plan.questions(outside), "questions", n))
+        if outside.waits:
+            topics.append(PlannedTopic(plan.withheld(outside), "questions", n))
         topics.append(PlannedTopic(f"{plan.answers(outside)}.changelog", "changelog", n))
     if plan.projections or plan.identities or plan.outsides:
         topics.append(PlannedTopic(plan.tasks, "tasks", n))
@@ -782,11 +788,12 @@ def _asking(plan: Plan, outside: Outside) -> PlannedAgent:
         lead=(plan.tasks,),
         reads=(
             *dict.fromkeys(first.governed(carrier.source) for carrier in plan.carriers(outside)),
+            *((plan.withheld(outside),) if outside.waits else ()),
             *((plan.erase,) if plan.erases else ()),
         ),
         writes=(plan.questions(outside), plan.dlq, *((plan.receipts,) if plan.erases else ())),
         changelogs=(f"{plan.answers(outside)}.changelog",),
-        tables=("asked",),
+        tables=("asked", *(("noted", "holders", "looks") if outside.waits else ())),
         fingerprint="outside/1",  # not of the function, nor of refresh=: what was asked stays asked
     )
 

@@ -7,6 +7,9 @@ was. Whether people let it be asked is decided when it is asked (`agents.calling
 What was asked is kept by the subject and a hash of the identifier, a keyed one where there are keys: the row of somebody who
 has an e-mail address in common with somebody who is forgotten does not name it.
 
+Of an enrichment whose purpose rests on consent, what was not asked for that reason comes back, and is asked when somebody
+agrees (`agents.withheld`): the one thing here that hangs on more than records.
+
 Erased: `Erase` comes to the task of a subject's partition, which forgets what was asked about it, and says so in a receipt.
 """
 
@@ -23,8 +26,9 @@ import msgspec
 from c360.agents.opening import Opening
 from c360.agents.suppression import Suppression, Watch
 from c360.agents.wire import Question, decode_json, encode, governed_decoder, governed_type, misfit_in, read_of
+from c360.agents.withheld import ASKED, AskedAt, Decided, Hearing, Withheld, WithheldCounters
 from c360.codecs.record import Record
-from c360.engine.agent import Copartitioned, Outbox, Processor, Task
+from c360.engine.agent import AnyTable, Copartitioned, Outbox, Processor, Task
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Batch
 from c360.errors import Misfit
@@ -36,17 +40,10 @@ from c360.outside import Carrier, Outside
 from c360.plan import Plan
 from c360.tables.table import Table
 
-ASKED = b"a"
 ASKED_OF = "~outside:"  # in place of a namespace: of the hash of an identifier
 MOST = 100  # identifiers of a record: each question names all of them, so that a list of thousands would be millions
 LABELS_KEPT = 1 << 14  # opening a sealed identifier and making its token takes 20 µs
 MS = 1000
-
-
-class AskedAt(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """When a question was due last: append time of the record that it came with, ms."""
-
-    at: int
 
 
 @dataclass
@@ -112,7 +109,8 @@ class AskingTask:
         self.partition = task.lead.partition
         pack, unpack = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(AskedAt).decode
         self.asked: Table[AskedAt] = Table(ASKED, pack, unpack)
-        self.tables = (self.asked,)
+        self.withheld = agent.withheld_of(self.asked)
+        self.tables: tuple[AnyTable, ...] = (self.asked, *(() if self.withheld is None else self.withheld.tables))
         self.watch = None if agent.suppression is None else Watch(agent.suppression)
         self.erasing: list[tuple[Erase, int]] = []  # and how many rows were forgotten
         self.refresh_ms = (agent.refresh_ms, agent.refresh_ms)  # the shortest and the longest that it has ever been
@@ -125,12 +123,15 @@ class AskingTask:
         self.refresh_ms = min(least, now), max(most, now)
         if self.watch is not None:
             self.watch.again()
+        if self.withheld is not None:
+            self.withheld.resume(notes)
 
     def notes(self) -> dict[str, Any]:
-        return {"refresh": list(self.refresh_ms)}  # for who compares
+        refresh = {"refresh": list(self.refresh_ms)}  # for who compares
+        return refresh if self.withheld is None else refresh | self.withheld.notes()
 
     def wants(self, now_ms: int) -> bool:
-        return False
+        return self.withheld is not None and self.withheld.wants(now_ms)
 
     def settle(self, out: Outbox) -> None:
         """Its tasks have nothing to tell each other."""
@@ -140,6 +141,8 @@ class AskingTask:
             self.watch.begin()
         if batch.tp.topic == self.agent.erase:
             self._erase(batch)
+        elif self.withheld is not None and batch.tp.topic == self.agent.refused:
+            self.withheld.take(batch)
         else:
             self._look(self.agent.readers[batch.tp.topic], batch, out)
 
@@ -154,6 +157,8 @@ class AskingTask:
             out.send(self.agent.receipts, *encode_receipt(receipt), 0)
             self.counters.receipts += 1
         self.erasing = []
+        if self.withheld is not None:
+            self.withheld.finish(now_ms, out)
 
     # -------------------------------------------------------------------------------------------------- questions
     def _look(self, reader: Reader, batch: Batch, out: Outbox) -> None:
@@ -177,6 +182,8 @@ class AskingTask:
                 self.counters.fresh += 1
                 continue
             self.asked.put(row, AskedAt(at))
+            if self.withheld is not None:
+                self.withheld.forget(row)
             self._ask(subject, label, identified, at, said.life, out)
 
     def _identified(self, said: Any, subject: str, reader: Reader) -> list[Identified]:
@@ -220,9 +227,13 @@ class AskingTask:
             if not self.watch.suppression.due(erase):
                 continue
             rows = [row for row, _ in self.asked.scan(key + b"\0", key + b"\1")]
+            noted = 0
             for row in rows:
                 self.asked.delete(row)
-            self.erasing.append((erase, len(rows)))
+                noted += self.withheld is not None and self.withheld.forget(row)
+            if self.withheld is not None:
+                noted += self.withheld.forget_label(erase.identifier)
+            self.erasing.append((erase, len(rows) + noted))
 
 
 def is_due(before: AskedAt | None, at: int, refresh_ms: int) -> bool:
@@ -254,14 +265,20 @@ class AskingAgent(Copartitioned):
         planned = plan.agent(outside.agent)
         self.name, self.group, self.fingerprint = planned.name, planned.group, planned.fingerprint
         (self.lead,), self.reads, (self.log,) = planned.lead, planned.reads, planned.changelogs
-        self.questions, self.dlq, self.erase, self.receipts = (
+        self.questions, self.refused, self.dlq, self.erase, self.receipts = (
             plan.questions(outside),
+            plan.withheld(outside),
             plan.dlq,
             plan.erase,
             plan.receipts,
         )
         self.refresh_ms = int(outside.refresh.total_seconds() * MS)
-        self.counters = AskingCounters()
+        self.counters, self.withheld = AskingCounters(), WithheldCounters()
+        self.decided: Decided | None = None  # of one that waits for people to agree
+        self.hearing: Hearing | None = None
+        if governance is not None and (purpose := outside.purpose) is not None and purpose.asks:
+            self.decided = Decided(plan, purpose, governance, vault)
+            self.hearing = Hearing(plan, governance, self.decided.veil)
         self.opening = Opening(plan, governance, vault)
         names = self.names = Names() if vault is None else vault.names
         first = plan.at(plan.governs[0])
@@ -291,6 +308,20 @@ class AskingAgent(Copartitioned):
     # ------------------------------------------------------------------------------------------------------- agent
     def processor(self, task: Task) -> Processor:
         return AskingTask(self, task)
+
+    def withheld_of(self, asked: Table[AskedAt]) -> Withheld | None:
+        """What a task keeps of questions that were withheld; None where nobody is asked whether they agree."""
+        if self.decided is None or self.hearing is None:
+            return None
+        return Withheld(
+            self.decided,
+            self.hearing,
+            asked,
+            questions=self.questions,
+            row_of=self.row,
+            keep_ms=self.refresh_ms,
+            counters=self.withheld,
+        )
 
     # --------------------------------------------------------------------------------------- identifiers of a record
     def row(self, subject: str, label: str) -> bytes:

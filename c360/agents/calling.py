@@ -1,7 +1,7 @@
 """outside: the calls. A question in, an answer or a dead letter out; at least once, and the answer has the question's name.
 
     question ──► may it be asked now? ──► breaker, rate ──► and still? ──► call ──► answer
-                    no: withheld                              failed: wait, ever longer; at last a dead letter
+                    no: withheld (`agents.withheld`)          failed: wait, ever longer; at last a dead letter
 
 Nothing is decided on what was true when the question was written: consent, suppression and the fence are asked right before
 each call, as doors do, and an identifier is opened then and not before. While that cannot be told, questions wait.
@@ -33,15 +33,14 @@ from c360.agents.wire import (
     decode_question,
     encode,
 )
+from c360.agents.withheld import Decided
 from c360.clock import Clock
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP
 from c360.errors import BrokerAway, Shut
-from c360.governance.consent import decode_state, verdict
 from c360.governance.names import Vault
 from c360.governance.purposes import Purpose
 from c360.governance.sealing import DataKey, Destroyed, is_sealed, read_sealed
-from c360.governance.suppressed import decode_suppressed
 from c360.identity.namespace import Namespace
 from c360.outside import Outside
 from c360.plan import Plan, sealed_of
@@ -60,7 +59,7 @@ WITHHELD: Mapping[str, str] = {
     "unsealed": "it was written before its identifier was personal, so there is no key to seal the answer with",
     "not-an-identifier": "what it asks about identifies nobody by the declaration of today",
 }
-"""Why a question was not asked, beside what people decided (`c360.governance.consent`)."""
+"""Why a question is not asked, beside what people decided (`c360.governance.consent`): that comes back when they agree."""
 FAILED: Mapping[str, str] = {
     "timed-out": "the function took longer than timeout=",
     "raised": "the function raised an error; the dead letter says where",
@@ -207,7 +206,7 @@ class Permit:
         self.plan, self.governance, self.clock = plan, governance, clock
         self.purpose = outside.purpose or NOBODY
         self.namespace: Namespace = plan.identifiers[outside.kind]
-        self.veil = None if vault is None else vault.names.veil
+        self.decided = Decided(plan, self.purpose, governance, vault)
         self.opening = Opening(plan, governance, vault)
         self.seals = bool(sealed_of(plan, plan.source_of(outside.record)))
         self.fields = {
@@ -226,29 +225,11 @@ class Permit:
         now = self.clock()
         if self.fence is not None and not (answer := self.fence.held(now)).deliver:
             raise shut_by(answer)
-        if self._is_suppressed(question):
+        if self.decided.suppressed(question):
             return "suppressed"
-        if self.purpose.asks:
-            assert self.governance is not None
-            values = self.governance.get_many([label.encode() for label in question.labels], self.plan.consent)
-            said = zip(question.labels, values, strict=True)
-            found = verdict(self.purpose, {name: decode_state(state) for name, state in said if state is not None}, now)
-            if not found.allowed:
-                return found.reason
+        if not (found := self.decided.verdict(question, now)).allowed:
+            return found.reason
         return self._opened(question)
-
-    def _is_suppressed(self, question: Question) -> bool:
-        if not self.plan.erases:
-            return False
-        assert self.governance is not None
-        assert self.veil is not None
-        named = [self.veil(label).encode() for label in question.labels]
-        for label, value in zip(question.labels, self.governance.get_many(named, self.plan.suppressed), strict=True):
-            if value is not None:
-                said = decode_suppressed(value)
-                if said.stands or (label == question.subject and question.life < said.life):
-                    return True
-        return False
 
     def _opened(self, question: Question) -> Allowed | str:
         said, key = question.value, None
@@ -329,7 +310,7 @@ class Caller:
         self.limiter = Limiter(outside.limits.rate)
         self.counters = CallCounters()
         self.seals = bool(sealed_of(plan, plan.source_of(outside.record)))
-        self.topic, self.questions = plan.answers(outside), plan.questions(outside)
+        self.topic, self.withheld = plan.answers(outside), plan.withheld(outside)
         self.checked = msgspec.json.Decoder(outside.record).decode
         refresh_ms = int(outside.refresh.total_seconds() * 1000)
         self.memory = Remembered(min(REMEMBERED_MS, refresh_ms))
@@ -379,6 +360,8 @@ class Caller:
                 self.counters.withheld[found] += 1
                 if found in ("suppressed", "erased"):
                     self.memory.forget(question.labels[0])
+                if self.outside.waits and found not in WITHHELD:
+                    return [Message(self.withheld, question.subject.encode(), data)]
                 return []
             answer, key = found
             self.counters.answered += 1

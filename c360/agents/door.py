@@ -664,6 +664,7 @@ class DoorAgent(Copartitioned):
         ends: Callable[[Mapping[TP, int]], Mapping[TP, int]] | None = None,
         live: Callable[[str], int] | None = None,
         retired: Callable[[str], bool] | None = None,
+        reset: Callable[[str], bool] = lambda agent: False,
         fence_max_age_ms: int = 1000,
         inputs_s: float = INPUTS_S,
         random: Callable[[int], bytes] = os.urandom,
@@ -673,9 +674,9 @@ class DoorAgent(Copartitioned):
         """`governance`: the process's copy of `plan.governance`; None where the app has none. `partitions`: of each topic
         at the broker. `folded_by`: the fingerprint in a changelog partition, None in one that has none yet. `vault`: of an
         app that needs keys. `ends`: behind the last records that there are, from these offsets on. `live`: the version of a
-        projection that sinks deliver; `retired`: whether a projection's agent is. `random`: of which its chains in the audit
-        log have their names. `wire`: how values are written; None: as JSON. `cloudevents`: whether their attributes are in the
-        headers.
+        projection that sinks deliver; `retired`, `reset`: whether a projection's agent is. `random`: of which its chains in
+        the audit log have their names. `wire`: how values are written; None: as JSON. `cloudevents`: whether their attributes
+        are in the headers.
         """
         planned = plan.agent(door.agent)
         self.plan, self.governance, self.clock = plan, governance, clock
@@ -688,7 +689,7 @@ class DoorAgent(Copartitioned):
         self.live: Callable[[], int] = lambda: newest
         if door.sink is not None and live is not None:
             self.live = partial(live, door.projection.name)
-        self.retired = retired or (lambda agent: False)
+        self.retired, self.reset = retired or (lambda agent: False), reset
         self.erase, self.receipts, self.dlq, self.random = plan.erase, plan.receipts, plan.dlq, random
         self.judge = Judge(plan, door, governance, vault, wire)
         self.told = None if not cloudevents else Told(plan.app, door.agent, JSON if wire is None else AVRO)
@@ -726,17 +727,20 @@ class DoorAgent(Copartitioned):
         for version in [version for version, topic in self.topics.items() if topic in read]:
             try:
                 self.check(version, task.lead.partition)
-            except NeedsOperator as foreign:
+            except (NeedsOperator, Stale) as foreign:
                 if version == live:
                     raise
                 log.warning("%s; while it is not live, nothing leaves of it", foreign)
         return DoorTask(self, task)
 
     def check(self, version: int, partition: int) -> None:
-        """Raises NeedsOperator where the records of a version do not mean what they would mean by this plan."""
+        """Raises NeedsOperator where the records of a version do not mean what they would mean by this plan; Stale while they
+        will, as it is being reset."""
         folded = self.plan.agent(self.projections[version].agent)
         by = self.folded_by(TP(f"{self.topics[version]}.changelog", partition))
         if by not in (None, folded.fingerprint):
+            if self.reset(folded.name):
+                raise Stale(f"{folded.name} is reset, and has not begun anew yet: {self.name} waits for its worker")
             raise NeedsOperator(
                 f"{self.name} would read what another declaration of {folded.name} has made: its attributes, or purposes="
                 f" of it or of its sources, were others. Give it a new version, or fold again from the start:"

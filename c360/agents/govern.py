@@ -48,7 +48,7 @@ from c360.agents.wire import (
     misfit_record,
     original_of,
 )
-from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, Registry, Values
+from c360.codecs.avro import AvroDecoder, JsonOfAvro, NoRegistry, Registry, RegistryDecoder, Values
 from c360.codecs.cloudevents import CloudEventsDecoder
 from c360.codecs.debezium import Change, DebeziumDecoder, Unfit
 from c360.codecs.json import Choice, JsonDecoder
@@ -271,7 +271,7 @@ class SourceParts:
     @property
     def schemas(self) -> Values | None:
         """Of a source whose values may name one: the reader of those."""
-        if isinstance(self.decoder, AvroDecoder):
+        if isinstance(self.decoder, RegistryDecoder):
             return self.decoder.values
         if isinstance(self.decoder, DebeziumDecoder) and self.decoder.avro is not None:
             return self.decoder.avro.values
@@ -297,6 +297,11 @@ def decoder_of(
     if source.format == "answers":
         (declared,) = source.types
         return AnswersDecoder(declared.record, source.name, opening)
+    if source.format == "protobuf":
+        from c360.codecs.protobuf import MessageChoice, ProtobufDecoder  # needs c360[protobuf]
+
+        messages = [MessageChoice(t.record, t.when, t.message) for t in source.types]
+        return ProtobufDecoder(messages, source.unmatched, asked)
     choices = [Choice(t.record, t.when) for t in source.types]
     if source.format == "avro":
         reader = None if source.schema is None else msgspec.json.decode(source.schema)
@@ -375,9 +380,9 @@ class GovernTask:
         self.paused: Callable[[], bool] = _never
         self.bucket: Bucket | None = None  # of a source that has a rate
         self.share: MisfitShare | None = None  # of a source that pauses itself
-        if isinstance(parts.decoder, AvroDecoder):
-            avro = parts.decoder
-            self.ready = lambda batch: avro.ready(batch.values, batch.headers)
+        if isinstance(parts.decoder, RegistryDecoder):
+            asking = parts.decoder
+            self.ready = lambda batch: asking.ready(batch.values, batch.headers)
         if isinstance(parts.decoder, DebeziumDecoder):
             (self.reader,) = self.readers.values()
             self.changes = changes = parts.decoder

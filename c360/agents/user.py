@@ -1,8 +1,8 @@
 """The app's own agents: plain Faust agents over topics of the app, at least once, read_committed.
 
-Faust hosts them because it is the API that Python Kafka users know. It is not on the exactly-once path: Faust commits
-its offsets apart from what an agent does, so an agent must bear to see a record twice. By default Faust reads uncommitted
-records; here it may not, or an agent would act on governed records of aborted transactions.
+Faust hosts them because it is the API that Python Kafka users know. It is not on the exactly-once path: offsets are committed
+apart from what an agent does, so an agent must bear to see a record twice. By default Faust reads uncommitted records; here it
+may not, or an agent would act on governed records of aborted transactions. And how far an agent is, is counted here (`Done`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from random import random
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import faust
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
+from faust.types.auth import CredentialsT
 
 from c360.agents.calling import Allowed, Caller, InOrder, Message, Permit, Place
 from c360.agents.contracts import Reading
@@ -26,9 +30,10 @@ from c360.agents.sealing import sealed_types
 from c360.agents.wire import Governed, Question, governed_decoder, governed_type
 from c360.clock import Clock, system
 from c360.codecs.avro import Registry
+from c360.engine.aio import MECHANISMS, security
 from c360.engine.global_table import GlobalTable
 from c360.engine.transport import TP, Admin, Cluster, Producer
-from c360.errors import BrokerAway, C360Error, Misfit, Shut
+from c360.errors import BrokerAway, C360Error, Misfit, Shut, UsageError
 from c360.governance.names import Vault
 from c360.outside import Outside
 from c360.plan import Plan
@@ -39,7 +44,7 @@ READ_COMMITTED = "read_committed"
 AGAIN_S = 1.0
 LOOK_S = 2.0
 STOP_S = 5.0
-COMMIT_S, COUNTED_S = 2.8, 0.2  # between commits; the first as Faust has it
+COMMIT_S = 0.2  # between commits
 AHEAD = 16  # times as many questions as calls at a time are done with before the oldest is
 FLUSH_S = 30.0  # for answers to be in the log
 BEGIN_S = 0.2
@@ -62,44 +67,93 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             await super().on_thread_stop()
 
 
+class Done:
+    """How far agents are done with partitions: each as far as all are who read its topic.
+
+    What Faust counts is no use. An agent that is cancelled over a record has acknowledged it; where records are done with in
+    any order, it takes one that follows the mark of a transaction for acknowledged as soon as a later one is; and it
+    acknowledges by itself what it has in its buffers when it stops.
+    """
+
+    def __init__(self, readers: Mapping[str, Sequence[str]]) -> None:
+        """`readers`: names of agents, by topic."""
+        self.readers = readers
+        self.told: dict[Any, dict[str, int]] = {}  # by partition, what its agents said
+
+    def tell(self, agent: str, tp: Any, upto: int) -> None:
+        """It is done with everything below this offset."""
+        self.told.setdefault(tp, {})[agent] = upto
+
+    def upto(self, tp: Any) -> int | None:
+        """None while there is somebody who has said nothing."""
+        told = self.told.get(tp, {})
+        return min(told.values()) if told.keys() >= set(self.readers[tp.topic]) else None
+
+
 class _Consumer(driver.Consumer):
+    """Commits how far agents are done, and nothing else."""
+
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        mine = self.assignment()
+        yield from [tp for tp in self._done.told if tp in mine]
+
+    def _new_offset(self, tp: Any) -> int | None:
+        return self._done.upto(tp)
+
+    @property
+    def _done(self) -> Done:
+        return cast(_Transport, self.transport).done
 
 
 class _Transport(driver.Transport):
     Consumer = _Consumer
-
-
-class _Counted(_Consumer):
-    """Commits how far it was told, and nothing else.
-
-    What Faust counts is no use where records are done with in any order: it takes a record that follows the mark of a
-    transaction for acknowledged as soon as a later one is, and acknowledges by itself what it has in its buffers when it stops.
-    """
-
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.upto: dict[Any, int] = {}
-
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
-        yield from list(self.upto)
-
-    def _new_offset(self, tp: Any) -> int | None:
-        return self.upto.pop(tp, None)
-
-
-class _CountedTransport(driver.Transport):
-    Consumer = _Counted
+    done: Done
 
 
 class Streamed(Protocol):
-    """What is hosted: it reads a stream of the bytes of a topic."""
+    """What is hosted: it reads a stream of the bytes of a topic, and tells `stream.app.transport.done` how far it is."""
 
     name: str
     topic: str
 
     async def run(self, stream: Any) -> None: ...
+
+    async def rest(self) -> None:
+        """Take nothing more; return when that is done which it is to be left time for."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where Faust lives: how its clients are let in (None: all are), and where it makes directories, which stay empty."""
+
+    credentials: CredentialsT | None
+    directory: Path
+
+
+def home_of(settings: Mapping[str, str], directory: Path) -> Home:
+    """By librdkafka's settings. Raises UsageError for what Faust's clients cannot do."""
+    try:
+        said = security(settings)
+    except ValueError as lacking:
+        raise UsageError(
+            f"{lacking}: @app.agent and async @app.enrich run on Faust, whose client cannot do that. Give them certificates in"
+            f" files, and SASL by {', '.join(MECHANISMS)}; or have this worker run what it can: --only"
+        ) from None
+    tls = said.get("ssl_context")
+    if "sasl_mechanism" in said:
+        return Home(
+            SASLCredentials(
+                username=said["sasl_plain_username"],
+                password=said["sasl_plain_password"],
+                mechanism=said["sasl_mechanism"],
+                ssl_context=tls,
+            ),
+            directory,
+        )
+    return Home(None if tls is None else SSLCredentials(tls), directory)
 
 
 class FaustHost:
@@ -109,12 +163,9 @@ class FaustHost:
     thrown away and made anew, also when a topic has come that an agent waits for.
     """
 
-    def __init__(
-        self, group: str, said: str, hosted: Sequence[Streamed], cluster: Cluster, *, counted: bool = False
-    ) -> None:
-        """`said`: what they are, for the log. `counted`: they say how far they are, and nobody waits for what they have at hand
-        before a partition is given away, and at the end."""
-        self.group, self.said, self.hosted, self.cluster, self.counted = group, said, hosted, cluster, counted
+    def __init__(self, group: str, said: str, hosted: Sequence[Streamed], cluster: Cluster, home: Home) -> None:
+        """`said`: what they are, for the log."""
+        self.group, self.said, self.hosted, self.cluster, self.home = group, said, hosted, cluster, home
         self.keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -156,15 +207,16 @@ class FaustHost:
         try:
             await app.start()
             while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(app.wait(), LOOK_S)
+                # Not `wait()` without an argument: cancelled, it leaves tasks behind that nobody ends.
+                if (await app.wait(asyncio.sleep(LOOK_S))).stopped:
                     raise app.crash_reason or RuntimeError("Faust has stopped")
                 if len(agents) < len(self.hosted) and await self._with_topics() != agents:
                     return
         finally:
-            if self.counted:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(app.consumer.commit(), STOP_S)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(asyncio.gather(*(one.rest() for one in agents)), STOP_S)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(app.consumer.commit(), STOP_S)
             with contextlib.suppress(Exception):  # an app that failed to start cannot be stopped in order
                 await asyncio.wait_for(app.stop(), STOP_S)
 
@@ -172,16 +224,21 @@ class FaustHost:
         app = faust.App(
             self.group,
             broker=";".join(f"kafka://{host}" for host in self.cluster.name.split(",")),
+            broker_credentials=self.home.credentials,
+            datadir=self.home.directory,
             web_enabled=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
             consumer_auto_offset_reset="earliest",
             store="memory://",
-            stream_wait_empty=not self.counted,
-            broker_commit_interval=COUNTED_S if self.counted else COMMIT_S,
+            stream_wait_empty=False,  # for what is acknowledged: nothing is
+            broker_commit_interval=COMMIT_S,
         )
-        transport = _CountedTransport if self.counted else _Transport
-        app.transport = transport(app.conf.broker_consumer, app, app.loop)
+        transport = _Transport(app.conf.broker_consumer, app, app.loop)
+        transport.done = Done(
+            {one.topic: [other.name for other in agents if other.topic == one.topic] for one in agents}
+        )
+        app.transport = transport
         for one in agents:
             topic = app.topic(one.topic, value_serializer="raw", key_serializer="raw")
             app.agent(topic, name=f"{self.group}.{one.name}")(one.run)
@@ -191,11 +248,11 @@ class FaustHost:
 class UserAgents(FaustHost):
     """The plan's user agents."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, registry: Registry | None = None) -> None:
+    def __init__(self, plan: Plan, cluster: Cluster, home: Home, registry: Registry | None = None) -> None:
         """`registry`: of schemas that values of doors name."""
         decoders, read = _decoders(plan), Reading(registry).read
         hosted = [_Hosted(a.name, a.topic, a.function, decoders.get(a.topic, read)) for a in plan.user_agents]
-        super().__init__(f"{plan.app}.agents", "the app's own agents", hosted, cluster)
+        super().__init__(f"{plan.app}.agents", "the app's own agents", hosted, cluster, home)
 
 
 def _decoders(plan: Plan) -> Mapping[str, Callable[[bytes], Any]]:
@@ -208,13 +265,19 @@ def _decoders(plan: Plan) -> Mapping[str, Callable[[bytes], Any]]:
 
 
 class _Hosted:
-    """A user's agent over decoded values instead of bytes. One that raises goes on with the record after that."""
+    """A user's agent over decoded values instead of bytes. One that raises goes on with the record after that.
+
+    It is done with a record when it asks for the next one.
+    """
 
     def __init__(self, name: str, topic: str, function: Callable[[Any], Any], decode: Callable[[bytes], Any]) -> None:
         self.name, self.topic, self.function, self.decode = name, topic, function, decode
         self.taken = 0
+        self.resting, self.free = False, asyncio.Event()
+        self.free.set()
 
     async def run(self, stream: Any) -> None:
+        stream.enable_acks, self.resting = False, False
         values = self._values(stream)
         while True:
             before = self.taken
@@ -225,6 +288,7 @@ class _Hosted:
                         pass
                 else:
                     await result
+                self.free.set()
                 return
             except Exception as error:  # its text may hold what a customer sent
                 at = traceback.extract_tb(error.__traceback__)[-1]
@@ -233,20 +297,35 @@ class _Hosted:
             if self.taken == before:  # it did not get as far as a record
                 await asyncio.sleep(AGAIN_S)
 
-    async def _values(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for value in stream:
+    async def rest(self) -> None:
+        """Of the record at hand: one that is given up is seen again."""
+        self.resting = True
+        await self.free.wait()
+
+    async def _values(self, stream: Any) -> AsyncIterator[Any]:
+        async for event in stream.events():
+            if self.resting:
+                await asyncio.Future()  # until it is cancelled
             self.taken += 1
-            if value is None:
-                continue
-            try:
-                said = await self._decoded(value)
-            except (ValueError, Misfit) as error:
-                log.error("@app.agent %s: a record that is no JSON was left out (%s)", self.name, type(error).__name__)
-                continue
-            if not isinstance(said, Governed):
-                yield said
-            elif said.sign > 0:  # an agent sees what is added; the old row of an update is of no use to it
-                yield said.record  # type: ignore[attr-defined]  # subclasses made per record type have it
+            self.free.clear()
+            for value in await self._said(event.value):
+                yield value
+            stream.app.transport.done.tell(self.name, event.message.tp, event.message.offset + 1)
+            self.free.set()
+
+    async def _said(self, value: bytes | None) -> tuple[Any, ...]:
+        """What of a record is for an agent: nothing, or one value."""
+        if value is None:
+            return ()
+        try:
+            said = await self._decoded(value)
+        except (ValueError, Misfit) as error:
+            log.error("@app.agent %s: a record that is no JSON was left out (%s)", self.name, type(error).__name__)
+            return ()
+        if not isinstance(said, Governed):
+            return (said,)
+        # An agent sees what is added; the old row of an update is of no use to it.
+        return (said.record,) if said.sign > 0 else ()  # type: ignore[attr-defined]  # made per record type, it has it
 
     async def _decoded(self, value: bytes) -> Any:
         """Waits while a registry does not answer."""
@@ -284,6 +363,7 @@ class Calls(FaustHost):
         plan: Plan,
         outside: Outside,
         cluster: Cluster,
+        home: Home,
         known: Callable[[], Known | None],
         *,
         clock: Clock = system,
@@ -300,7 +380,8 @@ class Calls(FaustHost):
         self.admin: Admin | None = None
         self.producer: Producer | None = None
         self.writing, self.written, self.flushed = asyncio.Lock(), 0, 0
-        super().__init__(f"{plan.answers(outside)}.calls", f"@app.enrich {outside.name}", [self], cluster, counted=True)
+        group, said = f"{plan.answers(outside)}.calls", f"@app.enrich {outside.name}"
+        super().__init__(group, said, [self], cluster, home)
 
     async def stop(self) -> None:
         await super().stop()
@@ -325,7 +406,7 @@ class Calls(FaustHost):
                 await self._write(await self.caller.handle(event.value, place))
             upto, count = done()
             if count:
-                stream.app.consumer.upto[message.tp] = upto
+                stream.app.transport.done.tell(self.name, message.tp, upto)
             for _ in range(count):
                 ahead.release()
 
@@ -346,6 +427,9 @@ class Calls(FaustHost):
             fallen.cancel()
             for task in under_way:
                 task.cancel()
+
+    async def rest(self) -> None:
+        """Nobody waits for what it has at hand: that may take long, and is asked again."""
 
     async def _write(self, messages: list[Message]) -> None:
         """Returns when they are in the log; whoever waits meanwhile is written with the next ones."""

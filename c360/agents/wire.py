@@ -147,7 +147,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is asked outside: `value` is the identifier in clear, or sealed as the record had it that it came with.
 
     labels: of the identifiers of that record, the asked one first, its subject among them. at: append time of the raw record
-    behind it, ms. id: the same for the same subject, identifier and time. life: of the subject.
+    behind it, ms. id: the same for the same subject, identifier and time. life: of the subject. again: how often it was asked
+    again, as it had been withheld, and somebody agreed.
     """
 
     id: str
@@ -156,6 +157,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     value: Any
     at: int
     life: int = 0
+    again: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -216,7 +218,10 @@ class MisfitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 decode_misfit = msgspec.json.Decoder(MisfitRecord).decode
 
-UNREAD = frozenset({"not-json", "not-utf8", "too-deep", "not-an-object", "unmatched", "failed"})
+UNREAD = frozenset({
+    "not-json", "not-utf8", "too-deep", "not-an-object", "unmatched", "failed", "not-avro", "not-protobuf", "other-message",
+    "no-schema-id", "unknown-schema", "no-registry", "schema",
+})  # fmt: skip
 
 
 def is_unread(error: BaseException) -> bool:

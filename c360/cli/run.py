@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -40,7 +40,7 @@ from c360.ops.slot import slot_in
 from c360.ops.vault import ServiceAway
 
 if TYPE_CHECKING:
-    from c360.agents.user import Calls
+    from c360.agents.user import Calls, UserAgents
     from c360.serving.web import Hosted
 
 STOP_S = 30.0
@@ -82,6 +82,7 @@ log = logging.getLogger("c360.worker")
 )
 @click.option("--standby", is_flag=True, help="Keep copies of the tasks that other workers run, to take over sooner.")
 @click.option("--number", type=int, hidden=True, help="Which of several processes this is.")
+@click.option("--parent", type=int, hidden=True, help="Process id of its supervisor: it stops when that is gone.")
 @click.option("--pace-file", type=click.Path(path_type=Path), hidden=True, help="Where it reads how fast it may go.")
 @click.option("--niceness", type=int, default=0, hidden=True, help="How far it stands back for others of the machine.")
 @broker_option
@@ -100,6 +101,7 @@ def worker(
     broker: str | None,
     processes: int,
     number: int | None,
+    parent: int | None,
     niceness: int,
     pace_file: Path | None,
 ) -> None:
@@ -118,7 +120,8 @@ def worker(
         sys.exit(_supervise(state_dir, slot, processes))
     if number is not None:
         state_dir, web_port = state_dir / f"process-{number}", None if web_port is None else web_port + number
-    with slot_in(state_dir, slot) as name:
+    # The directory of one of several is its supervisor's: who holds it has lost that one, and stops.
+    with slot_in(state_dir, slot, wait_s=STOP_S + 5 if parent is not None else 0.0) as name:
         stores = RocksStores(state_dir / plan.app, Budget(settings.memory_mb << 20))
         if plan.erases:
             stores.keep_swept(settings.sweep_s)
@@ -146,11 +149,11 @@ def worker(
         log.info("worker %s of %s on %s; state in %s", name, plan.app, cluster.name, state_dir)
         if pace_file is not None and pace is not None:
             threading.Thread(target=follow, args=(pace_file, pace, running.stopping), name="pace", daemon=True).start()
-        if number is not None:
-            threading.Thread(target=_stop_with, args=(os.getppid(), running), name="parent", daemon=True).start()
+        if parent is not None:
+            threading.Thread(target=_stop_with, args=(parent, running), name="parent", daemon=True).start()
         tune_process()
         with stopping_on_signals(running):
-            _run_with_web(running, web_port, web_host)
+            _run_with_web(running, web_port, web_host, settings.kafka, state_dir)
 
 
 def _supervise(state_dir: Path, slot: str | None, processes: int) -> int:
@@ -163,7 +166,8 @@ def _supervise(state_dir: Path, slot: str | None, processes: int) -> int:
     with slot_in(state_dir, slot) as name:
 
         def command(k: int) -> list[str]:
-            return [sys.executable, "-m", "c360", *sys.argv[1:], "--number", str(k), "--slot", f"{name}-{k}"]
+            words = ["--number", str(k), "--parent", str(os.getpid()), "--slot", f"{name}-{k}"]
+            return [sys.executable, "-m", "c360", *sys.argv[1:], *words]
 
         return Supervisor(command, processes, stop_s=STOP_S + 5).run(stop.is_set)
 
@@ -175,15 +179,12 @@ def _stop_with(parent: int, running: Worker) -> None:
     running.stop()
 
 
-def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
-    """The worker, with its web and its user agents when there are any."""
-    hosted: list[Hosted] = []
-    if running.plan.user_agents and not running.only:
-        from c360.agents.user import UserAgents
-
-        hosted.append(UserAgents(running.plan, running.cluster, running.registry))
-    calls = _calls(running)
-    hosted += calls
+def _run_with_web(
+    running: Worker, web_port: int | None, web_host: str, kafka: Mapping[str, str], state_dir: Path
+) -> None:
+    """The worker, with its web and what Faust runs of it, where there is any. `kafka`: the user's settings for clients."""
+    agents, calls = _on_faust(running, kafka, state_dir)
+    hosted: list[Hosted] = [*agents, *calls]
     if web_port is None and not hosted:
         running.run()
         return
@@ -203,15 +204,22 @@ def _run_with_web(running: Worker, web_port: int | None, web_host: str) -> None:
     running.run(beside=web)
 
 
-def _calls(running: Worker) -> list[Calls]:
-    """Who asks outside, of this worker."""
-    chosen = [o for o in running.plan.outsides if not running.only or o.agent in running.only]
-    if not chosen:
-        return []
-    from c360.agents.user import Calls
+def _on_faust(
+    running: Worker, kafka: Mapping[str, str], state_dir: Path
+) -> tuple[Sequence[UserAgents], Sequence[Calls]]:
+    """The app's own agents and who asks outside, of this worker. Faust is imported only for them."""
+    plan = running.plan
+    own = bool(plan.user_agents and not running.only)
+    outsides = [o for o in plan.outsides if not running.only or o.agent in running.only]
+    if not own and not outsides:
+        return (), ()
+    from c360.agents.user import Calls, UserAgents, home_of
 
-    age_ms = running.fence_max_age_ms
-    return [Calls(running.plan, o, running.cluster, lambda: running.known, fence_max_age_ms=age_ms) for o in chosen]
+    home, age_ms = home_of(kafka, state_dir / "faust"), running.fence_max_age_ms
+    return (
+        [UserAgents(plan, running.cluster, home, running.registry)] if own else (),
+        [Calls(plan, o, running.cluster, home, lambda: running.known, fence_max_age_ms=age_ms) for o in outsides],
+    )
 
 
 class stopping_on_signals:

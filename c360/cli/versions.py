@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -198,6 +199,8 @@ def _processes(
         words += [
             "--number",
             str(k),
+            "--parent",
+            str(os.getpid()),
             "--slot",
             f"{slot}-{k}",
             "--niceness",

@@ -90,13 +90,18 @@ class NoRegistry:
         raise Misfit("no-registry", "the value names a schema in a registry: set C360_REGISTRY to its URL")
 
 
-def framed(value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> tuple[SchemaRef, bytes]:
-    """The schema of a value, and its data. Raises Misfit for one that names none."""
+def framed(
+    value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID, *, indexed: bool = False
+) -> tuple[SchemaRef, bytes]:
+    """The schema of a value, and its data. `indexed`: of Protobuf, whose indexes may follow the id in the header, too; they are
+    in front of the data then as well. Raises Misfit for one that names none."""
     for name, said in headers:
-        if name == header and len(said) == 17 and said[0] == MAGIC_GUID:
-            return str(uuid.UUID(bytes=bytes(said[1:]))), value
-        if name == header and len(said) == 5 and said[0] == MAGIC:
-            return int.from_bytes(said[1:5], "big"), value
+        if name != header or not said:
+            continue
+        if (len(said) == 17 or (indexed and len(said) > 17)) and said[0] == MAGIC_GUID:
+            return str(uuid.UUID(bytes=bytes(said[1:17]))), bytes(said[17:]) + value if indexed else value
+        if (len(said) == 5 or (indexed and len(said) > 5)) and said[0] == MAGIC:
+            return int.from_bytes(said[1:5], "big"), bytes(said[5:]) + value if indexed else value
     if len(value) >= 17 and value[0] == MAGIC_GUID:
         return str(uuid.UUID(bytes=value[1:17])), value[17:]
     if len(value) < 5 or value[0] != MAGIC:
@@ -130,8 +135,12 @@ class Values:
         self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID
     ) -> tuple[SchemaRef, ReadValue, bytes]:
         """Its schema, what reads the value, and of what bytes. Raises as `read`, where the schema is at fault."""
-        ref, data = framed(value, headers, header)
+        ref, data = self.framed(value, headers, header)
         return ref, self._reader(ref), data
+
+    def framed(self, value: bytes, headers: Sequence[tuple[str, bytes]], header: str) -> tuple[SchemaRef, bytes]:
+        """As the function."""
+        return framed(value, headers, header)
 
     def blame(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
         """Count a misfit for the schema of its value, if that is known: others may be any number."""
@@ -145,7 +154,7 @@ class Values:
     def is_ready(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), header: str = VALUE_ID) -> bool:
         """Whether it can be told what the value is, also that it is nothing."""
         try:
-            self._reader(framed(value, headers, header)[0])
+            self._reader(self.framed(value, headers, header)[0])
         except Misfit:
             pass
         except Shut:
@@ -164,23 +173,25 @@ class Values:
         if schema.kind == "JSON":
             return bytes  # looked at by whoever reads the JSON in it
         if schema.kind != "AVRO":
-            return _refuse(f"the value is in {schema.kind.title()}; Avro and JSON are read")
+            return refuse(
+                f'it is in {schema.kind.title()}; Avro and JSON are read, and format="protobuf" reads Protobuf'
+            )
         try:
             named: dict[str, Any] = {}
             for text in schema.references:
                 fastavro.parse_schema(plainly(json.loads(text), times=self.times), named_schemas=named)
             parsed = fastavro.parse_schema(plainly(json.loads(schema.text), times=self.times), named_schemas=named)
         except Exception as error:  # whatever the registry has there
-            return _refuse(f"its schema cannot be read: {type(error).__name__}")
+            return refuse(f"its schema cannot be read: {type(error).__name__}")
         shape = _Shape(parsed, named)
         if shape.endless:
-            return _refuse("its schema has lists of values that take no space, which can be endless")
+            return refuse("its schema has lists of values that take no space, which can be endless")
         # The compiled reader has no end of its stack but the process's.
         read = _read_py.schemaless_reader if shape.recursive else fastavro.schemaless_reader
         return _reading(read, parsed, self.reader, floats=shape.floats)
 
 
-def _refuse(why: str) -> ReadValue:
+def refuse(why: str) -> ReadValue:
     def read(data: bytes) -> Any:
         raise Misfit("schema", f"the value cannot be read: {why}")
 
@@ -276,21 +287,12 @@ def _any(payload: Any) -> bool:
     return True
 
 
-class AvroDecoder(JsonDecoder):
-    """Values of one topic as the first of `choices` that they match."""
+class RegistryDecoder(JsonDecoder):
+    """Values of one topic that name schemas, as `made` makes records of what they are."""
 
-    def __init__(
-        self,
-        choices: Sequence[Choice],
-        unmatched: Literal["dlq", "ignore"],
-        registry: Registry,
-        reader: Any = None,
-    ) -> None:
+    def __init__(self, choices: Sequence[Choice], unmatched: Literal["dlq", "ignore"], values: Values) -> None:
         super().__init__(choices, unmatched)
-        self.values = Values(registry, reader)
-        self.objects = [
-            (matches(dict(choice.when)) if choice.when else _any, ObjectLayout(choice.record)) for choice in choices
-        ]
+        self.values = values
         self._looked: tuple[Sequence[bytes | None], list[Prepared]] | None = None  # values, and what `ready` found
 
     def decode(self, values: Sequence[bytes | None], headers: HeadersOf | None = None) -> list[Record | Misfit | None]:
@@ -336,13 +338,36 @@ class AvroDecoder(JsonDecoder):
                 if isinstance(record, Misfit):
                     self.values.misfits[ref] += 1
                 return record
-            for fits, layout in self.objects:
-                if fits(found):
-                    made: Record = layout.read(found)
-                    return made
+            return self.made(found)
         except Misfit as misfit:
             self.values.misfits[ref] += 1
             return misfit
+
+    def made(self, found: Any) -> Record | Misfit | None:
+        """The record of what a value is. Raises Misfit."""
+        raise NotImplementedError
+
+
+class AvroDecoder(RegistryDecoder):
+    """Values of one topic as the first of `choices` that they match."""
+
+    def __init__(
+        self,
+        choices: Sequence[Choice],
+        unmatched: Literal["dlq", "ignore"],
+        registry: Registry,
+        reader: Any = None,
+    ) -> None:
+        super().__init__(choices, unmatched, Values(registry, reader))
+        self.objects = [
+            (matches(dict(choice.when)) if choice.when else _any, ObjectLayout(choice.record)) for choice in choices
+        ]
+
+    def made(self, found: Any) -> Record | Misfit | None:
+        for fits, layout in self.objects:
+            if fits(found):
+                record: Record = layout.read(found)
+                return record
         return self._unclaimed("value")
 
 

@@ -25,7 +25,7 @@ from c360.clock import Clock
 from c360.engine.restore import begin
 from c360.engine.state import AWAY_MS
 from c360.engine.transport import TP, Admin, Batch, Cluster, Reader
-from c360.errors import BrokerAway, C360Error, NeedsOperator, Stale, TaskCorrupted
+from c360.errors import BrokerAway, C360Error, NeedsOperator, OutOfLog, Stale, TaskCorrupted
 from c360.tables.store import Entry, Store, Stores
 from c360.tables.table import after
 
@@ -304,6 +304,9 @@ class GlobalTable:
             if self._reading is None:
                 self._connect()
             self._turn()
+        except OutOfLog as error:  # cut between two looks at where it begins
+            self._failed(error)
+            return False
         except NeedsOperator:
             self._whole_no_more()
             raise
@@ -340,7 +343,7 @@ class GlobalTable:
         assert self._reading is not None
         try:
             batches, reached = next(self._reading)
-        except NeedsOperator as error:  # cut while it was read: connecting finds out what is to be done
+        except OutOfLog as error:  # cut while it was read: connecting finds out what is to be done
             log.info("%s: %s", self.name, error)
             self._disconnect()
             return

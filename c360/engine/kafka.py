@@ -36,6 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import Any, Final, TypeVar
@@ -99,6 +100,8 @@ COMMIT_S: Final = 15.0
 ABORT_S: Final = 5.0  # the next producer of the id aborts what is left
 MADE_S: Final = 30.0  # until a new topic is known to every broker
 READ_RECORDS: Final = 10_000
+# Of a topic that is compacted only, while records are deleted from it.
+MAY_DELETE: Final = {"cleanup.policy": "compact,delete", "retention.ms": "-1", "retention.bytes": "-1"}
 LATEST, EARLIEST = -1, -2  # in place of a time, in requests for offsets
 
 _error, _topic, _partition, _offset = Message.error, Message.topic, Message.partition, Message.offset
@@ -678,6 +681,8 @@ class KafkaReader:
                 records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 reached[_tp(message.topic(), message.partition())] = message.offset() or 0
+            elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                continue  # the client looks for the coordinator of the group that it has to name; nothing here needs one
             elif not isinstance(found := _remedy_at(error, message, "reading"), BrokerAway):
                 raise found
         return records
@@ -772,7 +777,9 @@ class KafkaAdmin:
     """Topics and groups. The client is kept: a temporary one is gone before its futures resolve."""
 
     def __init__(self, config: Mapping[str, Any], watermarks: Mapping[str, Any]) -> None:
-        self._config = dict(config)
+        self._refused: list[str] = []  # why brokers do not let the client in; to it, they are away
+        # Not a method: the client would hold this object, and one that nobody closes would stay until garbage is collected.
+        self._config = {**config, "error_cb": partial(_hear_refusal, self._refused)}
         try:
             self._client: AdminClient = AdminClient(self._config, logger=log)
         except KafkaException as raised:
@@ -787,8 +794,9 @@ class KafkaAdmin:
         try:  # of all topics: asking for one that does not exist could create it
             metadata = self._client.list_topics(timeout=REQUEST_S)
         except KafkaException as raised:
+            error = self._remedy(raised, "asking for topics")
             self._client = AdminClient(self._config, logger=log)  # one that has lost its only broker may stay lost
-            raise remedy_of(raised, "asking for topics") from None
+            raise error from None
         topics = {n: [p.leader for p in t.partitions.values()] for n, t in metadata.topics.items() if not t.error}
         return topics, len(metadata.brokers)
 
@@ -936,28 +944,36 @@ class KafkaAdmin:
             return None
 
     def delete_records(self, before: Mapping[TP, int]) -> None:
-        """Kafka refuses this for topics that are only compacted; those may delete for as long as it takes."""
+        """Kafka refuses this for topics that are only compacted; those may delete for as long as it takes.
+
+        Others may do the same at the same time, or have been killed at it: what is compacted only, is so in the end.
+        """
         refused = self._delete_records(before)
-        if not refused:
-            return
         names = sorted({tp.topic for tp in refused})
-        allow = {"cleanup.policy": "compact,delete", "retention.ms": "-1", "retention.bytes": "-1"}
-        restore = {
-            name: {
-                key: str(entry.value)
-                for key, entry in entries.items()
-                if key in allow and ConfigSource(entry.source) is ConfigSource.DYNAMIC_TOPIC_CONFIG
-            }
-            for name, entries in self._describe(names).items()
-        }
+        kept = {name: _retention(entries) for name, entries in self._describe(names).items()}
+
+        def deleted() -> bool:
+            nonlocal refused
+            self._alter({name: dict(MAY_DELETE) for name in names})  # each time: others give theirs back
+            refused = self._delete_records({tp: before[tp] for tp in refused})
+            return not refused
+
         try:
-            self._alter({name: dict(allow) for name in names})
-            _until(
-                lambda: not self._delete_records({tp: before[tp] for tp in refused}),
-                f"{', '.join(names)}: the broker does not let its records go",
-            )
+            if refused:
+                _until(deleted, f"{', '.join(names)}: the broker does not let its records go")
         finally:
-            self._alter({name: {key: restore[name].get(key) for key in allow} for name in names})
+            self._only_compact(kept)
+        with suppress(EngineFatal, NeedsOperator):  # who may not look, or set it, leaves it to one who may
+            others = self._describe(sorted({tp.topic for tp in before} - set(names)))
+            self._only_compact({name: {} for name, entries in others.items() if _was_let_delete(entries)})
+
+    def _only_compact(self, kept: Mapping[str, Mapping[str, str]]) -> None:
+        """Again, with the settings of their own that topics had."""
+        if kept:
+            again: dict[str, dict[str, str | None]] = {
+                name: {**dict.fromkeys(MAY_DELETE), **own, "cleanup.policy": "compact"} for name, own in kept.items()
+            }
+            self._alter(again)
 
     def _delete_records(self, before: Mapping[TP, int]) -> list[TP]:
         """Returns the partitions whose topic's policy forbids it."""
@@ -1001,12 +1017,40 @@ class KafkaAdmin:
                 found[name] = future.result()
             except KafkaException as raised:
                 if error_of(raised).code() not in fine:
-                    raise remedy_of(raised, f"{doing} {name}") from None
+                    raise self._remedy(raised, f"{doing} {getattr(name, 'name', name)}") from None
         return found
+
+    def _remedy(self, raised: KafkaException, doing: str) -> C360Error:
+        self._client.poll(0)  # hears what has happened meanwhile
+        error = remedy_of(raised, doing)
+        if isinstance(error, BrokerAway) and self._refused:
+            return BrokerAway(f"{error}. It may be there, but does not let this client in: {self._refused[-1]}")
+        return error
 
     def close(self) -> None:
         self._watermarks.close()
         del self._client
+
+
+def _own(entries: Mapping[str, ConfigEntry]) -> dict[str, str]:
+    """Settings of a topic that are not the broker's."""
+    dynamic = ConfigSource.DYNAMIC_TOPIC_CONFIG
+    return {key: str(entry.value) for key, entry in entries.items() if ConfigSource(entry.source) is dynamic}
+
+
+def _retention(entries: Mapping[str, ConfigEntry]) -> dict[str, str]:
+    """What a compacted topic says of it, which means nothing there; "-1" is what deleting records has left, if anything."""
+    return {k: v for k, v in _own(entries).items() if k in MAY_DELETE and k != "cleanup.policy" and v != "-1"}
+
+
+def _was_let_delete(entries: Mapping[str, ConfigEntry]) -> bool:
+    own = _own(entries)
+    return all(own.get(key) == value for key, value in MAY_DELETE.items())
+
+
+def _hear_refusal(refused: list[str], error: KafkaError) -> None:
+    if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        refused[:] = [error.str()]
 
 
 def _active(group: str, members: int) -> NeedsOperator:

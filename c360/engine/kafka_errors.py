@@ -14,6 +14,7 @@ from c360.errors import (
     C360Error,
     EngineFatal,
     Evicted,
+    NeedsOperator,
     OutcomeUnknown,
     OutOfLog,
     Replaced,
@@ -27,12 +28,12 @@ NOT_A_MEMBER: Final = frozenset(
 )
 # How a consumer says that another has its static id: the code of what was fatal is only in the text.
 INSTANCE_FENCED: Final = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
-# The same records or the same rights would fail again and again: aborting for ever is no remedy.
+# The same records would fail again and again: aborting for ever is no remedy.
 UNMENDABLE: Final = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD}
+)
+FORBIDDEN: Final = frozenset(
     {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.INVALID_RECORD,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
@@ -97,6 +98,8 @@ def remedy(error: KafkaError, doing: str, *, deciding: bool = False) -> C360Erro
     text = f"{doing}: {error.str()} ({error.name()})"
     if code in UNMENDABLE:
         return EngineFatal(text)
+    if code in FORBIDDEN:
+        return NeedsOperator(f"{text}. The broker has not given this user the right: see docs/operations/access.md")
     if error.txn_requires_abort():  # of a generation that is over: the group has moved on, perhaps with this member
         out = code in NOT_A_MEMBER and code != KafkaError.ILLEGAL_GENERATION
         return TaskMigrated(text) if out else TransactionAborted(text)

@@ -55,6 +55,7 @@ from c360.errors import (
     Misfit,
     NeedsOperator,
     OutcomeUnknown,
+    OutOfLog,
     Replaced,
     Shut,
     TaskCorrupted,
@@ -248,6 +249,7 @@ class Loop:
         self.computing = Turn(turnstile or Turnstile())
         self.metrics = LoopMetrics(agent.name)
         self.tasks: dict[TP, RunningTask] = {}  # by lead partition
+        self.unmade: list[TP] = []  # leads that were assigned, and have no task yet
         self.owners: dict[TP, RunningTask] = {}  # by input partition, running tasks only
         self.post = Post(agent.loops if self.settings.mail_records else ())
         self.without_mail_since: float | None = None
@@ -296,6 +298,7 @@ class Loop:
                 unsettled, self.unsettled = self.unsettled, []
                 self._restore([t for t in unsettled if t.phase is not Phase.GONE])
             self._subscribe()
+            self._make_tasks()
             self._adopt_restored()
             self._stand_by()
             self._ask_about_owners()
@@ -823,12 +826,19 @@ class Loop:
 
     def assigned(self, partitions: Sequence[TP]) -> None:
         """Callback of poll: register and return; restoring happens beside the loop."""
+        self.unmade += partitions
+        self._make_tasks()
+
+    def _make_tasks(self) -> None:
+        """Of what was assigned. What inputs they have may be asked of a broker that is away: then it is asked again."""
         fresh = []
-        for lead in partitions:
-            task = RunningTask(self.agent.task(lead))
-            self.tasks[lead] = task
-            fresh.append(task)
-        self._restore(fresh)
+        try:
+            while self.unmade:
+                task = RunningTask(self.agent.task(self.unmade[0]))
+                self.tasks[self.unmade.pop(0)] = task
+                fresh.append(task)
+        finally:
+            self._restore(fresh)
 
     def revoked(self, partitions: Sequence[TP]) -> None:
         """Callback of poll: commit everything, then give the partitions up."""
@@ -841,6 +851,7 @@ class Loop:
         self._give_up(partitions)
 
     def _give_up(self, partitions: Sequence[TP]) -> None:
+        self.unmade = [lead for lead in self.unmade if lead not in partitions]
         for lead in partitions:
             task = self.tasks.pop(lead, None)
             if task is not None:
@@ -1119,6 +1130,8 @@ class Loop:
             case TransactionAborted():
                 log.info("%s: transaction aborted (%s); rewinding", self.agent.name, error)
                 self._abort_and_rewind()
+            case OutOfLog() if self._overtaken():  # who has our partitions lets go of what it has read
+                self._remedy(TaskMigrated(f"others read on where this member stood: {error}"))
             case TaskMigrated():
                 if isinstance(error, Replaced):
                     self._count_replaced(error)
@@ -1160,9 +1173,17 @@ class Loop:
                     self._abort_quietly()
                 raise error
 
+    def _overtaken(self) -> bool:
+        """Whether others have committed what our tasks have still to read: this process was not heard of for long, and has not
+        heard of it yet."""
+        bases = {tp: n for task in self._running() for tp, n in task.base.items()}
+        committed = self.consumer.committed(list(bases), self.settings.committed_timeout_s)
+        return any((n := committed[tp]) is not None and n > base for tp, base in bases.items())
+
     def _leave_group(self) -> None:
         for task in list(self.tasks.values()):
             self._drop(task)
+        self.unmade.clear()
         self.consumer.unsubscribe()
         self.subscribed = ()
         self._look_again = 0.0

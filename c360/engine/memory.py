@@ -249,6 +249,10 @@ class MemoryConsumer:
         self._member = None
         self._seen = -1
 
+    def unheard(self) -> None:
+        """Its next poll reads first, and hears later of what has become of the group: a process that hung wakes up so."""
+        self._seen = self._group.changes
+
     def poll(self, max_records: int, timeout_s: float) -> list[Batch]:
         deadline = time.monotonic() + timeout_s
         while True:

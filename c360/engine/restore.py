@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from c360.engine.state import POSITIONS, Positions, TaskState, decode_positions
 from c360.engine.transport import TP, Reader
 from c360.errors import OutOfLog
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -39,10 +41,16 @@ def restore(
     """
     for state in states.values():
         state.open()
+    return where_cut(lambda: _restore(reader, states, progress, stopped, evict))
+
+
+def where_cut(read: Callable[[], T]) -> T:
+    """What reading a changelog gives; it is looked at again where it was cut meanwhile, as a reset does: deleting is not
+    fenced, and may come late."""
     for _ in range(TRIES - 1):
-        with suppress(OutOfLog):  # a reset has cut a changelog meanwhile: deleting is not fenced, and may come late
-            return _restore(reader, states, progress, stopped, evict)
-    return _restore(reader, states, progress, stopped, evict)
+        with suppress(OutOfLog):
+            return read()
+    return read()
 
 
 def _restore(
@@ -103,6 +111,10 @@ def begin(reader: Reader, states: Mapping[TP, Followed]) -> tuple[dict[TP, int],
 
 def last_positions(reader: Reader, log: TP) -> Positions | None:
     """What the last commit in a changelog says of its task. Each commit ends with that, so it is read from the end back."""
+    return where_cut(lambda: _last_positions(reader, log))
+
+
+def _last_positions(reader: Reader, log: TP) -> Positions | None:
     (end,), (start,) = reader.ends([log]).values(), reader.starts([log]).values()
     back = 16
     while True:

@@ -48,7 +48,7 @@ from threading import Event
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
-from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator
+from c360.errors import BrokerAway, C360Error, EngineFatal, NeedsOperator, OutOfLog
 
 log = logging.getLogger("c360.engine")
 
@@ -266,7 +266,7 @@ class Teller:
             for batches in self._looker().read({tp: start}, {tp: end}):
                 if batches or time.monotonic() >= deadline:
                     return False
-        except NeedsOperator:  # retention has cut it; the loop will say so
+        except OutOfLog:  # retention has cut it; the loop will say so
             return False
         return True
 

@@ -20,7 +20,7 @@ from c360.agents.control import Controls, Logic, ResetJournal, encode, logic_key
 from c360.agents.profiles import PROFILES, notes_of_reset, written_before
 from c360.agents.wire import decode_assignment
 from c360.declare import ProjectionDeclaration
-from c360.engine.restore import PATIENCE_S, last_positions
+from c360.engine.restore import PATIENCE_S, last_positions, where_cut
 from c360.engine.state import POSITIONS, RESET, decode_positions, encode_positions, encode_reset, named, partitions_of
 from c360.engine.transport import TP, Admin, Cluster, Producer, Reader
 from c360.errors import BrokerAway, Evicted, Fenced, NeedsOperator, OutcomeUnknown, OutOfLog, TransactionAborted
@@ -38,30 +38,53 @@ log = logging.getLogger("c360.reset")
 
 CHUNK = 5_000  # records of one transaction: it is over long before the broker ends it
 TRIES = 3
+LOOK_S = 0.5
 OTHERS_S = 30.0  # so long another worker is let begin; twice as long each time it has not
 
 
 def begin_lives(
-    plan: Plan, cluster: Cluster, controls: Controls, names: Sequence[str], stopped: Callable[[], bool] = lambda: False
+    plan: Plan,
+    cluster: Cluster,
+    controls: Controls,
+    names: Sequence[str],
+    stopped: Callable[[], bool] = lambda: False,
+    *,
+    patience_s: float = 0.0,
 ) -> bool:
     """At the start of a worker: begin what was asked for of these agents. Whether there was anything.
 
-    Raises NeedsOperator where one of them, or what it reads, is half reset.
+    `patience_s`: how long one that is half reset is waited for, as the command may be at it just now; and members of its group.
+    Raises NeedsOperator where one of them, or what it reads, stays half reset.
     """
-    resets = controls.resets
-    for name, journal in resets.items():
+    until, waited = time.monotonic() + patience_s, False
+    while half := _half_reset(plan, controls, names):
+        if stopped():
+            return waited
+        if time.monotonic() >= until:
+            raise NeedsOperator(half)
+        if not waited:
+            log.info("waiting, as a command may be at it: %s", half)
+        waited = True
+        time.sleep(LOOK_S)
+        controls = control.read(plan, cluster)
+    chosen = [name for name in names if name in controls.resets]
+    for name in chosen:
+        begin_life(plan, cluster, name, stopped=stopped, patience_s=patience_s)
+    return waited or bool(chosen)
+
+
+def _half_reset(plan: Plan, controls: Controls, names: Sequence[str]) -> str:
+    """Which of them, or of what they read, is half reset, and what to do; "" where none is."""
+    for name, journal in controls.resets.items():
         reading = [n for n in names if n == name or set(plan.agent(n).reads) & set(journal.clears)]
         if reading and journal.step not in ("reset", "beginning"):
             undo = "" if plan.governing(name) is not None else f"; or go back: {command(name, '--undo')}"
-            raise NeedsOperator(
+            return (
                 f"{name} is half reset ({journal.step}), so {reading[0]} does not start. Finish it:"
                 f" {command(name, '--undo' if journal.step == 'undoing' else journal.target)}"
                 f"{undo if journal.step == 'resetting' else ''}"
             )
-    chosen = [name for name in names if name in resets]
-    for name in chosen:
-        begin_life(plan, cluster, name, stopped=stopped)
-    return bool(chosen)
+    return ""
 
 
 def begin_life(
@@ -71,12 +94,19 @@ def begin_life(
     *,
     by_command: bool = False,
     stopped: Callable[[], bool] = lambda: False,
+    patience_s: float = 0.0,
 ) -> None:
-    """Steps 3 and 4, if they are to be taken. Returns when they have been, by whomever, or when stopped."""
-    agent, patience_s, tries = plan.agent(agent_name), OTHERS_S, TRIES
+    """Steps 3 and 4, if they are to be taken. Returns when they have been, by whomever, or when stopped.
+
+    `patience_s`: how long members of its group are waited for: who joined before it was asked for may not go on, and leaves.
+    """
+    agent, others_s, tries, left_by = plan.agent(agent_name), OTHERS_S, TRIES, time.monotonic() + patience_s
     while not stopped():
-        producer = cluster.producer(fence(agent))  # ends what one that was killed has left open, also in the journal
+        producer: Producer | None = None
         try:
+            producer = cluster.producer(
+                fence(agent)
+            )  # ends what one that was killed has left open, also in the journal
             journal = control.read(plan, cluster).reset(agent_name)
             if journal is not None:
                 _begin(plan, cluster, producer, agent, journal, by_command=by_command)
@@ -88,14 +118,25 @@ def begin_life(
         except NeedsOperator:
             if control.read(plan, cluster).reset(agent_name) is None:  # others have begun it, and run it already
                 return
-            raise
+            if time.monotonic() >= left_by or not _has_members(cluster, agent):
+                raise
+            time.sleep(LOOK_S)
         except Evicted:  # another worker is at it
-            until = time.monotonic() + patience_s
+            until = time.monotonic() + others_s
             while time.monotonic() < until and not stopped() and control.read(plan, cluster).reset(agent_name):
-                time.sleep(0.5)
-            patience_s *= 2
+                time.sleep(LOOK_S)
+            others_s *= 2
         finally:
-            producer.close()
+            if producer is not None:
+                producer.close()
+
+
+def _has_members(cluster: Cluster, agent: PlannedAgent) -> bool:
+    admin = cluster.admin()
+    try:
+        return admin.group_members(agent.group) > 0
+    finally:
+        admin.close()
 
 
 def _begin(
@@ -192,6 +233,10 @@ def end_owners(cluster: Cluster, reader: Reader, logs: Sequence[TP]) -> None:
 
 def _last_owner(reader: Reader, at: TP) -> str:
     """Who wrote the last positions of a changelog, also while something is open behind them; "" where there are none."""
+    return where_cut(lambda: _owner_at_the_end(reader, at))
+
+
+def _owner_at_the_end(reader: Reader, at: TP) -> str:
     (end,), (start,) = reader.ends([at]).values(), reader.starts([at]).values()
     back = 16
     while True:

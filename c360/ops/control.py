@@ -67,11 +67,11 @@ class Watch:
         if found is None:
             return False
         if found != self._id:
-            self._id, kept = found, self._table
-            self._table, self._at = {}, self._reader.starts([TP(topic, 0)])
-            follow(self._reader, self._at, self._table)
-            if again := {key: value for key, value in kept.items() if key not in self._table}:
+            kept, at, table = self._table, self._reader.starts([TP(topic, 0)]), dict[bytes, bytes]()
+            follow(self._reader, at, table)
+            if again := {key: value for key, value in kept.items() if key not in table}:
                 _say(self.plan, self.cluster, again.items())
+            self._id, self._at, self._table = found, at, table  # only now: one that met an error begins again
         before = dict(self._at) if self.controls.values == self._table else None
         follow(self._reader, self._at, self._table)
         if self._at == before:
@@ -95,6 +95,11 @@ def is_retired(plan: Plan, watch: Watch, agent: str) -> bool:
 def is_idle(plan: Plan, watch: Watch, agent: str) -> bool:
     """Whether it belongs to a version that nobody runs by itself as it was never built, or is retired."""
     return watch.controls.stage_of(plan, agent) in ("new", "retired")
+
+
+def is_reset(watch: Watch, agent: str) -> bool:
+    """Whether an agent is being reset, as far as it is followed: what was before stands, and it has not begun anew."""
+    return watch.controls.reset(agent) is not None
 
 
 def is_paused(watch: Watch, source: str) -> bool:

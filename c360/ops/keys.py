@@ -258,7 +258,11 @@ def was_made(plan: Plan, cluster: Cluster) -> bool:
 def _refuse_lost(plan: Plan, cluster: Cluster) -> None:
     """Raises NeedsOperator where the app's secret was there once and is not any more."""
     if was_made(plan, cluster):
-        raise NeedsOperator(f"{plan.keys} has lost the secret of {plan.app}, which it had been given: {KEYS_LOST}")
+        raise _lost(plan)
+
+
+def _lost(plan: Plan) -> NeedsOperator:
+    return NeedsOperator(f"{plan.keys} has lost the secret of {plan.app}, which it had been given: {KEYS_LOST}")
 
 
 KEYS_LOST = (
@@ -271,8 +275,10 @@ KEYS_LOST = (
 def open_vault(plan: Plan, cluster: Cluster, master: MasterKeys, random: Random) -> Vault:
     """What an app that needs keys starts with. Raises NeedsOperator where it has no secret, or another master key."""
     found = secret_of(plan, cluster)
-    if found is None:
-        _refuse_lost(plan, cluster)
+    if found is None and was_made(plan, cluster):
+        found = secret_of(plan, cluster)  # it may just have been made: that is told after it is there
+        if found is None:
+            raise _lost(plan)
     secret = open_secret(plan.app, found, master)
     return Vault(plan.app, master, Names(Tokens(secret)), random)
 

@@ -369,30 +369,38 @@ def build(
         course = begin(plan, cluster, agent)
         _tidy_quotas(plan, admin, course.projection, control.read(plan, cluster))
         crew = crew_of(course)
-        look, meter, begun = Look(course, admin, reader), Meter(), monotonic()
-        before = look().done
+        look, meter, begun, away = Look(course, admin, reader), Meter(), monotonic(), ""
+        standing = look()
+        before = standing.done
         try:
             # 4 work
             _set_quota(admin, course.agent.group, quota or {})
             if governor is not None:
                 governor.begin()
             crew.start()
-            while (standing := look()).phase != "ready":
-                say(meter.report(standing, monotonic()))
+            while standing.phase != "ready":
                 if stopped():
                     return Built(agent, "building", standing.done - before, monotonic() - begun, course.resumed)
                 if (why := crew.failed()) is not None:
                     raise NeedsOperator(
                         f"{agent} is not built. {why}\nWhen that is mended, say the same again: it goes on"
                     )
-                if not held.keep():
-                    raise NotYet(f"another c360 rebuild has taken over {agent}, as this one was not heard of for long")
-                _check_wanted(watch, agent)
-                if governor is not None:
-                    governor.step()
-                pause(LOOK_S)
+                try:
+                    if not held.keep():
+                        raise NotYet(
+                            f"another c360 rebuild has taken over {agent}, as this one was not heard of for long"
+                        )
+                    _check_wanted(watch, agent)
+                    if governor is not None:
+                        governor.step()
+                    standing = look()
+                except BrokerAway as error:  # who builds it waits for it, too
+                    if away != (away := str(error)):
+                        log.warning("%s; waiting for it", error)
+                say(meter.report(standing, monotonic()))
+                if standing.phase != "ready":
+                    pause(LOOK_S)
             # 5 end
-            say(meter.report(standing, monotonic()))
             _check_wanted(watch, agent)
             control.write(plan, cluster, [(version_key(agent), VersionState("ready", named(course.upto)))])
             seconds = monotonic() - begun

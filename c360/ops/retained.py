@@ -13,6 +13,7 @@ from c360.engine.transport import TP, Batch, Cluster, Headers
 from c360.errors import Misfit, RegistryAway, Shut
 from c360.plan import Plan
 
+NAMING = ("avro", "protobuf")  # formats whose values name schemas
 Progress = Callable[[str, int, int | None], None]
 """What is done, how much of it, of how much."""
 
@@ -44,7 +45,7 @@ def replay(
     plan: Plan, cluster: Cluster, registry: Registry, progress: Progress = lambda what, done, total: None
 ) -> tuple[list[Replayed], list[str]]:
     """All raw topics whose values name schemas, and notes on those that are not there. Raises BrokerAway; RegistryAway."""
-    sources = [source for source in plan.sources if source.format == "avro" or source.kind == "rows"]
+    sources = [source for source in plan.sources if source.format in NAMING or source.kind == "rows"]
     existing = cluster.admin().topics()
     found: list[Replayed] = []
     notes = [f"{source.topic}: there is no such topic yet" for source in sources if source.topic not in existing]
@@ -54,7 +55,7 @@ def replay(
     }
     for source in sources:
         for sample in samples.get(source.topic, {}).values():
-            if source.format == "avro" or sample.schema is not None:  # rows are also JSON
+            if source.format in NAMING or sample.schema is not None:  # rows are also JSON
                 found.append(_decoded(source, sample, registry))
     return found, notes
 
@@ -95,7 +96,7 @@ def _schema(value: bytes, headers: Headers) -> SchemaRef | None:
     if value[0] not in (MAGIC, MAGIC_GUID) and not any(name == VALUE_ID for name, _ in headers):
         return None
     try:
-        return framed(value, headers)[0]
+        return framed(value, headers, indexed=True)[0]
     except Misfit:
         return None
 

@@ -49,6 +49,10 @@ OTHER_RULES: Mapping[str, Severity] = {
     "deleted": "warning",
     "unregistered": "warning",
 }
+OF_PROTOBUF = (
+    "{}: Protobuf is not compared here: its compatibility is checked by the registry, which is to ask"
+    " BACKWARD_TRANSITIVE, and by `buf breaking` over the .proto files"
+)
 SEALED = "sealed: "  # begins a line of what decides a projection (c360.plan.logic_of)
 KEY = "-key"  # ends the subject, or the file's name, of a schema of keys
 
@@ -524,7 +528,8 @@ def check(
         contracts = of_app(plan, name, contracts)
         report.findings += of_classes(plan, name)
         report.findings += [] if controls is None else of_control(plan, name, controls)
-    if not contracts and not report.findings and not doors and controls is None:
+        report.notes += [OF_PROTOBUF.format(s.topic) for s in plan.sources if s.format == "protobuf"]
+    if not contracts and not report.notes and not report.findings and not doors and controls is None:
         raise UsageError(
             "there is nothing to check: no source of the app says schema=; say --dir, or [tool.c360] schemas"
         )

@@ -5,6 +5,7 @@ What to do about a process that has ended is decided by `after`; everything else
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import subprocess
@@ -24,6 +25,8 @@ HEALTHY_S: Final = 60.0  # who lived so long is started again at once
 LOOK_S: Final = 0.1
 # Starting again would end the same way.
 FOR_GOOD: Final = {UsageError.exit_code, Fenced.exit_code, NeedsOperator.exit_code}
+FOR_NOW: Final = {errno.EAGAIN, errno.ENOMEM}  # the machine has no room for another process
+STOPPED: Final = {0, -signal.SIGTERM}  # the second: told so before it could listen; it had not begun anything
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Supervisor:
         now = time.monotonic()
         if child.process is None:
             if now >= child.due:
-                child.process, child.started = self._begin(child.number), now
+                self._start(child, now)
             return None
         code = child.process.poll()
         if code is None:
@@ -110,6 +113,15 @@ class Supervisor:
                 log.warning("process %d ended with %d; starting it again in %.1f s", child.number, code, pause_s)
                 child.failures, child.due = failures, now + pause_s
         return None
+
+    def _start(self, child: _Child, now: float) -> None:
+        try:
+            child.process, child.started = self._begin(child.number), now
+        except OSError as error:
+            if error.errno not in FOR_NOW:
+                raise
+            child.due = now + FIRST_PAUSE_S
+            log.warning("process %d cannot be started (%s); trying again", child.number, error.strerror)
 
     def _begin(self, number: int) -> subprocess.Popen[bytes]:
         command = list(self.command(number))
@@ -134,4 +146,4 @@ class Supervisor:
                 log.error("process %d did not stop in %.0f s and is killed; nothing is lost", process.pid, self.stop_s)
                 process.kill()
                 process.wait()
-        return next((p.returncode for p in running if p.returncode), 0)
+        return next((p.returncode for p in running if p.returncode not in STOPPED), 0)

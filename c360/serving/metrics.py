@@ -348,6 +348,10 @@ def _asking(page: Page, agent: AskingAgent) -> None:
             ("due", "Questions written.", counters.asked),
             ("fresh", "Identifiers that were asked about not long ago.", counters.fresh),
             ("left_out", "Identifiers of the forgotten, and such as say nothing.", counters.left_out),
+            ("noted", "Questions kept until people agree.", agent.withheld.noted),
+            ("agreed", "Questions asked as somebody has agreed.", agent.withheld.agreed),
+            ("expired", "Questions that nobody agreed to within refresh.", agent.withheld.expired),
+            ("late", "Withheld questions that are not the last any more, or came twice.", agent.withheld.late),
         ),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from c360.agents.wire import ConsentCommand, Question, decode_question, encode
 from c360.app import App
 from c360.assembly import Shared, agents_of, governance_of, tellers_of
 from c360.engine.agent import Agent
@@ -14,12 +15,14 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop, LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.partition import partition_of
-from c360.engine.transport import Cluster, TopicSpec
+from c360.engine.transport import TP, Cluster, TopicSpec
+from c360.governance.purposes import Purpose
 from c360.identity.facts import Claim, cannot, encode_fact, link
 from c360.ops import topics
 from c360.ops.keys import vault_in_memory
 from c360.ops.load import RawRecord
 from c360.ops.progress import at_rest
+from c360.outside import Outside
 from c360.plan import OPERATOR, Plan
 from c360.tables.store import MemoryStores, Stores
 from c360.testing.faults import Later
@@ -28,6 +31,7 @@ from c360.testing.simulation import Simulation
 
 STEPS = 200
 OPERATED = 0.05  # of the times that records come, an operator says something, too
+WITHHELD, TWICE, DECIDED = 0.8, 0.1, 0.5  # of questions; of those withheld; and of the times that there were some
 RAW_PARTITIONS = 2
 START_MS = 1_793_610_000_000  # 2026-11-02T09:00:00Z
 PAUSES_MS = (0, 1, 50, 1_000, 60_000, 3_600_000, 86_400_000)
@@ -71,6 +75,8 @@ class AppStage:
         """`subject`: gives one that operators say something about; None: they say nothing."""
         self.plan, self.next_record, self.subject = plan, records, subject
         self.now_ms, self.records = START_MS, 0
+        self.called: dict[TP, int] = {}  # questions below it were taken up
+        self.questions: list[Question] = []
         self.cluster = MemoryCluster(now_ms=self._now, quiet_s=0.0)
         self.admin, self.reader, self.producer = self.cluster.admin(), self.cluster.reader(), self.cluster.producer()
         self.admin.create([TopicSpec(topic.name, RAW_PARTITIONS) for topic in plan.topics if not topic.owned])
@@ -114,7 +120,37 @@ class AppStage:
             self.records += 1
         if self.plan.identities and self.subject is not None and dice.random() < OPERATED:
             self._operate(dice, self.subject(), self.subject())
+        for outside in self.plan.outsides:
+            if outside.purpose is not None and outside.purpose.asks:
+                self._call(dice, outside, outside.purpose)
         self.producer.flush()
+
+    def _call(self, dice: random.Random, outside: Outside, purpose: Purpose) -> None:
+        """In place of who calls: some questions were answered, most withheld; then people decide, of whom some were asked."""
+        topic = self.plan.questions(outside)
+        starts = self.reader.starts([TP(topic, p) for p in range(self.plan.partitions)]) | self.called
+        asked = {tp: start for tp, start in starts.items() if tp.topic == topic}
+        for batches in self.reader.read(asked):
+            if not batches:  # the rest is in a transaction that is open
+                break
+            for batch in batches:
+                self.called[batch.tp] = batch.offsets[-1] + 1
+                self.questions += [decode_question(value) for value in batch.values if value is not None]
+                for value in batch.values:
+                    for _ in range((dice.random() < WITHHELD) + (dice.random() < TWICE)):
+                        key = decode_question(value or b"").subject.encode()
+                        self.producer.produce(self.plan.withheld(outside), key, value)
+        if self.questions and dice.random() < DECIDED:
+            label = dice.choice(dice.choice(self.questions).labels)
+            ends = dice.choice((None, None, self.now_ms + dice.choice(PAUSES_MS[3:])))
+            said = ConsentCommand(
+                identifier=label,
+                purpose=purpose.name,
+                status=dice.choice(("granted", "granted", "denied", "withdrawn")),
+                at=self.now_ms,
+                expires_at=ends,
+            )
+            self.producer.produce(self.plan.consent_commands, label.encode(), encode(said), 0, timestamp=self.now_ms)
 
     def _operate(self, dice: random.Random, one: str, two: str) -> None:
         """An operator says of two subjects that they are one customer, or not, or takes that back."""
@@ -138,7 +174,9 @@ class AppStage:
     def check(self) -> None:
         from c360.ops.verify import verify  # here: it imports the oracle, which lives beside this module
 
-        report = verify(self.plan, self.cluster, [agent.name for agent in self.plan.agents], vault=self.vault)
+        report = verify(
+            self.plan, self.cluster, [agent.name for agent in self.plan.agents], vault=self.vault, clock=self._now
+        )
         assert not report.differences, report.to_text()
         assert report.complete, report.to_text()
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from c360 import App, Projection, Record, count, total
+from c360 import App, Projection, Record, assembly, count, total
 from c360.agents.control import (
     Controls,
     Live,
@@ -24,10 +24,12 @@ from c360.agents.control import (
 from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
-from c360.errors import DeclarationError, NeedsOperator
+from c360.errors import BrokerAway, DeclarationError, EngineFatal, NeedsOperator
 from c360.ops import control, topics
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
+from c360.testing.faults import At, FaultyCluster
+from tests.engine.test_crash import every_step
 
 
 def shop(versions: int = 2, *, cents: bool = False, enriched: str = "") -> Plan:
@@ -191,6 +193,31 @@ def test_a_worker_says_again_what_was_decided_when_the_topic_is_made_again() -> 
     assert (watch.controls, control.read(plan, cluster)) == (before, before)
 
 
+def test_a_broker_that_goes_away_while_it_is_read_hides_nothing_that_was_decided() -> None:
+    """A worker that looked again knew of nothing: it would have said itself which version is live, and run what was reset."""
+    for plan_of in every_step(lambda: BrokerAway("away")):
+        inner, plan = MemoryCluster(), shop()
+        begun(inner, plan)
+        control.write(plan, inner, [(live_key("customer"), Live(1))])
+        right = control.read(plan, inner)
+        cluster = FaultyCluster(inner, plan_of)
+        watch = control.Watch(plan, cluster)
+        turned(watch)
+        assert watch.controls == right
+        inner.admin().delete([plan.control])
+        turned(watch)
+        topics.apply(plan, inner.admin())
+        turned(watch)
+        assert (watch.controls, control.read(plan, inner)) == (right, right)
+
+
+def turned(watch: control.Watch) -> None:
+    try:
+        watch.turn()
+    except BrokerAway:
+        watch.turn()
+
+
 def test_nobody_guesses_which_version_is_live_where_several_have_run() -> None:
     cluster, plan = MemoryCluster(), shop()
     topics.apply(plan, cluster.admin())
@@ -226,6 +253,44 @@ def test_a_worker_starts_what_is_built_and_stops_what_is_retired_while_it_runs()
         wait_until(lambda: run("customer@1"))
         decide("ready")
         wait_until(lambda: run("customer@1", "customer@2"))
+    finally:
+        worker.stop()
+        thread.join()
+    assert worker.error is None
+
+
+def test_a_worker_does_not_make_topics_again_that_go_with_a_version_while_it_looks() -> None:
+    """It looks what is decided four times a second, and at topics at other times: one that was retired in between came back."""
+    cluster, plan = MemoryCluster(), shop()
+    topics.apply(plan, cluster.admin())
+    control.write(plan, cluster, [(live_key("customer"), Live(1)), (version_key("customer@2"), VersionState("ready"))])
+    worker = Worker(plan, cluster, MemoryStores(), "one")
+    worker.prepare()
+    gone = plan.topics_of(next(p for p in plan.projections if p.version == 2))
+    control.write(plan, cluster, [(version_key("customer@2"), VersionState("retired"))])
+    cluster.admin().delete([*gone, plan.dlq])
+    assert worker._make_topics() == [plan.dlq]
+    assert cluster.admin().topics().keys().isdisjoint(gone)
+    for loop in worker.loops:
+        loop.close()
+    worker.watch.close()
+
+
+def test_a_worker_makes_topics_later_that_could_not_be_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that does so ended in silence, and with it the trimming of loops."""
+    monkeypatch.setattr(assembly, "LOOK_S", 0.02)
+    cluster, plan = MemoryCluster(), shop(1)
+    refusing = At(
+        0, lambda: EngineFatal("creating orders.replay: not enough brokers"), frozenset({"before create"}), fired=True
+    )
+    worker = Worker(plan, FaultyCluster(cluster, refusing), MemoryStores(), "one")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(worker.loops) == 2)
+        refusing.fired = False
+        cluster.admin().create([TopicSpec("orders", 2)])
+        wait_until(lambda: refusing.fired and plan.replay(plan.sources[0]) in cluster.topics)
     finally:
         worker.stop()
         thread.join()

@@ -16,7 +16,7 @@ from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from aiokafka.protocol.admin import DescribeClientQuotasRequest  # type: ignore[import-untyped]
 
 from c360.clock import system
-from c360.engine.kafka import KafkaCluster
+from c360.engine.kafka import KafkaAdmin, KafkaCluster
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, Batch, Cluster, Consumer, Headers, Producer, TopicSpec
 from c360.errors import (
@@ -833,6 +833,50 @@ def test_records_deleted_from_the_front_move_the_start_also_of_a_compacted_topic
     left = {"cleanup.policy": "compact", "retention.ms": "77000000"}.items()
     until(lambda: left <= admin.topic_configs([name])[name].items())
     reader.close()
+
+
+LET = {"cleanup.policy": "compact,delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+
+def test_of_two_that_delete_from_a_compacted_topic_at_once_none_leaves_it_otherwise(kafka: str, name: str) -> None:
+    """Each lets it delete for a moment, and gave back what it had found: that of the other, so it stayed so for ever.
+
+    Of two workers that begin a reset agent one is fenced, but its deleting is not.
+    """
+    cluster = KafkaCluster(kafka)
+    make(cluster, name, 1, cleanup_policy="compact")
+    producer, tp = cluster.producer(), TP(name, 0)
+    for _ in range(6):
+        producer.produce(name, b"k", b"v", 0)
+    producer.flush()
+    other, one = cluster.admin(), cluster.admin()
+    assert isinstance(other, KafkaAdmin)
+    assert isinstance(one, KafkaAdmin)
+    looked = one._describe
+
+    def describe(names: Sequence[str]) -> Any:
+        other._alter({name: dict(LET)})
+        until(lambda: LET.items() <= other.topic_configs([name])[name].items())
+        one._describe = looked  # type: ignore[method-assign]
+        return looked(names)
+
+    one._describe = describe  # type: ignore[method-assign]
+    one.delete_records({tp: 2})
+    until(lambda: other.topic_configs([name])[name]["cleanup.policy"] == "compact")
+    # one that was killed at it is followed by the next, which is not refused
+    other._alter({name: dict(LET)})
+    until(lambda: LET.items() <= other.topic_configs([name])[name].items())
+    one.delete_records({tp: 4})
+    until(lambda: other.topic_configs([name])[name]["cleanup.policy"] == "compact")
+    assert int(other.topic_configs([name])[name]["retention.ms"]) > 0, "that of the broker again"
+    # of two at once both get through
+    both = [threading.Thread(target=admin.delete_records, args=({tp: n},)) for admin, n in ((one, 5), (other, 6))]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    until(lambda: other.topic_configs([name])[name]["cleanup.policy"] == "compact")
+    assert cluster.reader().starts([tp]) == {tp: 6}
 
 
 def test_what_does_not_exist_yet_is_waited_for(cluster: Cluster, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from c360.engine.global_table import IDS_S, GlobalTable
 from c360.engine.memory import MemoryCluster
-from c360.engine.transport import TP, Cluster, TopicSpec
-from c360.errors import BrokerAway, Stale, TaskCorrupted
+from c360.engine.transport import TP, Batch, Cluster, Reader, TopicSpec
+from c360.errors import BrokerAway, OutOfLog, Stale, TaskCorrupted
 from c360.tables.rocks import RocksStores
 from c360.tables.store import MemoryStores, Stores
-from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores
+from c360.testing.faults import At, Crash, FaultyCluster, FaultyReader, FaultyStores
 from tests.engine.test_crash import every_step
 
 HOUR_MS = 3_600_000
@@ -416,6 +416,35 @@ def test_who_cannot_be_told_looks_at_everything(topics: Topics, stores: Stores) 
     table.turn()
     topics.caught_up(table)
     assert table.changes(seen).anew, "it is another topic"
+    table.close()
+
+
+class CutReader(FaultyReader):
+    """Retention cuts a topic between two looks at where it begins, once."""
+
+    cut = False
+
+    def follow(self, positions: Mapping[TP, int]) -> Iterator[tuple[list[Batch], dict[TP, int]]]:
+        if not CutReader.cut:
+            CutReader.cut = True
+            raise OutOfLog("a/0: offset 0 is not in the log any more, which begins at 1")
+        return super().follow(positions)
+
+
+class CutCluster(FaultyCluster):
+    def reader(self) -> Reader:
+        return CutReader(self.inner.reader(), self.step)
+
+
+def test_a_topic_that_is_cut_as_a_copy_begins_to_read_it_is_looked_at_again(topics: Topics) -> None:
+    topics.say("a", "k", "1")
+    table = GlobalTable(
+        "t", ["a", "b"], CutCluster(topics.cluster, lambda step: None), MemoryStores(), lambda: topics.ms
+    )
+    assert not table.turn()
+    while table.age() == float("inf"):
+        table.turn()
+    assert table.get(b"k") == b"1"
     table.close()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from c360.engine import lag, owners, restore
 from c360.engine import loop as loop_module
-from c360.engine import owners, restore
 from c360.engine.agent import Outbox, Task
 from c360.engine.loop import Loop, LoopSettings, Phase
 from c360.engine.memory import MemoryCluster, MemoryConsumer
@@ -199,6 +199,39 @@ def test_a_changelog_that_is_cut_while_it_is_read_is_read_anew(world: World, sto
     world.check()
 
 
+class Asking(Toy):
+    """It asks the broker which inputs a task has, as consent and erasure do."""
+
+    away = 0  # so many questions from now on find it away
+
+    def task(self, lead: TP) -> Task:
+        if self.away:
+            self.away -= 1
+            raise BrokerAway("which topics there are")
+        return super().task(lead)
+
+
+@pytest.mark.parametrize("away", [1, 2, 3, 4])
+def test_what_is_assigned_while_the_broker_is_away_is_taken_up_when_it_is_back(away: int) -> None:
+    """It was once owned and never read: its agent stood still until somebody restarted the worker."""
+    toy = Asking()
+    world = World(MemoryCluster(), toy)
+    world.feed_all()
+    loop = world.loop(MemoryStores())
+    toy.away = away
+    world.until(world.idle, loop)
+    other = world.loop(MemoryStores(), slot="1")
+    toy.away = away
+    world.feed_all()
+    world.until(lambda: running(other) and world.idle(), loop, other)
+    toy.away = 0
+    other.close()
+    world.feed_all()
+    world.until(lambda: running(loop) == {0, 1, 2} and world.idle(), loop)
+    world.check()
+    world.close()
+
+
 def test_a_changelog_that_is_cut_again_and_again_stops_the_worker(world: World) -> None:
     work(world, MemoryStores())
 
@@ -209,6 +242,22 @@ def test_a_changelog_that_is_cut_again_and_again_stops_the_worker(world: World) 
     loop = world.loop(MemoryStores(), cluster=CutCluster(world.cluster, lambda step: None, cut))
     with pytest.raises(OutOfLog, match="is not in the log any more"):
         world.until(lambda: running(loop), loop)
+
+
+def test_who_looks_how_far_something_is_looks_again_where_a_log_is_cut_meanwhile(world: World) -> None:
+    """Loops are cut below what was read, every minute; a command that looked just then ended with exit code 4."""
+    work(world, MemoryStores())
+    starts, ends = world.reader.starts(world.logs), world.ends(world.logs)
+    cuts = iter([ends])
+
+    def cut() -> None:
+        if (before := next(cuts, None)) is not None:
+            world.admin.delete_records(before)
+
+    reader = CutCluster(world.cluster, lambda step: None, cut).reader()
+    assert restore.last_positions(reader, world.logs[0]) is None
+    assert lag.ends_of_records(reader, starts) == ends
+    assert lag.records_left(reader, starts) == dict.fromkeys(starts, 0)
 
 
 def test_a_reset_voids_every_store_of_the_life_before(world: World, stores: Stores) -> None:
@@ -376,6 +425,39 @@ def taken_over(world: World, settings: LoopSettings = OFTEN) -> Loop:
     world.feed_all()
     world.until(world.idle, heir)
     return heir
+
+
+def test_one_that_was_overtaken_while_it_hung_joins_again_although_what_it_read_is_gone() -> None:
+    """What loops have read is deleted; of who wakes up, the fetcher may know it before the membership does. It ended."""
+    cluster = MemoryCluster()
+    world = World(cluster)
+    hung = world.loop(MemoryStores())
+    world.feed_all()
+    world.until(world.idle, hung)
+    cluster.expire(hung.consumer)
+    world.feed_all()
+    heir = world.loop(MemoryStores(), slot="1")
+    world.until(world.idle, heir)
+    world.admin.delete_records(world.group())
+    assert isinstance(hung.consumer, MemoryConsumer)
+    hung.consumer.unheard()
+    hung.turn(0.0)
+    assert hung.metrics.recoveries["TaskMigrated"] == 1
+    world.until(lambda: running(hung) and running(heir), hung, heir)
+    world.feed_all()
+    world.until(world.idle, hung, heir)
+    world.check()
+    world.close()
+
+
+def test_who_reads_what_is_gone_and_was_not_overtaken_stops(world: World) -> None:
+    loop = world.loop(MemoryStores())
+    world.feed_all()
+    world.until(world.idle, loop)
+    world.feed_all()
+    world.admin.delete_records({tp: n + 1 for tp, n in world.group().items()})
+    with pytest.raises(OutOfLog, match="is not in the log"):
+        world.until(world.idle, loop)
 
 
 def leave_open(world: World, loop: Loop) -> None:

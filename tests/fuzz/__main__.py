@@ -23,7 +23,8 @@ from tests.fuzz.target import BATCH, MEMORY, Target, Told, serve
 HANG_S, SLOW_CPU_S = 30.0, 4.0
 KNOWN = frozenset((
     "batch", "data-format", "empty", "missing-attribute", "missing-field", "no-key", "no-position", "no-schema-id",
-    "no-subject", "no-zone", "not-a-change", "not-an-object", "not-avro", "not-base64", "not-json", "not-utf8", "out-of-range",
+    "no-subject", "no-zone", "not-a-change", "not-an-object", "not-avro", "not-base64", "not-json", "not-protobuf",
+    "not-utf8", "other-message", "out-of-range",
     "schema", "specversion", "too-deep", "too-large", "unknown-row", "unknown-schema", "unmatched", "wrong-type",
     "unfit-time", "unfit-value",
 ))  # fmt: skip

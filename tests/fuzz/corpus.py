@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from c360 import App, Personal, Projection, Record, Sensitive, cloudevents, count, field, segment
+from tests.sources.protobuf import shop_pb2
+from tests.sources.protobuf.made import everything, framed, order, whole_record
 from tests.sources.registry import FakeRegistry
 
-DEBEZIUM = Path(__file__).parent.parent / "sources" / "debezium"
+SOURCES = Path(__file__).parent.parent / "sources"
+DEBEZIUM, PROTOBUF = SOURCES / "debezium", SOURCES / "protobuf"
 NINE = datetime(2026, 11, 2, 9, tzinfo=UTC)
 NINE_MS = int(NINE.timestamp() * 1000)
 
@@ -33,6 +36,7 @@ FORMATS = (
     "choice",
     "avro",
     "resolved",
+    "protobuf",
     "debezium",
     "debezium-schemas",
     "debezium-avro",
@@ -172,6 +176,19 @@ def app_of(*, sealed: bool = False) -> App:
     if sealed:  # with keys, and with somebody who could be forgotten
         app.source("sealed", event_id="id", subject="customer")(Told)
         app.cdc("sealed-rows", key="customer_id")(Person)
+    said: dict[str, Any] = {"format": "protobuf", "subject": "customer", "unmatched": "ignore"}
+    app.source("protobuf", schema=shop_pb2.Everything, **said)(whole_record(Crm))
+
+    @app.source("protobuf", schema=shop_pb2.Order, **said)
+    class Ordered(Record):
+        id: str
+        customer: Crm
+        amount: Decimal
+        state: Literal["NEW", "PAID"]
+        placed: datetime | None
+        city: str | None = field("where.city")
+        lines: list[Line]
+
     app.cdc("debezium", key="customer_id")(Customer)
     app.cdc("debezium-schemas", key="alias", subject="customer_id")(Alias)
     app.cdc("debezium-avro", key="id")(Row)
@@ -218,7 +235,8 @@ def registry_of() -> tuple[FakeRegistry, dict[str, int]]:
         "row": registry.register(ENVELOPE),
         "key": registry.register(ROW_KEY),
         "json": registry.register({"type": "object"}, "JSON"),
-        "proto": registry.register("message M {}", "PROTOBUF"),
+        "proto": registry.publish("m-value", 'syntax = "proto3"; message M {}', "PROTOBUF"),
+        "shop": registry.publish("protobuf-value", (PROTOBUF / "shop.proto").read_text(), "PROTOBUF"),
         "endless": registry.register(ENDLESS),
         "broken": registry.register({"type": "record", "name": "1"}),
         "tree": registry.register({"type": "record", "name": "T", "fields": [{"name": "t", "type": ["null", "T"]}]}),
@@ -322,6 +340,15 @@ def _avro(registry: FakeRegistry, ids: dict[str, int]) -> Iterator[Raw]:
     yield Raw(b"7", b"\0" + ids["json"].to_bytes(4, "big") + (_dumped(plain) or b""))
 
 
+def _protobuf(registry: FakeRegistry, ids: dict[str, int]) -> Iterator[Raw]:
+    for n in range(4):
+        value = framed(everything(), ids["shop"], b"\2\4")
+        yield Raw(b"7", value)
+        yield Raw(b"7", value[7:], (("__value_schema_id", value[:7]),))
+        yield Raw(b"7", framed(order(n), ids["shop"]))
+        yield Raw(b"7", framed(shop_pb2.Everything(customer=n), ids["shop"], b"\2\4"))
+
+
 def _debezium(name: str, table: str) -> Iterator[Raw]:
     for line in (DEBEZIUM / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
@@ -403,7 +430,8 @@ def _cloudevents(*_: Any) -> Iterator[Raw]:
 
 
 _RECORDS: dict[str, Any] = {
-    "json": _json, "choice": _choice, "avro": _avro, "resolved": _avro, "debezium": _rows,
+    "json": _json, "choice": _choice, "avro": _avro, "resolved": _avro, "protobuf": _protobuf,
+    "debezium": _rows,
     "debezium-schemas": _rows_with_schemas,
     "sealed": _sealed, "sealed-rows": _rows, "debezium-avro": _rows_in_avro, "segment": _segment, "cloudevents": _cloudevents,
 }  # fmt: skip

@@ -9,13 +9,14 @@ from random import Random
 import pytest
 
 from c360.agents import door as doors
+from c360.agents.control import ResetJournal, reset_key
 from c360.agents.judging import labels_of
 from c360.assembly import Stepping
 from c360.engine.partition import partition_of
 from c360.engine.state import POSITIONS, encode_positions
 from c360.engine.transport import TP
 from c360.errors import NeedsOperator, UsageError
-from c360.ops import reset
+from c360.ops import control, reset
 from c360.ops.doctor import Check, examine
 from c360.ops.doors import Preview
 from c360.tables.shelf import owner_of
@@ -432,6 +433,21 @@ def test_what_another_declaration_has_made_of_a_version_is_refused_when_it_is_to
         with pytest.raises(NeedsOperator, match="c360 reset customer@2"):
             t.bills()
         t.processes = []
+
+
+def test_what_another_declaration_has_made_is_waited_with_while_that_version_is_reset() -> None:
+    """The sink's worker may be there before the one that begins the version anew; it ended, and asked for the reset again."""
+    with four_and_four() as t:
+        assert t.bills() == ONE
+        folded_by(t, 2, "another")
+        journal = ResetJournal("reset", "--to-earliest", 1, 1, {}, {}, {}, [])
+        control.write(t.plan, t.cluster, [(reset_key("customer@2"), journal)])
+        t.go_live(2, 1)
+        assert t.bills() == ONE
+        assert t.door().counters.shut["copy"] > 0
+        folded_by(t, 2, t.plan.agent("customer@2").fingerprint)
+        control.write(t.plan, t.cluster, [(reset_key("customer@2"), None)])
+        assert t.bills() == TWO
 
 
 def test_a_function_that_fails_on_a_version_takes_its_profiles_back_and_tells() -> None:

@@ -15,12 +15,13 @@ from c360.engine.global_table import GlobalTable
 from c360.engine.loop import Loop
 from c360.engine.memory import MemoryCluster, MemoryProducer
 from c360.engine.partition import partition_of
-from c360.engine.transport import TopicSpec
+from c360.engine.transport import Cluster, TopicSpec
 from c360.errors import EngineFatal, NeedsOperator, Stale
 from c360.governance.keys import LocalMasterKeys, read_record_key
 from c360.governance.sealing import KEY_BYTES
 from c360.ops import audit, keys, topics
 from c360.ops.doctor import examine
+from c360.plan import Plan
 from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
 from tests.governance.door_shop import NOW, shop
@@ -116,6 +117,19 @@ class App:
 
     def worker(self) -> Worker:
         return Worker(self.plan, self.cluster, MemoryStores(), "one", master=self.master)
+
+
+def test_a_secret_that_is_made_while_a_worker_looks_for_it_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had looked for it before `keys init`, and for what the audit log says of it after."""
+    app, told = App(), keys.was_made
+
+    def was_made(plan: Plan, cluster: Cluster) -> bool:
+        monkeypatch.setattr(keys, "was_made", told)
+        assert app.init()
+        return told(plan, cluster)
+
+    monkeypatch.setattr(keys, "was_made", was_made)
+    assert keys.open_vault(app.plan, app.cluster, app.master, os.urandom).master is app.master
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
 
@@ -13,10 +14,11 @@ import pytest
 
 from c360.agents.control import Live, ResetJournal, VersionState, live_key, reset_key, version_key
 from c360.assembly import Worker
+from c360.engine.loop import LoopSettings
 from c360.engine.memory import MemoryCluster
 from c360.engine.state import POSITIONS, RESET, decode_positions
 from c360.engine.transport import TP, Admin, Cluster, TopicSpec
-from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
+from c360.errors import C360Error, Evicted, NeedsOperator, NotYet, UsageError
 from c360.ops import beginning, control, targets, topics, versions
 from c360.ops.beginning import begin_life, begin_lives
 from c360.ops.reset import ResetPlan, order_reset, plan_reset, plan_undo, undo
@@ -27,7 +29,7 @@ from c360.tables.store import MemoryStores
 from c360.testing import TestDriver
 from c360.testing.faults import At, Crash, FaultyCluster
 from examples.shop.app import app as example
-from tests.agents.test_control import shop
+from tests.agents.test_control import shop, wait_until
 from tests.engine.cut import CutCluster
 from tests.engine.test_crash import every_step
 from tests.ops.test_audit import made as audited
@@ -250,6 +252,79 @@ def test_what_one_that_was_fenced_deletes_late_stops_nobody() -> None:
         assert journal(t) is None
         assert work(t) == right
         assert vanished(t) == set()
+
+
+def test_one_that_is_fenced_before_it_has_begun_lets_the_other_do_it() -> None:
+    t = made()
+    right = profiles(t.cluster)
+    order(t)
+    met: list[str] = []
+
+    def other(step: str) -> BaseException | None:
+        met.append(step)
+        if met != ["before producer"]:
+            return None
+        begin_life(t.plan, t.cluster, AGENT)
+        return Evicted("another")
+
+    begin_life(t.plan, FaultyCluster(t.cluster, other), AGENT)
+    assert journal(t) is None
+    assert work(t) == right
+
+
+def test_a_worker_that_starts_while_a_command_is_at_a_reset_waits_for_it(t: TestDriver) -> None:
+    """It once ended with exit code 4, and with it all processes of its supervisor, as if the command had been killed."""
+    right = profiles(t.cluster)
+    with pytest.raises(Crash):
+        order(t, cluster=FaultyCluster(t.cluster, At(0, Crash, frozenset({"before set_group_offsets"}))))
+    said = journal(t)
+    assert said is not None
+    assert said.step == "resetting"
+    with at_work(t) as (worker,):
+        time.sleep(0.3)  # it may look; that it has, is no condition of the test
+        assert not worker.loops
+        order(t)
+        wait_until(lambda: journal(t) is None and verify(t.plan, t.cluster, [AGENT]).complete)
+    assert profiles(t.cluster) == right
+    assert vanished(t) == set()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_had_begun_when_the_reset_was_asked_for_begins_anew(t: TestDriver, workers: int) -> None:
+    """It is in no group yet, so the command cannot see it. It found positions that others had moved, and ended with code 4."""
+    right = profiles(t.cluster)
+    with at_work(t, workers, before_start=lambda: order(t)) as begun:
+        wait_until(lambda: journal(t) is None and verify(t.plan, t.cluster, [AGENT]).complete)
+        wait_until(lambda: all(AGENT in {loop.agent.name for loop in w.loops} for w in begun))
+    assert profiles(t.cluster) == right
+    assert vanished(t) == set()
+
+
+@contextmanager
+def at_work(t: TestDriver, workers: int = 1, before_start: Callable[[], None] | None = None) -> Iterator[list[Worker]]:
+    """Workers as they run in processes, until the end; `before_start`: once they have looked at what was decided."""
+    settings = LoopSettings(commit_s=0.02)
+    made = [Worker(t.plan, t.cluster, MemoryStores(), f"w{n}", lambda: t.now_ms, settings) for n in range(workers)]
+    threads = []
+    if before_start is None:
+        threads = [threading.Thread(target=w.run) for w in made]
+        for thread in threads:
+            thread.start()
+    else:
+        for worker in made:
+            worker.prepare()
+        before_start()
+        for worker in made:
+            worker.start()
+    try:
+        yield made
+    finally:
+        for worker in made:
+            worker.stop()
+        for thread in threads:
+            thread.join()
+        for worker in made:
+            worker.join()  # raises what has ended it
 
 
 # ================================================================================================================ undo

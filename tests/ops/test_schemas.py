@@ -22,6 +22,7 @@ from c360.ops.retained import replay
 from c360.ops.schemas import SEALED, Report, check
 from tests.governance import test_doors_in_avro as doors_in_avro
 from tests.sources.registry import FakeRegistry
+from tests.sources.test_protobuf import shop as shop_in_protobuf
 
 TEXT, LONG = "string", "long"
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
@@ -388,6 +389,14 @@ def test_a_source_s_schema_is_checked_and_is_the_file_that_has_the_same(reposito
     assert [f.subject for f in report.findings] == ["who-value"]
     alone = check(None, None, plan, "shop:app")
     assert (alone.findings, alone.schemas) == ([], 1)
+
+
+def test_of_protobuf_it_says_who_checks_it() -> None:
+    report = check(None, None, shop_in_protobuf().plan(), "shop:app")
+    assert (report.findings, report.schemas) == ([], 0)
+    (note,) = report.notes
+    assert note.startswith("orders: Protobuf is not compared here: its compatibility is checked by the registry")
+    assert "buf breaking" in note
 
 
 def test_what_a_schema_says_is_personal_is_personal_in_the_app() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
 
+from c360.ops.slot import slot_in
 from c360.ops.supervisor import Again, GiveUp, Supervisor, after
+from tests.stories.test_processes import children
+from tests.stories.tools import alive, stop, wait_until, working
 
 
 @pytest.mark.parametrize("code", [2, 3, 4])
@@ -73,6 +78,65 @@ def test_one_that_fails_is_started_again_and_all_stop_together(tmp_path: Path) -
 def test_one_that_cannot_go_on_ends_them_all_with_its_code(tmp_path: Path) -> None:
     code = WAITS.format(directory=str(tmp_path), then="if sys.argv[1] == '1': sys.exit(4)")
     assert ran(code, 2, within(60, lambda: False)) == 4
+
+
+def test_one_that_is_told_to_stop_before_it_can_listen_has_not_failed() -> None:
+    """A stop in the middle of a start once ended with code 241."""
+    started = Supervisor(lambda k: [sys.executable, "-c", "import time; time.sleep(60)"], 2, stop_s=20)
+    assert started.run(within(60, lambda: all(child.process is not None for child in started.children))) == 0
+
+
+class Full(Supervisor):
+    """On a machine that has no room for another process, at first."""
+
+    refused = 0
+
+    def _begin(self, number: int) -> subprocess.Popen[bytes]:
+        if self.refused < 2:
+            self.refused += 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return super()._begin(number)
+
+
+def test_one_that_cannot_be_started_now_is_started_later() -> None:
+    full = Full(lambda k: [sys.executable, "-c", "import time; time.sleep(60)"], 2, stop_s=20)
+    assert full.run(within(60, lambda: all(child.process is not None for child in full.children))) == 0
+    assert full.refused == 2
+
+
+def test_processes_of_a_killed_supervisor_end_and_those_of_the_next_wait_for_that(tmp_path: Path) -> None:
+    """One that began after its supervisor was gone took init for it, and held its directory for ever; and the next supervisor
+    gave up when it found a directory in use (exit code 3)."""
+    nowhere, arguments = "127.0.0.1:9", ("tests.clear_shop:app", "--processes", "2")  # a worker waits for its broker
+    log = tmp_path / "log"
+    for moment in ("as they begin", "at work"):
+        with working(nowhere, tmp_path / "state", log, *arguments) as first:
+            wait_until(lambda: len(children(first.pid)) == 2, first, log)
+            if moment == "at work":
+                wait_until(lambda: log.read_text().count("; state in") == 2, first, log)
+            mine = children(first.pid).values()
+            first.kill()
+            first.wait()
+            _taken_over(nowhere, tmp_path, moment, mine, *arguments)
+        log.write_text("")
+
+
+def _taken_over(broker: str, directory: Path, moment: str, orphans: Collection[int], *arguments: str) -> None:
+    log = directory / moment
+    with working(broker, directory / "state", log, *arguments) as process:
+        wait_until(lambda: not any(alive(pid) for pid in orphans), process, log)
+        wait_until(lambda: log.read_text().count("; state in") == 2, process, log)
+        assert stop(process) == 0, log.read_text()
+
+
+@pytest.mark.parametrize("left", [b"", b"\n"])
+def test_a_slot_of_which_the_name_was_never_written_is_named_anew(tmp_path: Path, left: bytes) -> None:
+    """By a process that was killed, or a full disk. Two workers without a name would have been one."""
+    (tmp_path / "slot").write_bytes(left)
+    with slot_in(tmp_path, None) as name:
+        assert len(name) == 12
+    with slot_in(tmp_path, None) as again:
+        assert again == name
 
 
 def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from decimal import Decimal
+from itertools import count as count_up
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from c360.agents.erasure import KNOWN
 from c360.assembly import Worker
 from c360.engine.memory import MemoryCluster
 from c360.engine.transport import TP, TopicSpec
-from c360.errors import C360Error, NeedsOperator, NotYet, UsageError
+from c360.errors import BrokerAway, C360Error, NeedsOperator, NotYet, UsageError
 from c360.governance.erasure import Known, encode_known
 from c360.ops import control, rebuild, topics, versions
 from c360.ops.audit import Run
@@ -26,6 +27,7 @@ from c360.ops.records import follow
 from c360.ops.versions import Waiting
 from c360.plan import Plan
 from c360.tables.store import MemoryStores
+from c360.testing.faults import At, FaultyCluster
 from tests.ops.differing import alike
 
 DEADLINE_S = 60.0
@@ -286,6 +288,29 @@ def test_a_rebuild_that_was_killed_while_it_began_is_finished_by_the_same_comman
         built = town.built("customer@2")
         assert (built.state, town.stage(2)) == ("ready", "ready")
         town.wait(lambda: town.profiles(1) == town.profiles(2) != {})
+
+
+def test_a_rebuild_waits_for_a_broker_that_is_away_as_its_processes_do() -> None:
+    """It takes hours; and it ended, with all of its processes, when a broker was started again."""
+    town = Town(shop(1, 2))
+    town.order()
+    away = At(0, lambda: BrokerAway("a broker is started again"), frozenset({"before ends"}), fired=True)
+    asked = count_up()
+
+    def stopped() -> bool:
+        if next(asked) == 0:
+            away.fired = False
+        return False
+
+    with town.worker():
+        town.wait(lambda: len(town.profiles(1)) > 0)
+        built = rebuild.build(
+            town.plan, FaultyCluster(town.cluster, away), "customer@2", lambda course: Threads(town, course),
+            lambda report: None, stopped, waiting=soon(),
+        )  # fmt: skip
+    assert away.fired
+    assert next(asked) > 0
+    assert built.state == "ready"
 
 
 def test_a_rebuild_that_is_stopped_on_its_way_goes_on_where_it_was() -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from c360 import App, Projection, Record, newest, normalize
 from c360.agents.wire import encode
+from c360.agents.withheld import Withheld
+from c360.engine.partition import partition_of
 from c360.engine.transport import TP
 from c360.errors import NeedsOperator
 from c360.governance.sealing import Destroyed
-from c360.ops import dlq, keys
+from c360.ops import consent, dlq, keys
 from c360.ops.verify import verify
 from c360.testing import TestDriver
 from tests.governance.sealed_shop import forms_of, parts_of, stored
@@ -39,6 +41,9 @@ from tests.sources.outside_shop import (
 Accident = Callable[[TestDriver], None]
 ACCIDENTS = [TestDriver.crash, TestDriver.lose_disk, TestDriver.rebalance]
 ANN = Firm(name="Mail Inc", size=12, owner="Olga Owner")
+
+
+class Place(str): ...
 
 
 @pytest.fixture
@@ -439,6 +444,36 @@ def test_whatever_happens_nobody_is_asked_about_more_often_than_is_due(driver: T
     driver.verify()
 
 
+def test_what_is_no_identifier_of_anybody_is_asked_about_as_one_that_links_nobody(driver: TestDriver) -> None:
+    """As the refusal of whole records says."""
+    asked: list[str] = []
+    app = App("places", partitions=2)
+    app.identifier("crm", priority=1, unique=True)(CrmId)
+
+    app.identifier("place", links=False, limit=None)(Place)
+
+    @app.source("orders", subject="customer")
+    class Order(Record):
+        customer: CrmId
+        place: Place
+
+    @app.enrich(refresh=MONTH)
+    async def score_of(place: Place) -> Score | None:
+        asked.append(place)
+        return Score(points=len(place))
+
+    @app.projection("customer")
+    class Points(Projection):
+        points: int | None = newest(Score.points)
+
+    with TestDriver(app, now=NOW) as t:
+        for n, place in enumerate(("Rome", "Rome", "Oslo 1", *(f"Town {n}" for n in range(7)))):
+            t.send("orders", "k", {"customer": str(min(n, 3)), "place": place}, partition=0)
+        assert [t.profile(f"crm:{n}").points for n in range(4)] == [4, 4, 6, 6], "and four customers"
+        assert sorted(asked) == ["Oslo 1", "Rome", *(f"Town {n}" for n in range(7))]
+        t.verify()
+
+
 def test_each_of_a_list_is_asked_about_unless_there_are_too_many(driver: TestDriver) -> None:
     asked: list[str] = []
     app = App("lists", partitions=2)
@@ -465,3 +500,246 @@ def test_each_of_a_list_is_asked_about_unless_there_are_too_many(driver: TestDri
         t.settle()
         assert sorted(asked) == ["a@mail.org", "b@mail.org"]
         t.verify()
+
+
+# ------------------------------------------------------------------------------------------------------ who agrees later
+def scored(t: TestDriver) -> list[dict[str, Any]]:
+    """Questions about cookies."""
+    found: list[dict[str, Any]] = t.topic("outer.outside.score_of.questions")
+    return found
+
+
+def noted(t: TestDriver) -> set[str]:
+    """Subjects of whom something is kept until they agree."""
+    held = dict(t.read("outer.outside.score_of.changelog"))
+    return {key[1:].split(b"\0")[0].decode() for key, value in held.items() if key and value and key.startswith(b"w")}
+
+
+def test_who_agrees_is_asked_about_at_once(driver: TestDriver) -> None:
+    scores.said["c1"] = Score(points=7)
+    for n, cookie in enumerate(("c1", "c2", "c3")):
+        click(driver, n, cookie=cookie, login=None)
+    assert driver.profile("cookie:c1").points is None
+    assert noted(driver) == {"cookie:c1", "cookie:c2", "cookie:c3"}
+    choose(driver, granted=True, cookie="c1")
+    assert driver.profile("cookie:c1").points == 7
+    assert scores.asked == ["c1"], "and nobody else"
+    first, again = [q for q in scored(driver) if q["subject"] == "cookie:c1"]
+    assert again == {**first, "again": 1}
+    assert noted(driver) == {"cookie:c2", "cookie:c3"}
+    driver.now_ms += 1
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    assert scores.asked == ["c1"], "a second yes asks nothing"
+    driver.verify()
+
+
+def test_who_agrees_by_another_identifier_of_the_record_is_asked_about(driver: TestDriver) -> None:
+    scores.said["c1"] = Score(points=7)
+    click(driver, 1, login="ann@mail.org")
+    driver.settle()
+    choose(driver, granted=True, email="ann@mail.org")
+    assert driver.profile("cookie:c1").points == 7
+    driver.verify()
+
+
+def test_a_refusal_that_stands_beside_a_yes_keeps_it_back_until_it_is_taken_back(driver: TestDriver) -> None:
+    scores.said["c1"] = Score(points=7)
+    choose(driver, granted=False, email="ann@mail.org")
+    driver.settle()
+    click(driver, 1, login="ann@mail.org")
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    assert scores.asked == []
+    driver.now_ms += 1
+    choose(driver, granted=True, email="ann@mail.org")
+    assert driver.profile("cookie:c1").points == 7
+    driver.verify()
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+@pytest.mark.parametrize("settled", [True, False])
+def test_no_accident_loses_who_waits_or_asks_twice(driver: TestDriver, accident: Accident, *, settled: bool) -> None:
+    scores.said |= {"c1": Score(points=1), "c2": Score(points=2)}
+    click(driver, 1, cookie="c1", login=None)
+    click(driver, 2, cookie="c2", login=None)
+    if settled:
+        driver.settle()
+    accident(driver)
+    driver.settle()
+    choose(driver, granted=True, cookie="c1")
+    if settled:
+        driver.settle()
+    accident(driver)
+    choose(driver, granted=True, cookie="c2")
+    accident(driver)
+    assert [driver.profile(f"cookie:{c}").points for c in ("c1", "c2")] == [1, 2]
+    assert sorted(scores.asked) == ["c1", "c2"]
+    assert sorted(q.get("again", 0) for q in scored(driver)) == [0, 0, 1, 1]
+    driver.verify()
+
+
+def test_a_reset_asks_nobody_who_waits(driver: TestDriver) -> None:
+    click(driver, 1, login=None)
+    driver.settle()
+    for agent in ("customer@1", "identity@1"):
+        driver.reset(agent)
+    driver.settle()
+    assert (scores.asked, len(scored(driver))) == ([], 1)
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    assert scores.asked == ["c1"]
+    driver.verify()
+
+
+def test_what_was_withheld_once_and_said_twice_is_asked_once(driver: TestDriver) -> None:
+    """The caller is killed between saying it and committing its position: another says it again."""
+    click(driver, 1, login=None)
+    driver.settle()
+    topic = "outer.outside.score_of.withheld"
+    ((key, value),) = driver.read(topic)
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    driver.producer.produce(topic, key, value)
+    driver.producer.flush()
+    driver.settle()
+    assert scores.asked == ["c1"]
+    assert len(scored(driver)) == 2
+    driver.verify()
+
+
+def test_of_a_newer_question_the_older_one_is_not_asked(driver: TestDriver) -> None:
+    click(driver, 1, login=None)
+    driver.settle()
+    driver.advance(MONTH)
+    click(driver, 2, login=None)
+    driver.settle()
+    assert len(scored(driver)) == 2
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    assert scores.asked == ["c1"]
+    assert scored(driver)[-1]["at"] == max(q["at"] for q in scored(driver))
+    driver.verify()
+
+
+def test_after_refresh_nothing_is_kept_of_who_never_agreed(driver: TestDriver) -> None:
+    click(driver, 1, login=None)
+    driver.settle()
+    assert noted(driver) == {"cookie:c1"}
+    driver.advance(MONTH)
+    driver.settle()
+    assert noted(driver) == set()
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    assert scores.asked == []
+    click(driver, 2, login=None)
+    driver.settle()
+    assert scores.asked == ["c1"], "the next record asks"
+    driver.verify()
+
+
+def test_who_withdraws_before_the_call_waits_again(driver: TestDriver) -> None:
+    scores.said["c1"] = Score(points=7)
+
+    def refuse(value: str) -> None:
+        if len(scores.asked) == 1:
+            driver.now_ms += 1
+            choose(driver, granted=False, cookie="c1")
+            for _ in range(20):
+                driver._turn_all()
+            raise RuntimeError
+
+    scores.trouble = refuse
+    click(driver, 1, login=None)
+    driver.settle()
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    assert (scores.asked, noted(driver)) == (["c1"], {"cookie:c1"})
+    driver.now_ms += 1
+    choose(driver, granted=True, cookie="c1")
+    assert driver.profile("cookie:c1").points == 7
+    assert [q.get("again", 0) for q in scored(driver)] == [0, 1, 2]
+    driver.verify()
+
+
+def test_who_is_forgotten_is_not_kept_nor_asked_about_when_they_agree(driver: TestDriver) -> None:
+    for n, cookie in enumerate(("c1", "c2")):
+        click(driver, n, cookie=cookie, login=None)
+    driver.settle()
+    late = dict(driver.read("outer.outside.score_of.withheld"))[b"cookie:c1"]
+    assert driver.erase("cookie:c1") is not None
+    assert noted(driver) == {"cookie:c2"}
+    driver.producer.produce("outer.outside.score_of.withheld", b"cookie:c1", late)
+    driver.producer.flush()
+    driver.settle()
+    assert noted(driver) == {"cookie:c2"}
+    driver.now_ms += 1
+    choose(driver, granted=True, cookie="c1")
+    driver.settle()
+    assert scores.asked == []
+    driver.verify()
+
+
+def test_who_is_named_by_anothers_question_is_not_kept_when_they_are_forgotten(driver: TestDriver) -> None:
+    for n in range(4):
+        click(driver, n, cookie=f"c{n}", login="ann@mail.org" if n < 3 else "eve@mail.org")
+    driver.settle()
+    assert noted(driver) == {f"cookie:c{n}" for n in range(4)}
+    assert driver.erase("email:ann@mail.org") is not None
+    driver.settle()
+    assert noted(driver) == {"cookie:c3"}
+    held = dict(driver.read("outer.outside.score_of.changelog"))
+    kept = [key for key, value in held.items() if key and value is not None]
+    assert sorted(key[:1] for key in kept if key[:1] in b"wit") == [b"i", b"i", b"t", b"w"]
+    driver.verify()
+
+
+def test_a_refusal_that_ends_lets_it_be_asked(driver: TestDriver) -> None:
+    """Nothing is decided then: a timer."""
+    scores.said["c1"] = Score(points=7)
+    choose(driver, granted=True, email="ann@mail.org")
+    driver.settle()
+    until = driver.now_ms + 3_600_000
+    setting = consent.plan_setting(
+        driver.plan, driver.cluster, "cookie:c1", "marketing", "denied", expires_at=until, now_ms=driver.now_ms
+    )
+    said = consent.message(driver.plan, setting)
+    driver.producer.produce(said.topic, said.key, said.value, said.partition)
+    driver.producer.flush()
+    driver.settle()
+    click(driver, 1, login="ann@mail.org")
+    driver.settle()
+    assert scores.asked == []
+    driver.advance(timedelta(hours=1))
+    assert driver.profile("cookie:c1").points == 7
+    driver.verify()
+
+
+@pytest.mark.parametrize("wrong", ["lost", "doubled", "unexpected", "not asked"])
+def test_verify_notices_what_waits_and_should_not_or_does_not(driver: TestDriver, wrong: str) -> None:
+    for n, cookie in enumerate(("c1", "c2")):
+        click(driver, n, cookie=cookie, login=None)
+    driver.settle()
+    if wrong == "not asked":
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Withheld, "_due_by_name", lambda task, due: task.rest.clear())
+            choose(driver, granted=True, cookie="c1")
+            driver.settle()
+    elif wrong in ("doubled", "unexpected"):
+        choose(driver, granted=True, cookie="c1")
+        driver.settle()
+        topic = "outer.outside.score_of.questions"
+        key, value = next((k, v) for k, v in driver.read(topic) if v and json.loads(v).get("again"))
+        again = {**json.loads(value or b""), "again": 1 if wrong == "doubled" else 3}
+        driver.producer.produce(topic, key, encode(again))
+        driver.producer.flush()
+    else:
+        rows = [
+            key for key, _ in driver.read("outer.outside.score_of.changelog") if key and key.startswith(b"wcookie:c2")
+        ]
+        partition = partition_of(b"cookie:c2", 2)
+        driver.producer.produce("outer.outside.score_of.changelog", rows[0], None, partition)
+        driver.producer.flush()
+    report = verify(driver.plan, driver.cluster, ["outside.score_of"], vault=driver.vault, clock=driver._now)
+    kinds = [example["kind"] for example in report.agents["outside.score_of"].examples]
+    assert set(kinds) == {wrong}, report.to_text()

@@ -170,7 +170,9 @@ class Stage:
     async def ask(self, value: str, n: int = 0) -> list[Message]:
         label = f"crm:{value}"
         question = Question(id=f"q{n}", subject=label, labels=[label], value=value, at=n)
-        return await self.caller.handle(encode(question), Place(TP(self.caller.questions, 0), n, 0))
+        return await self.caller.handle(
+            encode(question), Place(TP(self.caller.plan.questions(self.caller.outside), 0), n, 0)
+        )
 
 
 def answer_in(messages: list[Message]) -> tuple[Answer, Any]:
@@ -347,6 +349,9 @@ async def of_text(text: str) -> Score | None: ...
 async def of_two(a: CrmId, b: CrmId) -> Score | None: ...
 
 
+async def of_record(score: Score) -> Firm | None: ...
+
+
 async def gives_text(customer: CrmId) -> str | None: ...
 
 
@@ -363,6 +368,11 @@ def plain(customer: CrmId) -> Score | None: ...
         (of_email, {}, r"of_email: email is Email, which is no identifier; annotate it"),
         (of_text, {}, r"of_text: text is str, which is no identifier"),
         (of_two, {}, r"of_two: takes one identifier"),
+        (
+            of_record,
+            {},
+            r"of_record: score is Score, a whole record; .*links=False, limit=None.*async def of_record\(place: Place\)",
+        ),
         (gives_text, {}, r"gives_text: returns .*; annotate a record type or None"),
         (good, {"refresh": timedelta(0)}, r"good: refresh= is after how long"),
         (good, {"refresh": 30}, r"good: refresh= is after how long"),

@@ -93,4 +93,5 @@ def test_metrics_count_what_was_sent_and_the_apps_own_agents_hear_what_was_commi
     assert "aborted" not in heard.read_text().splitlines()
     assert "@app.agent breaks raised ValueError" in log.read_text()
     assert SECRET not in log.read_text()
+    assert "destroyed" not in log.read_text(), "waiting for Faust once left a task behind each second"
     producer.close()

@@ -85,7 +85,7 @@ def verify(
                 )
                 found[name] = findings
                 continue
-            checks = _checks(plan, name, log, dead, archived, links, sight, erased, schemas)
+            checks = _checks(plan, name, log, dead, archived, links, sight, erased, schemas, clock)
             for changelogs, look in (*checks, *_doors(plan, name, log, controls, sight, vault, clock, schemas)):
                 findings.add(steady(log, changelogs, look))
             if plan.governing(name) is not None and sight is not None and sight.lost:
@@ -154,6 +154,7 @@ def _checks(
     sight: Sight | None,
     erased: Erased | None,
     schemas: Schemas | None,
+    clock: Clock,
 ) -> Iterator[tuple[list[TP], Look]]:
     """What is to be looked at of an agent: changelogs of tasks that must not commit meanwhile, and the look."""
     if (view := plan.governing(agent)) is not None:
@@ -169,7 +170,8 @@ def _checks(
         return
     for outside in plan.outsides:
         if outside.agent == agent:
-            yield log.partitions(f"{plan.answers(outside)}.changelog"), OutsideCheck(plan, outside, log, sight).look
+            look = OutsideCheck(plan, outside, log, sight, clock).look
+            yield log.partitions(f"{plan.answers(outside)}.changelog"), look
             return
     for identity in plan.identities:
         if identity.agent == agent:

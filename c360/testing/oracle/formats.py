@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from fastavro import _read_py, parse_schema
 
-from c360.codecs.avro import Registry
+from c360.codecs.avro import NoRegistry, Registry
+from c360.codecs.record import fields_of
 from c360.declare import Source
 from c360.testing.oracle.plain import Written, decimal_text, parse_payload, written
 from c360.testing.oracle.values import NoFit, moment
@@ -33,6 +34,7 @@ class Understood(NamedTuple):
     fields: Mapping[str, Any]
     id: str | None = None
     at_ms: int | None = None
+    message: str | None = None  # of Protobuf: its name, "" of one that nothing is read from
 
 
 def understand(
@@ -45,6 +47,8 @@ def understand(
         if not isinstance(said, dict):
             raise NoFit
         return Understood(said, said)
+    if source.format == "protobuf":
+        return _message(source, value, headers, NoRegistry() if schemas is None else schemas.registry)
     if source.format == "cloudevents":
         return _cloud_event(value, [(name.lower(), said.decode()) for name, said in headers])
     payload = None if not value else parse_payload(value)
@@ -163,18 +167,14 @@ class Schemas:
         self, value: bytes | None, headers: Headers = (), header: str = "__value_schema_id", *, reader: Any = None
     ) -> tuple[Any, str]:
         """The same as Python has it, and of which kind its schema is."""
-        said = dict(headers).get(header)
         ref: int | str
+        said = dict(headers).get(header)
         if said is not None and said[:1] == b"\x01":
             ref, data = str(uuid.UUID(bytes=bytes(said[1:]))), value or b""
         elif said is not None:
             ref, data = int.from_bytes(said[1:5], "big"), value or b""
-        elif value is not None and len(value) >= 17 and value[0] == 1:
-            ref, data = str(uuid.UUID(bytes=value[1:17])), value[17:]
-        elif value is not None and len(value) >= 5 and value[0] == 0:
-            ref, data = int.from_bytes(value[1:5], "big"), value[5:]
         else:
-            raise NoFit
+            ref, data = _framed(value)
         schema = self.registry.schema(ref)
         if schema.kind == "JSON":
             return parse_payload(data), schema.kind
@@ -189,6 +189,34 @@ class Schemas:
         if stream.read(1):
             raise NoFit
         return found, schema.kind
+
+
+def _framed(value: bytes | None) -> tuple[int | str, bytes]:
+    if value is not None and len(value) >= 17 and value[0] == 1:
+        return str(uuid.UUID(bytes=value[1:17])), value[17:]
+    if value is not None and len(value) >= 5 and value[0] == 0:
+        return int.from_bytes(value[1:5], "big"), value[5:]
+    raise NoFit
+
+
+# ---------------------------------------------------------------------------------------------------------- protobuf
+def _message(source: Source, value: bytes | None, headers: Headers, registry: Registry) -> Understood:
+    from c360.testing.oracle.messages import message_in  # needs c360[protobuf]
+
+    if not value:
+        raise NoFit
+    said = dict(headers).get("__value_schema_id")
+    ref, data = _framed(value if said is None else said)
+    if said is not None:
+        data += value
+    wanted: dict[Any, set[str]] = {}
+    for declared in source.types:
+        paths = [*(info.path for info in fields_of(declared.record)), *(declared.when or ())]
+        wanted.setdefault(declared.message, set()).update(path.split(".")[0] for path in paths)
+    found = message_in(data, ref, registry, list(wanted.items()))
+    if found is None:
+        return Understood({}, {}, message="")
+    return Understood(found[1], found[1], message=found[0])
 
 
 def in_json(

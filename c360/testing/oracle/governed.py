@@ -283,6 +283,11 @@ class Memory:
 IGNORED = object()
 
 
+def message_of(declared: SourceType) -> str | None:
+    """Of Protobuf: the name of the message that a type is made of."""
+    return None if declared.message is None else str(declared.message.DESCRIPTOR.full_name)
+
+
 def claims(declared: SourceType, payload: Any) -> bool:
     """Whether a payload is of a type, by its `when`."""
     return all(
@@ -358,12 +363,13 @@ class Events:
                 kind = self.types[0]
             else:
                 found = understand(self.source, delivery.value, delivery.headers, self.schemas)
-                claiming = next((t for t in self.types if claims(t.declared, found.payload)), None)
+                said = [t for t in self.types if message_of(t.declared) == found.message]
+                claiming = next((t for t in said if claims(t.declared, found.payload)), None)
                 if claiming is None:
                     return IGNORED if self.source.unmatched == "ignore" else None
                 kind, record = claiming, record_from_payload(claiming.declared.record, found.fields)
-            said = getattr(record, kind.declared.event_id) if kind.declared.event_id else found.id
-            event_id = None if said is None else str(said)
+            own = getattr(record, kind.declared.event_id) if kind.declared.event_id else found.id
+            event_id = None if own is None else str(own)
             at = kind.time(record, delivery.time if found.at_ms is None else found.at_ms, delivery.time)
             effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
             links = kind.links(record, delivery.key, at)

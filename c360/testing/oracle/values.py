@@ -30,6 +30,7 @@ DIGITS = 400  # a Decimal with more digits before its point, or more zeros after
 MICROS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # powers of ten from a unit to microseconds
 MISSING: Any = object()
 TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?([Zz]|([+-])(\d\d):(\d\d))?\Z", re.ASCII)
+WHOLE = re.compile(r"-?(0|[1-9]\d{0,18})\Z", re.ASCII)
 DATE = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 UUIDS = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}\Z", re.ASCII)
 
@@ -62,7 +63,7 @@ def fit(annotation: Any, said: Any, nested: ReadRecord) -> Any:
     if dict in (origin, annotation):
         if isinstance(said, dict):
             key, value = args or (str, Any)
-            return {fit(key, k, nested): fit(value, v, nested) for k, v in said.items()}
+            return {_key(key, k, nested): fit(value, v, nested) for k, v in said.items()}
         raise NoFit
     if isinstance(annotation, type):
         if not issubclass(annotation, Record):
@@ -71,6 +72,11 @@ def fit(annotation: Any, said: Any, nested: ReadRecord) -> Any:
             return nested(annotation, said)
         raise NoFit
     raise NotImplementedError(f"the oracle knows no fields of type {annotation}")
+
+
+def _key(kind: Any, said: Any, nested: ReadRecord) -> Any:
+    """Keys are text in JSON, those that are numbers too."""
+    return int(said) if kind is int and WHOLE.match(said) else fit(kind, said, nested)
 
 
 def _simple(said: Any) -> Any:
