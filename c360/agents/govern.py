@@ -641,7 +641,10 @@ class GovernTask:
             self._listen(news.values(), out)
 
     def _keys_for(self, records: Iterable[tuple[Any, bytes | None]], out: Outbox) -> Callable[[str], DataKey]:
-        """Data keys of the subjects of records that have something to seal, all at once: a service may have to be asked."""
+        """Data keys of the subjects of records that have something to seal, all at once: a service may have to be asked.
+
+        None of a record that will be dropped, as its subject may be known by nothing else: the forgotten under a new cookie.
+        """
         assert self.keys is not None
         subjects: dict[str, None] = {}
         for record, raw_key in records:

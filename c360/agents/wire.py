@@ -96,7 +96,8 @@ decode_truncate = msgspec.json.Decoder(Truncate).decode
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """A subject's profile and its accepted identifiers; the greatest `seq` holds. Twins are written as what they are of.
 
-    `was`: its profile before; readers of an old id find the new one here. `deferred`: links that join nobody, with reasons.
+    `was`: its profile before; readers of an old id find the new one here, but none that is forgotten. `deferred`: links
+    that join nobody, with reasons.
     """
 
     seq: int
