@@ -661,7 +661,8 @@ class GovernTask:
         return lambda subject: self._key_of(subject, out)
 
     def _lives(self, subjects: dict[str, None]) -> Mapping[str, int]:
-        """Of subjects that were erased before. Those that are suppressed are left out of `subjects`: no key is made."""
+        """Of subjects that were erased before. Those that are suppressed are left out of `subjects`: no key is made, also where
+        there is one of a life that they began after a lift."""
         if self.judge is None:
             return NO_LIVES
         assert self.suppression is not None

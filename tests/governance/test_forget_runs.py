@@ -16,7 +16,6 @@ from tests.mutant import Mutant
 
 MUTANTS = [
     Mutant("an old copy is as good", suppression.Watch, "begin", "self.suppression.ready(self.until)", "pass"),
-    Mutant("govern keeps keys of who is suppressed", govern.GovernTask, "_lives", "del subjects[subject]", "pass"),
     Mutant("govern keeps rows", govern.GovernTask, "_remove_rows", "self.rows.delete(row_id)", "pass"),
     Mutant("what was heard of a life before is no news", govern.GovernTask, "_find_doomed", "if said:", "if False:"),
     Mutant("a row that is dropped is unlinked", govern.GovernTask, "_drop", "held.governed is None or held.subject == subject",
@@ -30,7 +29,8 @@ MUTANTS = [
            "self._drop_misfit(sent, arrivals.batch.keys[i], self.judge)", "pass"),
     Mutant("what an enrichment refuses is a dead letter", govern.RecordReader, "govern",
            "judge(subject, record, NOTHING)", "pass"),
-    Mutant("a key is made for what is dropped", govern.GovernTask, "_keys_for", "self.judge(subject, record, NOTHING)", "pass"),
+    Mutant("govern makes keys for what it drops", govern.GovernTask, "_keys_for",
+           "self.judge(subject, record, NOTHING)", "pass"),
     Mutant("an erasure of before is done again", suppression.Suppression, "due", "not (hold.lifted or hold.proven)", "True"),
     Mutant("facts about the forgotten count in a rebuild", identity.IdentityTask, "_is_void", "said.over for", "False for"),
     Mutant("nobody vanishes", node._Turn, "settle", "if self.vanish(lead):", "if False:"),
