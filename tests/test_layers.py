@@ -55,6 +55,13 @@ ONE_DOOR: dict[str, set[str]] = {
     "faust": {"c360.agents.user"},
     "aiokafka": {"c360.engine.aio", "c360.agents.user"},
     "aiohttp.web": {"c360.serving.web", "c360.serving.collect"},
+    "google.protobuf": {  # an extra: who imports these does so where it is needed
+        "c360.app",
+        "c360.codecs.fitting",
+        "c360.codecs.messages",
+        "c360.codecs.protobuf",
+        "c360.testing.oracle.messages",
+    },
 }
 
 

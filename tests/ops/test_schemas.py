@@ -21,7 +21,9 @@ from c360.ops.history import history
 from c360.ops.retained import replay
 from c360.ops.schemas import SEALED, Report, check
 from tests.governance import test_doors_in_avro as doors_in_avro
+from tests.sources.protobuf.made import framed, order
 from tests.sources.registry import FakeRegistry
+from tests.sources.test_protobuf import SHOP as PROTO
 from tests.sources.test_protobuf import shop as shop_in_protobuf
 
 TEXT, LONG = "string", "long"
@@ -571,6 +573,22 @@ def test_what_doors_write_in_avro_is_compared_with_what_they_wrote(registry: Fak
 
 
 # ---------------------------------------------------------------------------------------------------------- replay
+def test_retained_messages_in_protobuf_are_decoded_as_govern_does() -> None:
+    asked, cluster, plan = FakeRegistry(), MemoryCluster(), shop_in_protobuf().plan()
+    cluster.admin().create([TopicSpec("orders", 1)])
+    good = asked.publish("orders-value", PROTO.read_text(), "PROTOBUF")
+    avro = asked.register(WHO)
+    producer = cluster.producer()
+    value = framed(order(1), good)
+    producer.produce("orders", None, value, 0, [])
+    producer.produce("orders", None, value[6:], 0, [("__value_schema_id", value[:6])])
+    producer.produce("orders", None, framed(order(1), avro), 0, [])
+    producer.flush()
+    found, notes = replay(plan, cluster, asked)
+    assert notes == []
+    assert {(r.sample.schema, r.sample.records, r.reason) for r in found} == {(good, 2, None), (avro, 1, "schema")}
+
+
 def test_one_record_of_every_schema_that_is_retained_is_decoded_as_govern_does() -> None:
     plain = [of(TEXT, "id"), of(TEXT, "email"), of(LONG, "at")]
     asked, cluster, plan = FakeRegistry(), MemoryCluster(), shop(Personal[str], schema=WHO).plan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 import uuid
@@ -671,6 +672,13 @@ def test_without_the_package_the_declaration_says_what_to_install(monkeypatch: p
     monkeypatch.setitem(sys.modules, "google.protobuf", None)
     with pytest.raises(DeclarationError, match=r"needs the package protobuf .*; install c360\[protobuf\]"):
         App("shop").source("raw", format="protobuf", schema=int)
+
+
+def test_everything_else_runs_without_the_package() -> None:
+    rooms = "c360, c360.assembly, c360.cli.main, c360.ops.verify, c360.testing"
+    program = f"import sys; sys.modules['google.protobuf'] = None; import {rooms}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=HERE.parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # ---------------------------------------------------------------------------------------------- what Confluent writes
