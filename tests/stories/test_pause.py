@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
+
+import pytest
 
 from c360.engine.kafka import KafkaCluster
 from c360.engine.transport import TopicSpec
@@ -14,11 +15,12 @@ from tests.stories.tools import attributes, c360, free_port, get, wait_until, wo
 NAME = "tests.clear_shop:app"
 
 
+@pytest.mark.timeout(400)
 def test_a_source_is_paused_and_resumed_while_workers_come_and_go(broker: str, tmp_path: Path) -> None:
     plan, cluster = app.plan(), KafkaCluster(broker)
     admin, producer = cluster.admin(), cluster.producer()
     admin.create([TopicSpec(t.name, 3) for t in plan.topics if not t.owned])
-    log, port = tmp_path / "worker.log", free_port()
+    log, port, other = tmp_path / "worker.log", free_port(), free_port()
 
     def clicks(first: int, end: int) -> None:
         for n in range(first, end):
@@ -52,11 +54,10 @@ def test_a_source_is_paused_and_resumed_while_workers_come_and_go(broker: str, t
     with working(broker, tmp_path / "one", log, NAME, *web) as one:
         clicks(0, 100)
         wait_until(lambda: counted() == 100, one, log)
-        with working(broker, tmp_path / "two", log, NAME) as two:
+        with working(broker, tmp_path / "two", log, NAME, "--web-port", str(other)) as two:
             assert said("pause", "web.clicks", "--reason", "broken", "--execute")["paused"] is True
             paused = 'c360_source_paused{source="web.clicks"} 1'
-            wait_until(lambda: paused in get(port, "/metrics")[1], one, log)
-            time.sleep(1.0)  # the other worker follows within a second, and has no page
+            wait_until(lambda: paused in get(port, "/metrics")[1] and paused in get(other, "/metrics")[1], two, log)
             clicks(100, 200)
             city("Lund", 1)
             wait_until(lambda: lives_in("Lund"), one, log)
