@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any, Literal
 
 from c360.classes import FieldClass, classified, classified_in
-from c360.codecs.record import AnyIdentifier, Condition, Record, fields_of
+from c360.codecs.record import ATTRIBUTE, AnyIdentifier, Condition, Record, fields_of
 from c360.declare import (
     AttributeDeclaration,
     Declarations,
@@ -896,6 +896,8 @@ def _check_clear(plan: Plan) -> None:
                         f"{declared.name}.{name} is personal and {what.split()[0]} of {source.topic!r}, which is written in"
                         " clear beside every record: use a field that is not, or personal=False on its identifier"
                     )
+            if source.format == "cloudevents":
+                _check_event(plan, source, declared)
     for record, name, annotation in _said_types(plan):
         found = classified_in(annotation, f"{record.__name__}.{name}", plan.personal_kinds)
         namespace, _ = identifier_in(annotation, plan.identifiers)
@@ -903,6 +905,19 @@ def _check_clear(plan: Plan) -> None:
             raise DeclarationError(
                 f"{record.__name__}.{name} is Personal and an identifier, which is written in clear where it links: say"
                 f" personal=True on {namespace.name!r}, or give the field a type that is no identifier"
+            )
+
+
+def _check_event(plan: Plan, source: Source, declared: SourceType) -> None:
+    """What names a CloudEvent, and says when it was, is written beside the record where no field is said for that."""
+    beside = {"source": "event_id", "id": "event_id", "time": "at"}
+    for f in fields_of(declared.record):
+        instead = beside.get(f.path.removeprefix(ATTRIBUTE)) if f.path.startswith(ATTRIBUTE) else None
+        said = declared.at if instead == "at" else declared.event_id
+        if instead is not None and said is None and class_of_field(plan, declared.record, f.name):
+            raise DeclarationError(
+                f"{declared.name}.{f.name} is personal and an attribute of events of {source.topic!r} that is written in clear"
+                f" beside every record: say {instead}=, a field that is not personal, or have producers put it elsewhere"
             )
 
 

@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -23,11 +22,11 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from c360.errors import UsageError
-from c360.ops.kafka import keeper, provide
+from c360.ops.kafka import provide
+from tests.kept import Kept
 
 VERSION = "2.6.13.Final"
 ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
@@ -65,45 +64,12 @@ def _fetch(maven: str, app: Path) -> None:
             tar.extractall(aside)
 
 
-class Apicurio:
+class Apicurio(Kept):
     """A registry that answers at `url`. A context manager that ends it."""
 
     def __init__(self, command: list[str], home: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
-        self.home = home
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(keeper.__file__)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the tests; the keeper hears of it from them
-            cwd=home,
-        )
-        spec: keeper.Spec = {
-            "commands": [command],
-            "directories": [str(home)],
-            "after": [],
-            "remove": str(home),
-            "stop_s": 2.0,
-            "orphan_s": 0.0,
-        }
-        self._tell(json.dumps(spec))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _tell(self, line: str) -> None:
-        assert self._keeper.stdin is not None
-        assert self._keeper.stdout is not None
-        self._keeper.stdin.write(line + "\n")
-        self._keeper.stdin.flush()
-        (self.pid,) = json.loads(self._keeper.stdout.readline())
+        super().__init__(command, home)
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_S
@@ -111,37 +77,20 @@ class Apicurio:
             with suppress(OSError):
                 self._ask("GET", "/subjects")
                 return
-            if time.monotonic() > deadline or (self.home / "exit").exists():
+            if time.monotonic() > deadline or self.has_ended():
                 raise UsageError(f"the registry did not start. Its log ends with:\n{self.log()[-3000:]}")
             time.sleep(0.05)
-
-    def log(self) -> str:
-        return (self.home / "broker.log").read_text(errors="replace")
 
     def pause(self) -> None:
         """End the process; what it knows stays. Returns when nothing answers any more."""
         os.kill(self.pid, signal.SIGTERM)
-        while not (self.home / "exit").exists():
+        while not self.has_ended():
             time.sleep(0.05)
 
     def resume(self) -> None:
         """Start it again, at the same URL."""
         self._tell("start 0")
         self.wait_until_ready()
-
-    def stop(self) -> None:
-        """End it for good; a second call does nothing."""
-        if self._keeper.poll() is not None:
-            return
-        assert self._keeper.stdin is not None
-        assert self._keeper.stdout is not None
-        with suppress(BrokenPipeError):
-            self._keeper.stdin.write("stop\n")
-            self._keeper.stdin.flush()
-        self._keeper.wait()
-        with suppress(BrokenPipeError):
-            self._keeper.stdin.close()
-        self._keeper.stdout.close()
 
     # ---------------------------------------------------------------------------------- what producers say to it
     def publish(self, subject: str, schema: Any, kind: str = "AVRO", references: Sequence[Reference] = ()) -> int:

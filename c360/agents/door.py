@@ -629,6 +629,14 @@ def _receipt(erase: Erase, door: DoorAgent, count: int, read: dict[str, int]) ->
     return encode_receipt(Receipt(erase.request, erase.identifier, erase.life, door.name, tombstones, read))
 
 
+def _is_label(key: bytes) -> bool:
+    """Whether a key names somebody: whoever else writes into topics of decisions must not stop doors."""
+    try:
+        return ":" in key.decode()
+    except UnicodeDecodeError:
+        return False
+
+
 def _cause_of(headers: Headers) -> int:
     for name, value in headers:
         if name == CAUSE:
@@ -711,7 +719,7 @@ class DoorAgent(Copartitioned):
         retired = {
             self.topics[v] for v, p in self.projections.items() if len(self.topics) > 1 and self.retired(p.agent)
         }
-        return Task(lead, tuple(tp for tp in super().task(lead).inputs if tp.topic not in retired))
+        return Task(lead, tuple(tp for tp in Copartitioned.task(self, lead).inputs if tp.topic not in retired))
 
     def rereads(self, tp: TP) -> bool:
         """What is kept of a version is dropped where it is not read any more."""
@@ -875,7 +883,7 @@ class DoorAgent(Copartitioned):
         keys = [
             key if topic == self.plan.suppressed else self.judge.named(key.decode()).encode()
             for topic, key in told.keys
-            if topic in topics
+            if topic in topics and _is_label(key)
         ]
         return keys, self._noted(told.seen), told.anew
 

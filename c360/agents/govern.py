@@ -180,7 +180,12 @@ class RecordReader:
         if at > append + AHEAD_MS and append >= 0:
             at = append + AHEAD_MS  # so that no wrong clock wins for ever
         subject = self.subject(record, raw_key)
-        enriched = self._enriched(record, at) if self.enrichments else NOTHING
+        try:
+            enriched = self._enriched(record, at) if self.enrichments else NOTHING
+        except Misfit:
+            if judge is not None:  # of somebody suppressed it must not become a dead letter
+                judge(subject, record, NOTHING)
+            raise
         written: Mapping[str, Any] = enriched
         life = 0 if judge is None else judge(subject, record, enriched)
         if self.seal is not None and keys is not None and self.seal.wanted(record):
@@ -636,14 +641,21 @@ class GovernTask:
             self._listen(news.values(), out)
 
     def _keys_for(self, records: Iterable[tuple[Any, bytes | None]], out: Outbox) -> Callable[[str], DataKey]:
-        """Data keys of the subjects of records that have something to seal, all at once: a service may have to be asked."""
+        """Data keys of the subjects of records that have something to seal, all at once: a service may have to be asked.
+
+        None of a record that will be dropped, as its subject may be known by nothing else: the forgotten under a new cookie.
+        """
         assert self.keys is not None
         subjects: dict[str, None] = {}
         for record, raw_key in records:
             reader = self.readers.get(type(record))
             if reader is not None and reader.seal is not None and reader.seal.wanted(record):
-                with suppress(Misfit):  # it is said again when its turn comes
-                    subjects[str(reader.subject(record, raw_key))] = None
+                with suppress(Misfit, Forgotten):  # it is said again when its turn comes
+                    subject = reader.subject(record, raw_key)
+                    # Of a record that is dropped a key would be all that stays.
+                    if self.judge is not None and subject not in subjects and not self.keys.has(subject):
+                        self.judge(subject, record, NOTHING)
+                    subjects[str(subject)] = None
         lives = self._lives(subjects)
         self.at_hand = self.keys.keys(subjects, out, lives) if subjects else {}
         return lambda subject: self._key_of(subject, out)
@@ -782,6 +794,8 @@ class GovernTask:
             before = None
             if held is not None and old is not None and not set(change.unchanged).intersection(held.missed):
                 before = self._clear(held.subject, old)
+            if before is None and self.judge is not None and (sent := self.changes.without(change)) is not None:
+                self._drop_misfit(sent, arrivals.batch.keys[i], self.judge)
             record = self.changes.complete(change, before)
         reader = self.reader
         subject, value, at, enriched = reader.govern(
@@ -798,6 +812,12 @@ class GovernTask:
         self.counters.governed += 1
         labels = reader.labels(subject, record, enriched, self.counters.blocked)
         self._keep(change.row_id, held, RowState(position, str(subject), value, revision, tuple(labels)), at, out)
+
+    def _drop_misfit(self, sent: Record, raw_key: bytes | None, judge: Judge) -> None:
+        """Raises Forgotten for the part of a row that was sent of somebody suppressed, whose row before is gone for that: it
+        must not become a dead letter."""
+        with suppress(Misfit):  # nobody can tell whom it is about
+            judge(self.reader.subject(sent, raw_key), sent, NOTHING)
 
     def _same(self, old: bytes, new: bytes, record: Record) -> bool:
         """Whether two states of a row say the same; sealed values do if their bytes are equal."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ from c360.identity.messages import (
     Event,
     Forget,
     Gather,
+    Gone,
     Holders,
     Members,
     Message,
@@ -76,11 +77,11 @@ from c360.identity.node import (
 from c360.identity.resolve import Standing
 from c360.identity.rules import OK, Rules
 from c360.plan import Identity, Plan
-from c360.tables.table import Table
+from c360.tables.table import Table, after
 
 log = logging.getLogger("c360.identity")
 
-NODES, SENT = b"n", b"s"
+NODES, SENT, WAS, LEFT = b"n", b"s", b"a", b"o"
 APART = 64  # neighbours of an identifier, or members of a block; more lie in rows of their own
 PIECE_BYTES = 256 << 10  # of a message; a larger hand-over is cut
 WIDE = 200  # nodes of a component that somebody should look at; more than the rules' cap (1,000) is quarantined
@@ -245,7 +246,13 @@ class IdentityTask:
         self.shelves = TaskShelves()
         self.nodes: Table[Node] = Table(NODES, encode_node, lambda data: decode_node(data, self.rules, self.shelves))
         self.sent: Table[Sent] = Table(SENT, encode_sent, _decode_sent)  # only from a reset to the end of its sweep
-        self.tables = (self.nodes, *self.shelves.tables, self.sent)
+        text: tuple[Callable[[str], bytes], Callable[[bytes], str]] = str.encode, bytes.decode
+        self.was = Table(
+            WAS, *text
+        )  # of subjects whose assignment names another profile, which they were of before: that
+        self.left = Table(LEFT, *text)  # the same by that profile, so that it is found when it is erased
+        self.tables = (self.nodes, *self.shelves.tables, self.sent, self.was, self.left)
+        self.gone: set[str] = set()  # profiles that are erased, since the last commit
         self.inbox: dict[str, list[Message]] = {}  # what is to be taken in the next round
         self.before: dict[str, _Before] = {}  # nodes that had a turn since the last commit
         self.news: dict[str, tuple[str, str]] = {}  # of subjects: how they came to another profile, and the last cause
@@ -270,6 +277,7 @@ class IdentityTask:
         self.erased.clear()
         self.twins.clear()
         self.unsaid.clear()
+        self.gone.clear()
         if self.watch is not None:
             self.watch.again()
 
@@ -293,7 +301,7 @@ class IdentityTask:
         if self.watch is not None:
             self.watch.begin()
             if batch.tp.topic == self.erase:
-                self._erase(batch)
+                self._erase(batch, out)
                 self._round(out)
                 return
         of_facts = batch.tp.topic == self.links
@@ -322,6 +330,9 @@ class IdentityTask:
             if self.settling is not None:
                 self.settling.hear(said)
             return
+        if isinstance(said, Gone):
+            self.gone.add(said.profile)
+            return
         probing = self.probes.setdefault(said.name, Probing())
         if isinstance(said, Probe):
             probing.asked = said
@@ -329,8 +340,9 @@ class IdentityTask:
             probing.settling.hear(Rest(said.round, said.busy))
 
     # ----------------------------------------------------------------------------------------------------- erasure
-    def _erase(self, batch: Batch) -> None:
-        """Whoever is erased is told so, as a subject and as an identifier of others."""
+    def _erase(self, batch: Batch, out: Outbox) -> None:
+        """Whoever is erased is told so, as a subject and as an identifier of others; and all tasks, whose assignments may
+        name it."""
         assert self.watch is not None
         for key, value in zip(batch.keys, batch.values, strict=True):
             if key is None or value is None:
@@ -341,6 +353,9 @@ class IdentityTask:
             self.erased.append((erase, self.nodes.get(key) is not None))
             self.inbox.setdefault(erase.identifier, []).append(Forget(erase.request))
             self.twins.append((TWIN + erase.identifier, Forget(erase.request)))
+            if self.rules.of(erase.identifier).subject:
+                for partition in range(self.partitions):
+                    out.send(self.loop, b"", encode_probe(Gone(erase.identifier)), partition)
 
     def _unsaid(self, key: bytes) -> None:
         """A record of a claim that is no more: of somebody who was erased, or a dead one that somebody tidied away."""
@@ -488,6 +503,8 @@ class IdentityTask:
                     self._publish(node, before, now, out)
         self.before.clear()
         self.news.clear()
+        if self.gone:
+            self._say_no_more(out)
         if self.sweep is not None:
             self._sweep(out)
 
@@ -597,6 +614,7 @@ class IdentityTask:
         if before.standing is not None:
             out.send(self.assignments, node.key.encode(), None, self.partition)
         node.standing = node.assigned_by = None
+        self._remember(node.key, None)
         blank = is_blank(node)
         if not blank:  # others of its block live: as long as they do, it leads them, or knows who does
             shelve(node, self.shelves, self.apart)
@@ -639,6 +657,8 @@ class IdentityTask:
         standing = node.standing
         assert standing is not None
         cause = self._hidden(cause)
+        if self.watch is not None and change != "created":
+            was = self._of_before(node.key, was, standing.profile)
         said = Assignment(
             seq=node.seq + (self.life << LIFE),
             profile=standing.profile,
@@ -653,6 +673,44 @@ class IdentityTask:
         if told:
             event = IdentityChange(change=change, subject=node.key, was=was, cause=cause)
             out.send(self.changes, standing.profile.encode(), encode(event))
+
+    def _of_before(self, subject: str, was: str | None, profile: str) -> str | None:
+        """The profile that it was of before, as its assignment may say: none that is erased. That one is remembered."""
+        assert self.watch is not None
+        if was is None or was == profile:
+            self._remember(subject, None)
+            return was
+        if self.watch.suppression and (said := self.watch.suppression.look(was)) is not None and said.stands:
+            was = None
+        self._remember(subject, was)
+        return was
+
+    def _remember(self, subject: str, was: str | None) -> None:
+        """What the assignment of a subject names beside its profile."""
+        if self.watch is None or (before := self.was.get(subject.encode())) == was:
+            return
+        if before is not None:
+            self.was.delete(subject.encode())
+            self.left.delete(_by_profile(before, subject))
+        if was is not None:
+            self.was.put(subject.encode(), was)
+            self.left.put(_by_profile(was, subject), subject)
+
+    def _say_no_more(self, out: Outbox) -> None:
+        """That somebody was of a profile which is erased: their assignments come again, without it."""
+        gone, self.gone = sorted(self.gone), set()
+        for profile in gone:
+            start = _by_profile(profile, "")
+            subjects = [subject for _, subject in self.left.scan(start, after(start))]
+            rows = {subject: subject.encode() for subject in subjects}
+            nodes = self.nodes.load(rows.values())
+            for subject, row in rows.items():
+                node = nodes[row]
+                self._remember(subject, None)
+                if node is not None and node.standing is not None:
+                    self.nodes.touch((row,))
+                    node.seq += 1
+                    self._assign(node, "detail", node.standing.profile, "erased", out, told=False)
 
     # ----------------------------------------------------------------------------------------------- after a reset
     def _come_to_rest(self, settling: Settling, out: Outbox) -> None:
@@ -692,6 +750,10 @@ class IdentityTask:
         change, was = ("detail", sent.was) if same else ("moved", sent.profile)
         self._assign(node, change, was, "reset", out, told=not same)
         self.sent.delete(row)
+
+
+def _by_profile(profile: str, subject: str) -> bytes:
+    return f"{profile}\0{subject}".encode()
 
 
 def _is_gone(node: Node | None) -> bool:

@@ -229,6 +229,10 @@ class TaskKeys:
             self._say(record, out)
         return found
 
+    def has(self, subject: str) -> bool:
+        """Whether there is a key of a subject, of whatever life."""
+        return self.table.get(subject.encode()) is not None
+
     def _say(self, record: KeyRecord, out: Outbox) -> None:
         assert record.value is not None
         subject, name = record.partition_by, record.key.decode().partition("\0")[2]

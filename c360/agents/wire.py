@@ -96,7 +96,8 @@ decode_truncate = msgspec.json.Decoder(Truncate).decode
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """A subject's profile and its accepted identifiers; the greatest `seq` holds. Twins are written as what they are of.
 
-    `was`: its profile before; readers of an old id find the new one here. `deferred`: links that join nobody, with reasons.
+    `was`: its profile before; readers of an old id find the new one here, but none that is forgotten. `deferred`: links
+    that join nobody, with reasons.
     """
 
     seq: int
@@ -217,15 +218,17 @@ class MisfitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 decode_misfit = msgspec.json.Decoder(MisfitRecord).decode
 
-UNREAD = frozenset({
-    "not-json", "not-utf8", "too-deep", "not-an-object", "unmatched", "failed", "not-avro", "not-protobuf", "other-message",
-    "no-schema-id", "unknown-schema", "no-registry", "schema",
+READ = frozenset({
+    "empty", "enrichment-failed", "missing-field", "no-key", "no-position", "no-subject", "no-tenant", "no-zone", "not-consent",
+    "not-sealed", "out-of-range", "sealed-altered", "sealed-elsewhere", "too-large", "unknown-namespace", "unknown-purpose",
+    "unknown-row", "wrong-type",
 })  # fmt: skip
+"""What is wrong with records of which it is known what they are. Of any other reason, also one to come, it is not."""
 
 
 def is_unread(error: BaseException) -> bool:
     """Whether a record was put aside before it was known what is in it."""
-    return not isinstance(error, Misfit) or error.reason in UNREAD
+    return not isinstance(error, Misfit) or error.reason not in READ
 
 
 def original_of(said: Enclosed | MisfitRecord) -> Original:

@@ -36,6 +36,14 @@ _text = msgspec.json.Decoder(str).decode
 _time = msgspec.json.Decoder(datetime).decode
 
 
+KINDS = frozenset({
+    "application/avro", "application/octet-stream", "application/protobuf", "application/x-protobuf", "application/xml",
+    "application/cloudevents+avro", "application/cloudevents+protobuf", "application/cloudevents+xml", "text/csv", "text/plain",
+    "text/xml",
+})  # fmt: skip
+"""Formats of data that messages may name."""
+
+
 def attribute(name: str, *, default: Any = ...) -> Any:
     """An attribute of the event, also one of an extension, as a field of the record."""
     return field(ATTRIBUTE + name) if default is ... else field(ATTRIBUTE + name, default=default)
@@ -124,7 +132,7 @@ def _structured(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> _P
     if kind.startswith(BATCH):
         raise Misfit("batch", "a batch of CloudEvents; the Kafka binding has none: send one event in a record")
     if kind.startswith(STRUCTURED) and "json" not in kind:
-        raise Misfit("data-format", f"a CloudEvent in {kind.partition(';')[0]}; only JSON is read")
+        raise Misfit("data-format", f"a CloudEvent in {_named(kind)}; only JSON is read")
     if not value:
         raise Misfit("empty", "the record has no value; a CloudEvent was expected")
     event = _envelope(readable(value))
@@ -146,8 +154,14 @@ def _is_not_json(kind: str) -> Misfit | None:
     if not what or what.endswith(("/json", "+json")):
         return None
     return Misfit(
-        "data-format", f"the CloudEvent's data is {what}, and fields of the record are in it; only JSON is read"
+        "data-format", f"the CloudEvent's data is {_named(what)}, and fields of the record are in it; only JSON is read"
     )
+
+
+def _named(kind: str) -> str:
+    """A content type, for people. A producer can write there whatever it likes: of others nothing is said."""
+    what = kind.partition(";")[0].strip()
+    return what if what in KINDS else "another format"
 
 
 def _check(event: Mapping[str, msgspec.Raw]) -> None:

@@ -110,6 +110,10 @@ class _Schema(msgspec.Struct):
 
 
 # At one position: a snapshot is read where the next change begins, and a changed key is a d, then a c.
+CONNECTORS = frozenset({
+    "postgresql", "mysql", "mariadb", "sqlserver", "oracle", "db2", "mongodb", "informix", "vitess", "spanner", "cassandra",
+})  # fmt: skip
+"""Names that messages may have. Who is no connector of Debezium's may write there whatever it likes."""
 RANKS = {"r": 0, "d": 1}  # others 2
 LSN_DIGITS = 20
 
@@ -225,6 +229,16 @@ class DebeziumDecoder:
         record: Record = self.layout.complete(change.after, change.unchanged, old)
         return record
 
+    def without(self, change: Change) -> Record | None:
+        """The record of a change with None for its `unchanged` columns: whom it is about may be seen in it. None where the rest
+        does not fit."""
+        try:
+            values = self.layout.values(change.after, change.unchanged)
+        except (Misfit, *UNREADABLE):
+            return None
+        made: Record = self.layout.record(**dict.fromkeys(f.name for f in fields_of(self.layout.record)) | values)
+        return made
+
     # --------------------------------------------------------------------------------------------------------- keys
     def _row_id(self, key: bytes | None, event: _Envelope) -> str:
         """From the record's key; columns that are not in it from the row (of a delete: its key columns are true)."""
@@ -263,7 +277,7 @@ class DebeziumDecoder:
                     f"{source.commit_lsn}:{source.change_lsn or ''}:{_serial(source.event_serial_no):010d}.{rank}",
                     False,
                 )
-        connector = source.connector if source is not None else "?"
+        connector = source.connector if source is not None and source.connector in CONNECTORS else "?"
         raise Misfit(
             "no-position",
             f"the change event of {self.name} (connector {connector}) has no position in its source: lsn, or file and pos,"
@@ -289,6 +303,10 @@ class DebeziumDecoder:
             self.scales[text] = _decimal_columns(_schema(text) or _Schema())
         return self.scales[text]
 
+    def _column(self, column: str) -> str:
+        """For people; of one that no field reads nothing is said, as its name is the producer's."""
+        return f"{self.name}: {column if column in self.read else 'a column'}"
+
     def _with_decimals(self, after: msgspec.Raw, scales: dict[str, int]) -> bytes:
         """The row with numbers in bytes (decimal.handling.mode=precise) written as numbers."""
         columns = _columns(after)
@@ -299,10 +317,10 @@ class DebeziumDecoder:
                     number = base64.b64decode(_plain(raw), validate=True)
                 except (ValueError, TypeError):
                     raise Misfit(
-                        "wrong-type", f"{self.name}: {column} is not the bytes of a number, as its schema says"
+                        "wrong-type", f"{self._column(column)} is not the bytes of a number, as its schema says"
                     ) from None
                 if len(number) > DIGITS_MAX:  # bytes; more than its digits, and to write them takes the square of them
-                    raise Misfit("out-of-range", f"{self.name}: {column} has more than {DIGITS_MAX} digits")
+                    raise Misfit("out-of-range", f"{self._column(column)} has more than {DIGITS_MAX} digits")
                 units = int.from_bytes(number, "big", signed=True)
                 columns[column] = msgspec.Raw(b'"%s"' % format(EXACT.scaleb(Decimal(units), -scale), "f").encode())
         return _compact(columns)
@@ -347,8 +365,6 @@ def _decimal_columns(schema: _Schema) -> dict[str, int]:
         if column.name == DECIMAL:
             said = (column.parameters or {}).get("scale", "0")
             if not _SCALE.match(said) or abs(int(said)) > DIGITS_MAX:
-                raise Misfit(
-                    "out-of-range", f"the schema of the change event gives {column.field} no scale of a Decimal"
-                )
+                raise Misfit("out-of-range", "the schema of the change event gives a column no scale of a Decimal")
             scales[column.field] = int(said)
     return scales

@@ -19,7 +19,11 @@ Change = Literal["created", "merged", "split", "moved", "detail"]
 
 
 class Touch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """Subject → identifier: how our link stands now."""
+    """Subject → identifier: how our link stands now.
+
+    Not live and no home: claims of ours that do not count still name you (dead ones, and those of a subject whose own value
+    says nothing).
+    """
 
     subject: Key
     live: bool  # False: it is gone
@@ -256,5 +260,13 @@ class Round(msgspec.Struct, frozen=True, array_like=True, tag="round"):
     busy: bool
 
 
-encode_probe = msgspec.msgpack.Encoder().encode  # any of the three
-decode_probe: Callable[[bytes], Rest | Probe | Round] = msgspec.msgpack.Decoder(Rest | Probe | Round).decode
+class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
+    """Of the task that erases somebody to each task: assignments are to say no more that a subject was of this profile."""
+
+    profile: Key
+
+
+encode_probe = msgspec.msgpack.Encoder().encode  # any of the four
+decode_probe: Callable[[bytes], Rest | Probe | Round | Gone] = msgspec.msgpack.Decoder(
+    Rest | Probe | Round | Gone
+).decode

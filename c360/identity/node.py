@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from c360.errors import NeedsOperator
-from c360.identity.facts import CANNOT, OPERATORS, Claim, Claims, Fact, Kind, join
+from c360.identity.facts import CANNOT, LINK, OPERATORS, Claim, Claims, Fact, Kind, join
 from c360.identity.messages import (
     Assign,
     Assigned,
@@ -65,12 +65,24 @@ def erased_by(request: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- state
 class Neighbour(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an identifier knows of a subject with a live link to it."""
+    """What an identifier knows of a subject with a live link to it, or of one that only names it."""
 
     may_link: bool
     uniques: tuple[Key, ...]
-    home: Key
+    home: Key  # "": it has no live link; claims of it that do not count name us, and are to go if we are erased
     met: bool  # our blocks were united already
+
+
+NAMES_US = Neighbour(False, (), "", False)
+
+
+class Apart(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Of neighbours that lie on shelves: how many, how many wait, unique ids by namespace, how many only name us."""
+
+    degree: int
+    waits: int
+    spread: dict[str, int]
+    naming: int = 0
 
 
 class NeighbourShelves(NamedTuple):
@@ -99,7 +111,7 @@ class Shelves(Protocol):
 class Neighbours:
     """Neighbours of an identifier, and what its status needs of them, kept up so that a hub of thousands costs no more."""
 
-    __slots__ = ("_counts", "_spread", "degree", "of", "shelved", "waiting", "waits")
+    __slots__ = ("_counts", "_spread", "degree", "naming", "of", "shelved", "waiting", "waits")
 
     def __init__(self, of: Mapping[Key, Neighbour], shelves: NeighbourShelves | None = None) -> None:
         """`shelves`: empty ones, to lie on."""
@@ -109,26 +121,33 @@ class Neighbours:
         self.waiting = shelves.waiting  # those to be united with when the identifier may link
         self._counts = shelves.counts  # unique id → neighbours that lend it
         self._spread: dict[str, int] = {}  # namespace → different unique ids lent
-        self.degree = self.waits = 0  # how many there are; how many wait
+        self.degree = self.waits = self.naming = 0  # how many live links; how many wait; how many that only name us
         for subject, neighbour in of.items():
             self._add(subject, neighbour)
 
     @classmethod
-    def lying(cls, shelves: NeighbourShelves, degree: int, waits: int, spread: dict[str, int]) -> Neighbours:
+    def lying(cls, shelves: NeighbourShelves, apart: Apart) -> Neighbours:
         """Those that lie on shelves already."""
         found = cls({}, shelves)
-        found.degree, found.waits, found._spread = degree, waits, spread
+        found.degree, found.waits, found._spread, found.naming = apart.degree, apart.waits, apart.spread, apart.naming
         return found
 
     @property
-    def sizes(self) -> tuple[int, int, dict[str, int]]:
-        return self.degree, self.waits, self._spread
+    def sizes(self) -> Apart:
+        return Apart(self.degree, self.waits, self._spread, self.naming)
+
+    def holders(self) -> tuple[Key, ...]:
+        """Subjects with a live link, in their order."""
+        return tuple(sorted(subject for subject, neighbour in self.of.items() if neighbour.home))
 
     def put(self, subject: Key, neighbour: Neighbour | None) -> None:
         """Another word on a subject; None: it is gone."""
         old = self.of.pop(subject, None)
         if old is not None:
-            self.degree -= 1
+            if old.home:
+                self.degree -= 1
+            else:
+                self.naming -= 1
             for unique in old.uniques:
                 self._count(unique, -1)
             if old.may_link and not old.met:
@@ -138,7 +157,10 @@ class Neighbours:
             self._add(subject, neighbour)
 
     def _add(self, subject: Key, neighbour: Neighbour) -> None:
-        self.degree += 1
+        if neighbour.home:
+            self.degree += 1
+        else:
+            self.naming += 1
         self.of[subject] = neighbour
         for unique in neighbour.uniques:
             self._count(unique, 1)
@@ -150,7 +172,7 @@ class Neighbours:
         """Forget all of them, also what lies on shelves."""
         for rows in (self.of, self.waiting, self._counts):
             rows.clear()
-        self._spread, self.degree, self.waits = {}, 0, 0
+        self._spread, self.degree, self.waits, self.naming = {}, 0, 0, 0
 
     def _count(self, unique: Key, sign: int) -> None:
         count = self._counts.get(unique, 0) + sign
@@ -243,8 +265,8 @@ def let_go_of(node: Node) -> bool:
 def let_go(message: Message) -> bool:
     """Whether it asks for nothing but less: a node that is not there need not be made for it."""
     match message:
-        case Touch(_, live):
-            return not live
+        case Touch(_, live, home=home):
+            return not live and home != ""
         case Mark(_, on):
             return not on
         case Forget() | Unlink() | Unsay() | Vanish() | Assign() | Follow():
@@ -267,7 +289,7 @@ def stand_in(living: Iterable[Evidence]) -> Key:
 def shelve(node: Node, shelves: Shelves, most: int) -> None:
     """Lay what a node holds on shelves, where it is more than `most` neighbours or members. There it stays, once it is."""
     neighbours, lead = node.neighbours, node.lead
-    if neighbours is not None and neighbours.degree > most and not neighbours.shelved:
+    if neighbours is not None and neighbours.degree + neighbours.naming > most and not neighbours.shelved:
         node.neighbours = Neighbours(neighbours.of, shelves.neighbours(node.key))
     if lead is not None and lead.block.size > most and lead.block.shelves is None:
         evidence, holders, told = shelves.lead(node.key)
@@ -292,7 +314,7 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     members: Mapping[Key, Evidence]
     told: Mapping[Key, Told]
     reported: dict[str, set[Key]]
-    neighbours_apart: tuple[int, int, dict[str, int]] | None = None  # how many, how many wait, unique ids by namespace
+    neighbours_apart: Apart | None = None
     members_apart: tuple[int, list[Key]] | None = None  # how many, those with marks
 
 
@@ -348,7 +370,7 @@ def decode_node(data: bytes, rules: Rules, shelves: Shelves | None = None) -> No
         node.neighbours = Neighbours(saved.neighbours)
     elif saved.neighbours_apart is not None:
         assert shelves is not None, "a node that lies on shelves was read without them"
-        node.neighbours = Neighbours.lying(shelves.neighbours(node.key), *saved.neighbours_apart)
+        node.neighbours = Neighbours.lying(shelves.neighbours(node.key), saved.neighbours_apart)
     if saved.members:
         node.lead = Lead(Block(rules, saved.members.values()), dict(saved.told), saved.reported)
     elif saved.members_apart is not None:
@@ -380,7 +402,9 @@ def step(node: Node, messages: Iterable[Message], rules: Rules) -> Outcome:
 class _Turn:
     """One step on its way: the node, what it still has to read, and what it has said so far."""
 
-    __slots__ = ("astray", "cause", "events", "inbox", "largest", "me", "near", "novel", "rules", "sends", "stale")
+    __slots__ = (
+        "astray", "cause", "events", "inbox", "largest", "me", "near", "novel", "rules", "said", "sends", "stale",
+    )  # fmt: skip
 
     def __init__(self, me: Node, rules: Rules, messages: Iterable[Message]) -> None:
         self.me, self.rules = me, rules
@@ -392,6 +416,7 @@ class _Turn:
         self.stale = False  # own evidence may be out of date
         self.astray: set[Key] = set()  # nodes that may point at who is erased
         self.near: set[Key] = set()  # nodes in whose components the decision may be out of date
+        self.said: set[Key] = set()  # of whom claims of ours say another thing than before
 
     def run(self) -> None:
         """Read everything, then bring own evidence up to date, then the decision: once per batch, not per message."""
@@ -416,7 +441,10 @@ class _Turn:
 
     # --------------------------------------------------------------------------- own knowledge: what evidence is made of
     def on_fact(self, fact: Fact) -> None:
+        known = self.me.claims.get((fact.kind, fact.other, fact.source))
         if join(self.me.claims, fact):
+            if fact.kind == LINK and (known is None or known.dead != fact.claim.dead):
+                self.said.add(fact.other)
             self.cause = fact.id
             self.novel += 1
             self.stale = True
@@ -434,13 +462,20 @@ class _Turn:
         neighbours = me.neighbours = me.neighbours or Neighbours({})
         old = neighbours.of.get(subject)
         if not touch.live:
-            neighbours.put(subject, None)
+            if touch.home:
+                neighbours.put(subject, None)
+            elif old is None and any(mark.startswith(erased_by("")) for mark in me.marks):
+                self.send(subject, Unlink(me.key, touch.cause))  # it came after we were erased, from before
+            else:
+                neighbours.put(subject, NAMES_US)
+                if old is None:
+                    self.live()
             return
         if old is None:
             self.live()
         met = old is not None and old.met
         neighbours.put(subject, Neighbour(touch.may_link, touch.uniques, touch.home, met))
-        if old is None:
+        if old is None or not old.home:
             self.events += [Holders(request, me.key, (subject,)) for request in requests_of(me.marks)]
 
     def on_mark(self, mark: Mark) -> None:
@@ -451,7 +486,7 @@ class _Turn:
         self.cause = mark.request
         self.stale = True
         if mark.on and mark.request not in marks and me.neighbours and me.neighbours.degree:
-            self.events.append(Holders(mark.request, me.key, tuple(sorted(me.neighbours.of))))
+            self.events.append(Holders(mark.request, me.key, me.neighbours.holders()))
         me.marks = tuple(sorted(marks | {mark.request} if mark.on else marks - {mark.request}))
 
     # ------------------------------------------------------------------------------------------------------- erasure
@@ -463,14 +498,14 @@ class _Turn:
         self.events += [Unsaid(me.key, *slot) for slot in sorted(me.claims)]
         for other in sorted({other for kind, other, _ in me.claims if kind == CANNOT}):
             self.send(other, Unlink(me.key, forget.cause))  # who are kept apart are said to be so of both
+        self.said |= {other for kind, other, _ in me.claims if kind == LINK}
         me.claims = {}
         me.marks = tuple(sorted({*me.marks, ERASED, erased_by(forget.cause)}))
         self.refresh()
         if me.neighbours and me.neighbours.degree:
-            holders = tuple(sorted(me.neighbours.of))
-            self.events.append(Holders(forget.cause, me.key, holders))  # also those who are of other profiles
-            for subject in holders:
-                self.send(subject, Unlink(me.key, forget.cause))
+            self.events.append(Holders(forget.cause, me.key, me.neighbours.holders()))  # also those of other profiles
+        for subject in sorted(me.neighbours.of) if me.neighbours else ():
+            self.send(subject, Unlink(me.key, forget.cause))
 
     def on_unlink(self, unlink: Unlink) -> None:
         me = self.me
@@ -478,10 +513,12 @@ class _Turn:
         for slot in sorted(slot for slot in me.claims if slot[1] == unlink.identifier):
             del me.claims[slot]
             self.events.append(Unsaid(me.key, *slot))
+            self.said.add(unlink.identifier)
             self.stale = True
 
     def on_unsay(self, unsay: Unsay) -> None:
         if self.me.claims.pop((unsay.kind, unsay.other, unsay.source), None) is not None:
+            self.said.add(unsay.other)
             self.stale = True
 
     def on_vanish(self, vanish: Vanish) -> None:
@@ -545,6 +582,8 @@ class _Turn:
         me, old, neighbours = self.me, self.me.evidence, self.me.neighbours
         version = old.version + 1 if old else 1  # one writer
         nature = self.rules.of(me.key)
+        if neighbours and not (neighbours.degree or neighbours.naming or me.marks or me.claims):
+            me.marks = (ERASED,)  # who named us is erased: nobody knows us any more
         marks = tuple([mark for mark in me.marks if mark != RELEASED])
         if nature.subject:
             mine = describe(me.key, version, me.claims, marks, self.rules)
@@ -558,11 +597,24 @@ class _Turn:
             if mine.links or (old and old.links):
                 self.touch(old, mine)
             self.on_gather(Gather((mine,), self.cause))
+        if self.said:
+            self.name(mine)
         if neighbours and neighbours.waits and mine.status == OK:
             for subject in sorted(neighbours.waiting):
                 neighbour = neighbours.of[subject]
                 neighbours.put(subject, Neighbour(neighbour.may_link, neighbour.uniques, neighbour.home, met=True))
                 self.unite(neighbour.home)
+
+    def name(self, mine: Evidence) -> None:
+        """Tell identifiers to which we have no live link (any more) whether claims of ours name them still: they, and nobody
+        else, can have those taken back."""
+        said, self.said = self.said - {link.identifier for link in mine.links}, set()
+        of = self.rules.of
+        still = {other for kind, other, _ in self.me.claims if kind == LINK} & said if said else set[Key]()
+        for other in sorted(said):
+            if of(other).links and not of(other).subject:
+                home = "" if other in still else self.me.home
+                self.send(other, Touch(self.me.key, False, False, (), home, self.cause))
 
     def touch(self, old: Evidence | None, new: Evidence) -> None:
         """Tell identifiers how our links stand, where it is not what they were told: that follows from our evidence."""
@@ -570,11 +622,8 @@ class _Turn:
         after = {link.identifier for link in new.links}
         may_link, uniques = new.status == OK, lent(new, self.rules)
         same = old is not None and (old.status == OK, lent(old, self.rules)) == (may_link, uniques)
-        for identifier in sorted(before ^ after if same else before | after):
-            if identifier in after:
-                self.send(identifier, Touch(self.me.key, True, may_link, uniques, self.me.home, self.cause))
-            else:
-                self.send(identifier, Touch(self.me.key, False, False, (), self.me.home, self.cause))
+        for identifier in sorted(after - before if same else after):  # of the others tells `name`
+            self.send(identifier, Touch(self.me.key, True, may_link, uniques, self.me.home, self.cause))
 
     # ----------------------------------------------------------------------------------------- blocks: they only merge
     def unite(self, other: Key) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from c360.governance.certificate import Certificate, Policy, decode_certificate
 from c360.governance.erasure import Erasure, Known, Stage, decode_erasure, decode_known, stage_of, waits_for
 from c360.governance.names import is_veiled
 from c360.ops.records import Message, records
-from c360.plan import Plan
+from c360.plan import Plan, PlannedTopic
 from c360.tables.rocks import SWEEP_S, entries_of
 
 
@@ -147,6 +148,17 @@ PROMISES: dict[Policy | None, str] = {
     "user": "the topic is yours: c360 leaves it as it is",
     None: "nothing, once the worker has swept it",
 }
+UNDECLARED = "nothing: the app declares no more what it is of, so nobody forgets there; delete it"
+_OURS = re.compile(
+    r"(.+\.)?(changelog|parts|questions)|(activation|assignments|governed|identity|identity-changes|links|outside)\..+"
+)
+
+
+def undeclared(plan: Plan, existing: Collection[str]) -> list[str]:
+    """Topics that the app has written when it was declared otherwise, by their names, or as they have a changelog."""
+    prefix = f"{plan.app}."
+    others = sorted(name for name in set(existing) - {topic.name for topic in plan.topics} if name.startswith(prefix))
+    return [n for n in others if _OURS.fullmatch(n.removeprefix(prefix)) or f"{n}.changelog" in existing]
 
 
 def words_of(plan: Plan, cluster: Cluster, request: str | None, label: str) -> list[str]:
@@ -162,23 +174,24 @@ def words_of(plan: Plan, cluster: Cluster, request: str | None, label: str) -> l
 def check(
     plan: Plan, cluster: Cluster, ids: Sequence[str], values: Sequence[str], state_dir: Path | None, now_ms: int
 ) -> list[Place]:
-    """Scan every topic of the app and the state directory, byte by byte.
+    """Scan every topic of the app, also of what it declares no more, and the state directory, byte by byte.
 
     A token is what the suppression is written under: it may stand there, and in what the erasure agent keeps of it.
     """
     admin = cluster.admin()
     existing = admin.topics()
     planned = {topic.name: topic for topic in plan.topics if topic.name in existing}
-    configs = admin.topic_configs(sorted(planned))
+    left = undeclared(plan, existing)
+    configs = admin.topic_configs(sorted([*planned, *left]))
     may_keep_tokens = {plan.suppressed, plan.erasures, f"{plan.app}.erasure.changelog"}
     found = []
-    for name, topic in sorted(planned.items()):
+    for name in sorted([*planned, *left]):
+        topic = planned.get(name) or PlannedTopic(name, "changelog", existing[name])
         said = promise(topic, configs.get(name, {}))
         here = [word.encode() for word in ids if not (name in may_keep_tokens and is_veiled(word))]
         latest: dict[Any, list[bytes]] = {}
         before = 0
-        for offset, key, value in _read(name, cluster, range(existing[name])):
-            data = (key or b"") + b"\0" + (value or b"")
+        for offset, key, value, data in _whole(name, cluster, existing[name]):
             which = key if said.policy == "compact" else (offset, len(latest))
             if which in latest:
                 before += _count(latest[which], [*here, *_bytes(values)])
@@ -186,7 +199,8 @@ def check(
         kept = [data for each in latest.values() for data in each]
         gone_by = None if said.ms < 0 else now_ms + said.ms
         numbers = _count(kept, here), _sizes(kept, _bytes(values)), before
-        found.append(Place(name, said.policy, PROMISES[said.policy], *numbers, gone_by))
+        policy, promised = (said.policy, PROMISES[said.policy]) if name in planned else (None, UNDECLARED)
+        found.append(Place(name, policy, promised, *numbers, gone_by))
     if state_dir is not None and state_dir.exists():
         clear = [word.encode() for word in ids if not is_veiled(word)]
         seen = standing = 0
@@ -218,6 +232,20 @@ def _sizes(datas: Iterable[bytes], words: Sequence[bytes]) -> int:
 
 def _count(datas: Iterable[bytes], words: Sequence[bytes]) -> int:
     return sum(data.count(word) for data in datas for word in words)
+
+
+def _whole(topic: str, cluster: Cluster, partitions: int) -> Iterator[tuple[int, bytes | None, bytes | None, bytes]]:
+    """Offset, key, value, and all bytes of each record: its headers, too."""
+    reader = cluster.reader()
+    try:
+        for batches in reader.read(reader.starts([TP(topic, p) for p in range(partitions)])):
+            for batch in batches:
+                for i, offset in enumerate(batch.offsets):
+                    key, value = batch.keys[i], batch.values[i]
+                    said = [part for name, data in batch.headers(i) for part in (name.encode(), data or b"")]
+                    yield offset, key, value, b"\0".join([key or b"", value or b"", *said])
+    finally:
+        reader.close()
 
 
 def _read(topic: str, cluster: Cluster, partitions: Iterable[int]) -> Iterator[tuple[int, bytes | None, bytes | None]]:

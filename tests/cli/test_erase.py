@@ -87,6 +87,18 @@ def test_it_asks_waits_and_looks_for_what_is_left(here: Shop, tmp_path: Path) ->
     assert raw["values"] > 0, "the topic is the user's"
 
 
+def test_it_looks_at_headers_too(here: Shop, tmp_path: Path) -> None:
+    (values := tmp_path / "values").write_text("Ada Byron\n")
+    here("crm:7", "--execute", "--reason", "ticket 7")
+    assert here("crm:7", "--wait", "--check", "--values", str(values))[0] == 0
+    producer = here.driver.cluster.producer()
+    producer.produce("forget.replay.people", None, b"{}", 0, [("said", b"by Ada Byron"), ("nothing", b"")])
+    producer.flush()
+    code, said = here("crm:7", "--check", "--values", str(values))
+    (found,) = [place for place in said["check"] if not place["holds"]]
+    assert (code, found["place"], found["values"]) == (1, "forget.replay.people", len("Ada Byron"))
+
+
 def test_it_lifts_what_stands(here: Shop) -> None:
     assert here("crm:7", "--execute", "--lift", "--reason", "x")[0] == 2, "nothing to lift"
     here("crm:7", "--execute", "--reason", "ticket 7")

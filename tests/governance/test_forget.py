@@ -76,6 +76,75 @@ def test_a_profile_of_three_subjects_and_nobody_else() -> None:
         driver.verify()
 
 
+def test_a_row_of_the_forgotten_of_which_a_column_was_not_sent_is_no_dead_letter() -> None:
+    """The row before, which has that column, was removed with the rest of her."""
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        certificate = driver.erase("crm:7")
+        assert certificate is not None
+        person(driver, "pk7", "7", "__debezium_unavailable_value", "ada@mail.se", at=50, op="u")
+        person(driver, "pk77", "7", "__debezium_unavailable_value", None, at=51, op="u")
+        person(driver, "pk78", "78", "__debezium_unavailable_value", "ada@mail.se", at=52, op="u")
+        assert driver.topic("forget.dlq") == []
+        person(driver, "pk79", "79", "__debezium_unavailable_value", None, at=53, op="u")
+        (letter,) = driver.topic("forget.dlq")
+        assert letter["reason"] == "unknown-row"
+        driver.verify()
+        driver.lift(certificate)
+        person(driver, "pk7", "7", "__debezium_unavailable_value", "ada@mail.se", at=54, op="u")
+        assert len(driver.topic("forget.dlq")) == 2
+        driver.verify()
+
+
+def test_a_device_that_nobody_knew_is_not_remembered_for_naming_the_forgotten() -> None:
+    """Its record is dropped, and with it the key that would have sealed it."""
+    with TestDriver(shop(), now=NOW) as driver:
+        merged(driver)
+        assert driver.erase("crm:7") is not None
+        click(driver, 50, "c-new", "ada@mail.se", "secret")
+        person(driver, "pk9", "9", "Ada Byron", "ada@mail.se", at=60)
+        assert kept(driver, ["c-new", "crm:9"]) == {}
+        click(driver, 51, "c-new", "bob@mail.se", "other")
+        click(driver, 52, "c-new", "ada@mail.se", "secret")
+        assert driver.profile("crm:8").clicks == 7
+        assert kept(driver, ADA) == {}
+        driver.verify()
+
+
+def test_strange_records_among_decisions_stop_nobody_and_are_found() -> None:
+    with TestDriver(open_shop(), now=NOW) as driver:
+        driver.send("orders", "7", {"id": "o1", "customer": "7", "email": "ada@mail.se", "note": "mine"})
+        assert driver.erase("crm:7") is not None
+        driver.verify("consent")
+        producer = driver.cluster.producer()
+        for key in (b"no-namespace", b"\xff:\xfe"):
+            producer.produce("open.consent", key, b"\x91\x91", 0)
+        producer.flush()
+        driver.send("orders", "8", {"id": "o2", "customer": "8", "email": "bob@mail.se", "note": "his"})
+        assert driver.profile("crm:8").orders == 1
+        with pytest.raises(AssertionError, match=r"2 differences"):
+            driver.verify("consent")
+
+
+def test_what_an_enrichment_refuses_of_the_forgotten_is_no_dead_letter() -> None:
+    app = shop(joined=False)
+
+    @app.enrich(app.plan().sources[0].types[0].record)
+    def loud(order: Any) -> str:
+        return str(order.note.upper())
+
+    with TestDriver(app, now=NOW) as driver:
+
+        def order(number: int, customer: str, note: str | None) -> int:
+            driver.send("orders", customer, {"id": f"o{number}", "customer": customer, "note": note})
+            return len(driver.topic("forget.dlq"))
+
+        assert [order(1, "7", "hers"), order(2, "7", None)] == [0, 1]
+        assert driver.erase("crm:7") is not None
+        assert [order(3, "7", None), order(4, "8", None)] == [1, 2]
+        driver.verify()
+
+
 @pytest.mark.parametrize("made", [shop, open_shop])
 def test_the_certificate_says_how_far_everybody_had_read(made: Callable[[], App]) -> None:
     with TestDriver(made(), now=NOW) as driver:

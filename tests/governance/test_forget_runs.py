@@ -26,6 +26,11 @@ MUTANTS = [
            "return {} and {subject.encode(): life for"),
     Mutant("a row says that somebody was erased", projection.ProjectionTask, "_outlived",
            "said is not None and said.life >= home.life", "False"),
+    Mutant("what a row left out makes a dead letter of it", govern.GovernTask, "_row",
+           "self._drop_misfit(sent, arrivals.batch.keys[i], self.judge)", "pass"),
+    Mutant("what an enrichment refuses is a dead letter", govern.RecordReader, "govern",
+           "judge(subject, record, NOTHING)", "pass"),
+    Mutant("a key is made for what is dropped", govern.GovernTask, "_keys_for", "self.judge(subject, record, NOTHING)", "pass"),
     Mutant("an erasure of before is done again", suppression.Suppression, "due", "not (hold.lifted or hold.proven)", "True"),
     Mutant("facts about the forgotten count in a rebuild", identity.IdentityTask, "_is_void", "said.over for", "False for"),
     Mutant("nobody vanishes", node._Turn, "settle", "if self.vanish(lead):", "if False:"),
@@ -50,6 +55,9 @@ def checks() -> Iterator[Callable[[], None]]:
     yield stories.test_an_old_state_directory_brings_nothing_back
     yield stories.test_a_row_that_names_the_erased_does_not_hide_whose_it_is
     yield stories.test_a_shared_mailbox_is_named_and_not_touched
+    yield stories.test_a_row_of_the_forgotten_of_which_a_column_was_not_sent_is_no_dead_letter
+    yield stories.test_what_an_enrichment_refuses_of_the_forgotten_is_no_dead_letter
+    yield stories.test_a_device_that_nobody_knew_is_not_remembered_for_naming_the_forgotten
     yield stories.test_twice_and_for_nobody
     for agent in ("identity@1", "customer@1"):
         yield partial(stories.test_a_rebuild_brings_nothing_back, agent)

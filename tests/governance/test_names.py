@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from c360 import App, Projection, Record, count, normalize
+from c360 import App, Personal, Projection, Record, cloudevents, count, normalize
 from c360.codecs.record import RecordMeta
 from c360.errors import DeclarationError, Misfit, UsageError
 from c360.governance.keys import AppSecret
@@ -173,3 +174,24 @@ def test_rule_sets_block_the_same_values_where_they_cannot_see_them(personal: bo
             risky.plan()
     else:
         assert len(risky.plan().identities) == 2
+
+
+@pytest.mark.parametrize(
+    ("attribute", "kind", "instead"),
+    [("source", "email", "event_id"), ("id", "text", "event_id"), ("time", "time", "at")],
+)
+def test_what_names_a_cloudevent_stands_in_clear_so_it_cannot_be_personal(
+    attribute: str, kind: str, instead: str
+) -> None:
+    def shop(**settings: Any) -> App:
+        app = App("wrong")
+        user = app.identifier("user")(type("User", (str,), {}))
+        kinds = {"email": app.identifier("email")(type("Mail", (str,), {})), "text": Personal[str]}
+        says = {"user": user, "number": str, "placed": datetime, "said": {**kinds, "time": Personal[datetime]}[kind]}
+        event = RecordMeta("Event", (Record,), {"__annotations__": says, "said": cloudevents.attribute(attribute)})
+        app.source("events", format="cloudevents", subject="user", **settings)(event)
+        return app
+
+    with pytest.raises(DeclarationError, match=rf"Event\.said is personal and .* in clear beside .* say {instead}="):
+        shop().plan()
+    shop(**{instead: {"event_id": "number", "at": "placed"}[instead]}).plan()

@@ -69,7 +69,7 @@ MUTANTS: list[tuple[Mutant, Callable[..., object]]] = [
      stories.test_a_version_that_was_taken_out_and_is_declared_again_is_read_from_its_start),
     (Mutant("it is not read again", Agent, "rereads", "return tp.topic in self.topics.values()", "return False"),
      stories.test_a_version_that_was_taken_out_and_is_declared_again_is_read_from_its_start),
-    (Mutant("topics of a version that was retired are read", Agent, "task", "if t not in retired", ""),
+    (Mutant("topics of a version that was retired are read", Agent, "task", " if tp.topic not in retired", ""),
      stories.test_of_a_version_that_is_retired_nothing_is_kept),
     (Mutant("a worker that does not know the live version goes on", Agent, "ask",
             "if self.live() not in self.topics:", "if False:"),

@@ -15,6 +15,7 @@ from types import ModuleType
 from c360.identity import node as identity
 from c360.identity.facts import CANNOT, LINK, Fact, cannot
 from c360.identity.messages import Forget, Mark
+from c360.identity.rules import STAND_IN
 from c360.testing.oracle.identity import answer
 from tests.identity.permutations import random_facts, random_rules
 from tests.identity.world import World
@@ -25,11 +26,9 @@ def run(seed: int, code: ModuleType = identity) -> None:
     """One world. Raises AssertionError where it ends other than it should."""
     dice = random.Random(seed)
     rules = random_rules(dice)
-    # A dead claim, and one that links nobody, is known to its subject alone (docs/decisions/0018).
-    facts = [f for f in random_facts(dice) if not f.claim.dead and rules.of(f.subject).links]
-    facts = [f for f in facts if f.kind != CANNOT or rules.of(f.other).links]
-    known = [f for f in facts if f.kind != LINK or rules.of(f.other).holds or not rules.of(f.other).subject]
-    facts = [f for f in known if f.kind != LINK or rules.of(f.other).holds or rules.of(f.other).links]
+    # Govern links no subjects (it links their twins), nor what identifies nobody.
+    facts = [f for f in random_facts(dice) if f.kind != LINK or not rules.of(f.other).subject]
+    facts = [f for f in facts if f.kind != LINK or rules.of(f.other).holds or rules.of(f.other).links]
     facts += [cannot(f.other, f.subject, f.source, f.claim) for f in facts if f.kind == CANNOT]  # as operators say it
     world = World(
         rules,
@@ -97,7 +96,12 @@ def run(seed: int, code: ModuleType = identity) -> None:
             world.put(key, order)
             hurry(world, dice)
         world.rest()
-        check(world, [fact for fact in said if not gone & {fact.subject, fact.other}], gone)
+        check(
+            world,
+            [fact for fact in said if not gone & {fact.subject, fact.other}],
+            gone,
+            {fact.subject for fact in facts},
+        )
 
 
 def hurry(world: World, dice: random.Random) -> None:
@@ -105,7 +109,8 @@ def hurry(world: World, dice: random.Random) -> None:
         pass
 
 
-def check(world: World, facts: Sequence[Fact], gone: set[str]) -> None:
+def check(world: World, facts: Sequence[Fact], gone: set[str], speak: set[str]) -> None:
+    """`speak`: who has ever said anything, and stays, as a subject, also when all it said is gone."""
     rules, right = world.rules, answer(facts, world.rules)
     nodes = {node.key: node for node in world.nodes() if not world.code.is_blank(node)}
     got = {
@@ -123,6 +128,9 @@ def check(world: World, facts: Sequence[Fact], gone: set[str]) -> None:
         repr((near, lead.evidence, [(one, pair) for one, pair in lead.holders.pairs.items() if pair], lead.told))  # type: ignore[attr-defined]
         for near, lead in world.shelves.by_node.values()
     ]
+    known = {name for fact in facts for name in (fact.subject, fact.other)} | speak
+    nobody = {key for key in nodes if key not in known and not key.startswith(STAND_IN)}
+    assert not nobody, "an identifier that nobody names any more is left"
     whole = "\n".join(chain((repr(world.code.encode_node(node)) for node in nodes.values()), shelved))
     for name in sorted(gone):
         named = [key for key, node in nodes.items() if _says(repr(world.code.encode_node(node)), name)]

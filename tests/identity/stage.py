@@ -252,9 +252,9 @@ def nodes_in(store: Store, task: IdentityTask) -> Iterator[Node]:
         neighbours, lead = node.neighbours, node.lead
         apart = neighbours is not None and neighbours.shelved
         assert (mine[NEIGHBOURS], mine[WAITING]) == (
-            (neighbours.degree, neighbours.waits) if neighbours is not None and apart else (0, 0)
+            (neighbours.degree + neighbours.naming, neighbours.waits) if neighbours is not None and apart else (0, 0)
         )
-        assert mine[LENT] == (sum(neighbours.sizes[2].values()) if neighbours is not None and apart else 0)
+        assert mine[LENT] == (sum(neighbours.sizes.spread.values()) if neighbours is not None and apart else 0)
         if lead is not None and lead.block.shelves is not None:
             evidence = list(lead.block.evidence().values())
             assert mine[EVIDENCE] == lead.block.size == len(evidence)

@@ -58,8 +58,8 @@ IN_NODE = {
         "if neighbours and neighbours.waits:",
     ),
     "learned the number later": (
-        "sorted(before ^ after if same else before | after)",
-        "sorted(before ^ after)",
+        "sorted(after - before if same else after)",
+        "sorted(after - before)",
     ),
     "versions do not rise": ("old.version + 1 if old else 1", "1"),
     "an identifier that let go of a subject counts its ids": (
@@ -75,7 +75,7 @@ IN_NODE = {
         "pass",
     ),
     "holders there were are not reported": (
-        "self.events.append(Holders(mark.request, me.key, tuple(sorted(me.neighbours.of))))",
+        "self.events.append(Holders(mark.request, me.key, me.neighbours.holders()))",
         "pass",
     ),
     "members are reported once": ("if added := nodes - reported:", "if not reported and (added := nodes - reported):"),

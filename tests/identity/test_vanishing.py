@@ -9,9 +9,10 @@ from types import ModuleType
 import pytest
 
 from c360.identity import node
-from c360.identity.messages import Assign, Forget, Gather, Mark, Meet, Members, Vanish
+from c360.identity.facts import LINK, Claim, link
+from c360.identity.messages import Assign, Forget, Gather, Holders, Mark, Meet, Members, Unsaid, Vanish
 from c360.identity.resolve import Evidence, Link
-from c360.identity.rules import OK
+from c360.identity.rules import OK, STAND_IN
 from tests.identity import erasures
 from tests.identity.stories import FIRST, LAST, LOOSE, SECOND, THIRD
 from tests.identity.test_mutants import mutant
@@ -135,6 +136,107 @@ def test_what_is_known_of_the_erased_until_all_has_rested_goes_with_a_block_and_
 @pytest.mark.parametrize("seed", [*range(40), 967, 1105, 2096])
 def test_random_worlds_in_which_some_are_erased(seed: int) -> None:
     erasures.run(seed)
+
+
+# -------------------------------------------------------------------------------------------- who names an identifier
+NAMED = Claim(3, dead=True, first_seen=1)
+
+
+def named(world: World) -> None:
+    """LAST once said email:a, which is FIRST's."""
+    world.tell(links(f"{FIRST} email:a\n{LAST} email:b"))
+    world.tell([link(LAST, "email:a", "crm", NAMED)])
+
+
+def test_who_names_an_identifier_by_a_dead_claim_is_known_to_it_and_is_no_holder() -> None:
+    world = World(LOOSE)
+    named(world)
+    neighbours = world.node("email:a").neighbours
+    assert neighbours is not None
+    assert (neighbours.holders(), neighbours.degree, neighbours.naming) == ((FIRST,), 1, 1)
+    world.put("email:a", Mark("one"))
+    world.drain()
+    assert [event for event in world.events if isinstance(event, Holders)] == [Holders("one", "email:a", (FIRST,))]
+    assert profiles(world)[LAST] == LAST
+
+
+def test_who_named_it_before_and_holds_it_now_is_reported() -> None:
+    world = World(LOOSE)
+    named(world)
+    world.put("email:a", Mark("one"))
+    world.tell([link(LAST, "email:a", "crm", Claim(4, first_seen=4))])
+    assert Holders("one", "email:a", (LAST,)) in world.events
+
+
+def test_a_dead_claim_that_comes_after_its_identifier_was_erased_is_taken_back_and_does_not_wake_it() -> None:
+    world = World(LOOSE)
+    world.tell(links(f"{FIRST} email:a\n{LAST} email:b"))
+    for key in (FIRST, "email:a"):
+        world.put(key, Mark("one"))
+        world.put(key, Forget("one"))
+        world.drain()
+    world.tell([link(LAST, "email:a", "crm", NAMED)])
+    assert Unsaid(LAST, LINK, "email:a", "crm") in world.events
+    for key in (FIRST, "email:a"):
+        world.put(key, Mark("one", on=False))
+    world.rest()
+    assert {node.key for node in world.nodes()} == {LAST, "email:b"}
+
+
+def test_an_identifier_that_only_a_dead_claim_names_stays_until_that_goes() -> None:
+    world = World(LOOSE)
+    named(world)
+    world.put(FIRST, Forget("one"))
+    world.rest()
+    assert {node.key for node in world.nodes() if not node.key.startswith(STAND_IN)} == {LAST, "email:a", "email:b"}
+    world.put(LAST, Forget("two"))
+    world.rest()
+    assert not world.nodes()
+
+
+def test_who_is_named_by_many_lies_on_shelves_and_comes_back_whole() -> None:
+    world = World(LOOSE, apart=3)
+    world.tell(links(f"{FIRST} email:a"))
+    many = [f"cookie:n{number:02}" for number in range(20)]
+    for subject in many:
+        world.tell([link(subject, "email:a", "crm", NAMED)])
+    neighbours = world.node("email:a").neighbours
+    assert neighbours is not None
+    assert (neighbours.shelved, neighbours.degree, neighbours.naming) == (True, 1, 20)
+    world.put("email:a", Forget("one"))
+    world.rest()
+    assert {event.subject for event in world.events if isinstance(event, Unsaid)} == {FIRST, *many}
+    assert "email:a" not in {node.key for node in world.nodes()}
+
+
+NAMING = {
+    "who names it by what does not count is not known": ('home = "" if other in still else', "home ="),
+    "a new word that does not count is not told": (
+        "                self.said.add(fact.other)\n",
+        "                pass\n",
+    ),
+    "what an erased subject names is not told": (
+        "self.said |= {other for kind, other, _",
+        "_ = {other for kind, other, _",
+    ),
+    "an identifier that nobody names stays": ("            me.marks = (ERASED,)", "            pass"),
+    "who only names it counts": ("            if old.home:", "            if True:"),
+    "and is not told that it is erased": (
+        "for subject in sorted(me.neighbours.of) if",
+        "for subject in me.neighbours.holders() if",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NAMING)
+def test_what_is_known_of_who_names_an_identifier_is_missed_when_it_is_taken_away(what: str) -> None:
+    code = mutant(node, *NAMING[what])
+    for seed in range(300):
+        try:
+            erasures.run(seed, code)
+        except Exception:
+            return
+    pytest.fail("nothing notices")
 
 
 GUARDS = {

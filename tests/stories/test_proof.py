@@ -11,8 +11,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from c360.engine.transport import TP, TopicSpec
 from c360.ops import dev_kafka, keys
 from c360.ops.profiles import normalized
 from c360.ops.records import follow
-from c360.tables.rocks import entries_of
 from tests.governance.proof_town import app
+from tests.stories.left import counted, in_state, where_in
 from tests.stories.tools import c360, stop, wait_until, working
 
 NAME = "tests.governance.proof_town:app"
@@ -127,7 +127,7 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
         clear = [CUSTOMER, COOKIE, *SECRETS]
         # What stays of a suppression, under keyed hashes only; of a personal identifier its token is that.
         suppression = ["governance", "erasure.v1"]
-        assert _counted(logs, words, compacted)
+        assert counted(logs, words, compacted)
         # 3 master keys are rotated, and the customer is forgotten, under traffic
         with _traffic(lambda n: click(EVENTS + n, f"kuki-{n % 50}", f"p{n % 5}@mail.se", "others")):
             rotated = run("keys", "rotate", "--json")
@@ -143,7 +143,7 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
 
         def stays_clean() -> bool:
             """For more than a sweep: a file that is replaced while it is read is not seen at all."""
-            if _in_state(state, words + SECRETS, suppression) or _in_state(state, clear):
+            if in_state(state, words + SECRETS, suppression) or in_state(state, clear):
                 clean.clear()
             else:
                 clean.append(time.monotonic())
@@ -152,12 +152,12 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
         try:
             wait_until(stays_clean, one, log)
         except AssertionError:
-            raise AssertionError(_where(state, words + SECRETS)) from None
+            raise AssertionError(where_in(state, words + SECRETS)) from None
         assert (stop(one), stop(two)) == (0, 0)
     # 5 the broker compacts: what is written last stays in a segment of its own, so something else is written
     deadline = time.monotonic() + 90
     kept = {plan.suppressed, f"{plan.app}.erasure.changelog"}  # of the suppression, under keyed hashes only
-    while found := _counted(logs, words, compacted - kept) | _counted(logs, clear, kept):
+    while found := counted(logs, words, compacted - kept) | counted(logs, clear, kept):
         assert time.monotonic() < deadline, found
         for name in compacted:
             for partition in range(admin.topics()[name]):
@@ -166,9 +166,9 @@ def _story(broker: str, logs: Path, log: Path, master: Path, tmp_path: Path) -> 
         time.sleep(1.1)
     # 6 no file has a personal value that can be read
     everywhere = {path.name.rpartition("-")[0] for path in logs.rglob("*-*") if path.is_dir()} - raw
-    assert _counted(logs, SECRETS, everywhere) == {}
-    assert _in_state(state, words + SECRETS, suppression) == Counter(), _where(state, words + SECRETS)
-    assert _in_state(state, clear) == Counter(), _where(state, clear)
+    assert counted(logs, SECRETS, everywhere) == {}
+    assert in_state(state, words + SECRETS, suppression) == Counter(), where_in(state, words + SECRETS)
+    assert in_state(state, clear) == Counter(), where_in(state, clear)
     assert label not in held(projected)
     assert "crm:c-neighbour" in held(projected)
     # 7 and so says the command
@@ -206,63 +206,3 @@ def _traffic(send: Callable[[int], None]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _counted(logs: Path, words: list[str], topics: set[str]) -> dict[str, Counter[str]]:
-    """How often each stands in the log files of these topics, byte by byte."""
-    found: dict[str, Counter[str]] = {}
-    for path in logs.rglob("*.log"):
-        topic = path.parent.name.rpartition("-")[0]
-        if topic in topics:
-            with suppress(FileNotFoundError):
-                data = path.read_bytes()
-                for word in words:
-                    if n := data.count(word.encode()):
-                        found.setdefault(topic, Counter())[word] += n
-    return found
-
-
-def _in_state(directories: list[Path], words: list[str], without: Sequence[str] = ()) -> Counter[str]:
-    """The same of state directories: all files as they are, and all entries of RocksDB's tables.
-
-    `without`: paths below that begin so are passed over.
-    """
-    found: Counter[str] = Counter()
-    for directory in directories:
-        datas = []
-        for path in directory.rglob("*"):
-            if _is_below(path, directory, without):
-                continue
-            with suppress(FileNotFoundError, IsADirectoryError):
-                datas.append(path.read_bytes())
-        for store in {path.parent for path in directory.rglob("*.sst")}:
-            if not _is_below(store, directory, without):
-                datas += [key + b"\0" + value for key, value in entries_of(store)]
-        for word in words:
-            found[word] += sum(data.count(word.encode()) for data in datas)
-    return +found
-
-
-def _is_below(path: Path, directory: Path, names: Sequence[str]) -> bool:
-    parts = path.relative_to(directory).parts
-    return any(part == name or part.endswith(f".{name}") for part in parts for name in names)
-
-
-def _where(directories: list[Path], words: list[str]) -> dict[str, Counter[str]]:
-    """How often each stands in which store, or in which file of none."""
-    found: dict[str, Counter[str]] = {}
-    for directory in directories:
-        stores = {path.parent for path in directory.rglob("*.sst")}
-        for path in directory.rglob("*"):
-            with suppress(FileNotFoundError, IsADirectoryError):
-                _count(found, f"{path.relative_to(directory)}", path.read_bytes(), words)
-        for store in stores:
-            for key, value in entries_of(store):
-                _count(found, f"{store.relative_to(directory)} {key[:1]!r}", key + b"\0" + value, words)
-    return found
-
-
-def _count(found: dict[str, Counter[str]], place: str, data: bytes, words: list[str]) -> None:
-    for word in words:
-        if n := data.count(word.encode()):
-            found.setdefault(place, Counter())[word] += n

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -100,6 +101,9 @@ class Expected:
 
     facts: dict[int, list[Said]] = field(default_factory=dict)  # by raw offset; they hold if its record was admitted
     linked: set[Slot] | None = None  # with `live`: which links there are in the end, whatever their versions
+    about: dict[int, set[str]] = field(
+        default_factory=dict
+    )  # of misfits, and rows with columns left out: whom they name
     same: dict[Content, Content] = field(default_factory=dict)  # another content that may be there -> the one in `live`
 
     def net(self) -> Counter[Content]:
@@ -184,6 +188,14 @@ class TypeOracle:
         if nobody:
             return []
         return [(subject, label) for label in self.linking.labels(self.source, record, subject, at)]
+
+    def whom(self, record: Record, key: bytes | None) -> set[str]:
+        """Labels of the subject of a record, or of a part of one, and of what else it names; empty if nobody can tell."""
+        found = set[str]()
+        with suppress(Exception):  # whatever a function of the user raises
+            found.add(self.subject(record, key).label)
+            found.update(label for _, label in self.links(record, key, 0))
+        return found
 
 
 def in_clear(
@@ -325,12 +337,14 @@ class Events:
         by_id: dict[tuple[str, str], dict[int, Effect]] = {}
         unsure: set[tuple[str, str]] = set()
         for offset, deliveries in arrivals:
+            whom: set[str] = set()
             for delivery in deliveries:
-                found = self._read(delivery)
+                found = self._read(delivery, whom)
                 if found is not None:
                     break
             else:
                 out.misfits.add(offset)
+                out.about[offset] = whom
                 continue
             if found is IGNORED:
                 continue
@@ -352,8 +366,9 @@ class Events:
                 out.effects.pop(offset, None)
         return out
 
-    def _read(self, delivery: Delivery) -> Any:
-        """(type and id, effect, facts); IGNORED; None for a misfit."""
+    def _read(self, delivery: Delivery, whom: set[str]) -> Any:
+        """(type and id, effect, facts); IGNORED; None for a misfit, then `whom` gets those that it names."""
+        kind = record = None
         try:
             if self.source.format == "answers":
                 answer = read_answer(self.source, delivery.value or b"", self.sight)
@@ -374,6 +389,8 @@ class Events:
             effect = kind.effect(record, event_id, at, delivery.key, delivery.time)
             links = kind.links(record, delivery.key, at)
         except Exception:  # it does not fit, or a function of the user raised: a misfit in both cases
+            if kind is not None and record is not None:
+                whom |= kind.whom(record, delivery.key)
             return None
         facts = [(Slot(s, "link", label, self.source.name), Claim(-at, first_seen=at)) for s, label in links]
         if event_id is not None and self.source.tenant is not None:
@@ -443,12 +460,26 @@ class Rows:
                     continue
             else:
                 out.misfits.add(offset)
+            if whom := set[str]().union(*(self._whom(delivery) for delivery in deliveries)):
+                out.about[offset] = whom
         if floor is not None or replayed:
             out.live = Counter(row.content for row in rows.values() if row.content is not None)
             out.linked = {slot for row_id, row in rows.items() for slot, _ in self._facts(row_id, row.links, Claim(0))}
             out.effects.clear()
             out.facts.clear()
         return out
+
+    def _whom(self, delivery: Delivery) -> set[str]:
+        """Whom a row names of which some columns were not sent, or which an enrichment refuses."""
+        kind = self.declared.record
+        with suppress(Exception):  # whatever is wrong with it
+            change = self._change(delivery)
+            if change is not None and change.op not in ("truncate", "delete"):
+                missing = unsent(kind, change.after)
+                if missing or self.type.enrichments:
+                    sent = values_from_payload(kind, change.after, without=missing)
+                    return self.type.whom(kind(**sent, **dict.fromkeys(missing)), delivery.key)
+        return set()
 
     def truncate(self, arrival: Arrival) -> Truncated | None:
         """What a raw record says of a truncate, if it is one."""
