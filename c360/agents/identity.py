@@ -247,9 +247,8 @@ class IdentityTask:
         self.nodes: Table[Node] = Table(NODES, encode_node, lambda data: decode_node(data, self.rules, self.shelves))
         self.sent: Table[Sent] = Table(SENT, encode_sent, _decode_sent)  # only from a reset to the end of its sweep
         text: tuple[Callable[[str], bytes], Callable[[bytes], str]] = str.encode, bytes.decode
-        self.was = Table(
-            WAS, *text
-        )  # of subjects whose assignment names another profile, which they were of before: that
+        # Of subjects whose assignment names another profile, which they were of before: that
+        self.was = Table(WAS, *text)
         self.left = Table(LEFT, *text)  # the same by that profile, so that it is found when it is erased
         self.tables = (self.nodes, *self.shelves.tables, self.sent, self.was, self.left)
         self.gone: set[str] = set()  # profiles that are erased, since the last commit

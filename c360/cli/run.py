@@ -139,9 +139,8 @@ def worker(
         )
         if plan.needs_keys:
             running.open_master = context.master
-            with suppress(
-                ServiceAway
-            ):  # what is wrong with the keys is said at once; a service that is away is waited for
+            # What is wrong with the keys is said at once; a service that is away is waited for
+            with suppress(ServiceAway):
                 running.master = context.master()
         registry = context.registry()
         running.accept_drift, running.registry, running.cloudevents = accept_drift, registry, settings.cloudevents

@@ -431,9 +431,8 @@ class GlobalTable:
         try:
             (data,) = store.get_many([FOLLOWED])
             found = msgspec.json.decode(data, type=Followed) if data is not None else Followed()
-            if (
-                list(found.topics) != list(self.topics)[: len(found.topics)]
-            ):  # numbered otherwise: of another declaration
+            # Numbered otherwise: of another declaration
+            if list(found.topics) != list(self.topics)[: len(found.topics)]:
                 store.write([(key, None) for key, _ in store.scan(b"", b"\x03")])
                 found = Followed()
             if len(found.topics) < len(self.topics):

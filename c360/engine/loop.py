@@ -601,9 +601,8 @@ class Loop:
             self.recommitted = begun
         took_s = time.monotonic() - begun
         self.committed_at = begun + took_s
-        self.commit_took_s = max(
-            took_s, 0.8 * self.commit_took_s + 0.2 * took_s
-        )  # a slow one is remembered for a while
+        # A slow one is remembered for a while
+        self.commit_took_s = max(took_s, 0.8 * self.commit_took_s + 0.2 * took_s)
         self.metrics.committed(self.uncommitted, took_s)
         self.shut_in_a_row = 0
         self.uncommitted = 0

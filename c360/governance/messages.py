@@ -120,9 +120,8 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
     """Ask again for what was not answered."""
 
 
-Event = (
-    Requested | Lift | Found | Beside | Out | Passed | Shredded | Settled | Receipt | Deployed | Tick
-)  # in any order, any of them again
+# In any order, any of them again
+Event = Requested | Lift | Found | Beside | Out | Passed | Shredded | Settled | Receipt | Deployed | Tick
 
 
 # ------------------------------------------------------------------------------------------------------------ commands

@@ -110,9 +110,8 @@ class DataKey:
             written = sealed.ciphertext.encode()
             ciphertext = a2b_base64(written)
             ours = sealed.subject == self.subject and sealed.key_id == self.id
-            if (
-                ours and len(ciphertext) > TAG_BYTES and b2a_base64(ciphertext, newline=False) == written
-            ):  # one way only
+            # One way only
+            if ours and len(ciphertext) > TAG_BYTES and b2a_base64(ciphertext, newline=False) == written:
                 return _cipher(self._secret).decrypt(ciphertext, [self._place + sealed.field.encode()])
         except (Error, UnicodeError, InvalidTag):
             pass

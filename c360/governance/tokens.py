@@ -18,9 +18,8 @@ from c360.governance.keys import AppSecret
 
 TOKEN_BYTES = 15  # of the hash: among 10^10 identifiers two share a token with a probability below 10^-16
 MARK = "~"
-TOKEN = re.compile(
-    rf"{MARK}[a-z2-7]{{24}}(?![A-Za-z0-9])"
-)  # the value of a personal label, wherever it stands in a text
+# The value of a personal label, wherever it stands in a text
+TOKEN = re.compile(rf"{MARK}[a-z2-7]{{24}}(?![A-Za-z0-9])")
 
 
 class Tokens:

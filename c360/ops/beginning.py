@@ -104,9 +104,8 @@ def begin_life(
     while not stopped():
         producer: Producer | None = None
         try:
-            producer = cluster.producer(
-                fence(agent)
-            )  # ends what one that was killed has left open, also in the journal
+            # Ends what one that was killed has left open, also in the journal
+            producer = cluster.producer(fence(agent))
             journal = control.read(plan, cluster).reset(agent_name)
             if journal is not None:
                 _begin(plan, cluster, producer, agent, journal, by_command=by_command)

@@ -87,6 +87,7 @@ class OutsideCalls:
         producer.flush()
 
     async def _look(self, question: Question) -> Allowed | str:
+        # Anew: a process of before may be gone
         permit = Permit(
             self.plan,
             self.outside,
@@ -95,7 +96,7 @@ class OutsideCalls:
             clock=self.clock,
             partitions=self._partitions,
             inputs_s=0.0,
-        )  # anew: a process of before may be gone
+        )
         return permit.look(question)
 
     def _partitions(self) -> Mapping[str, int]:

@@ -27,12 +27,13 @@ NO_GOODS = (b"", b"not json", b"\xff\xfe", b"[]", b"{}", b'{"id": NaN}', b"[" * 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 RECENT = 50
 PEOPLE = 6
+# Another's value, one's second, one written otherwise, none's
 ANOTHER, SECOND, OTHERWISE, NOBODY = (
     0.12,
     0.25,
     0.1,
     0.03,
-)  # another's value, one's second, one written otherwise, none's
+)
 NOBODYS = ("null", " 'N/A' ", "unknown", "000000")
 
 

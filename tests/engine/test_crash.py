@@ -18,9 +18,8 @@ from c360.tables.store import MemoryStores, Stores
 from c360.testing.faults import At, Crash, FaultyCluster, FaultyStores
 from tests.engine.toy import OFTEN, POISON, Toy, World, content, toy_dlq
 
-SOMETIMES = LoopSettings(
-    batch_records=7, commit_s=3600.0, commit_share=0.0, commit_records=12, away_s=0.0
-)  # some commits hold several batches
+# Some commits hold several batches
+SOMETIMES = LoopSettings(batch_records=7, commit_s=3600.0, commit_share=0.0, commit_records=12, away_s=0.0)
 
 
 def begun(stores: Stores, *, rounds: int = 2) -> World:

@@ -477,9 +477,8 @@ def test_an_heir_ends_the_transaction_that_a_dead_owner_left_open(
     dead = worked(world)
     leave_open(world, dead)
     heir = taken_over(world)
-    world.until(
-        lambda: "Evicted" in dead.metrics.recoveries and running(dead), dead, heir
-    )  # it was frozen only, and wakes up
+    # It was frozen only, and wakes up
+    world.until(lambda: "Evicted" in dead.metrics.recoveries and running(dead), dead, heir)
     assert dead.metrics.recoveries["Evicted"] == 1
     world.feed_all()
     world.until(world.idle, dead, heir)

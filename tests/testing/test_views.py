@@ -151,9 +151,8 @@ def test_a_sealed_value_is_kept_and_compared_as_it_is(t: Bench) -> None:
     assert attributes["often"] == [name(ANN, "Ann"), name(ANN, "Bob")]
     assert attributes["kinds"] == 2
     assert attributes["home"] == home
-    assert attributes["day"] == max(
-        ["2026-01-02", born], key=json.dumps
-    )  # of one time the greatest text, sealed or not
+    # Of one time the greatest text, sealed or not
+    assert attributes["day"] == max(["2026-01-02", born], key=json.dumps)
     assert attributes["named"] == [name(ANN, "Ann")]
     assert attributes["deep"] == 0
     t.verify("customer@1")

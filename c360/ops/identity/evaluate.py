@@ -149,9 +149,8 @@ class Reading:
     plan: Plan
     subject_of: dict[str, str] = field(default_factory=dict)  # by record id
     links: dict[tuple[str, str, str], Claim] = field(default_factory=dict)  # subject, label, source → claim
-    rows: dict[tuple[str, str], tuple[str, list[str], int]] = field(
-        default_factory=dict
-    )  # source, row → subject, labels, at
+    # Source, row → subject, labels, at
+    rows: dict[tuple[str, str], tuple[str, list[str], int]] = field(default_factory=dict)
     misfits: Counter[str] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0

@@ -101,9 +101,8 @@ class Expected:
 
     facts: dict[int, list[Said]] = field(default_factory=dict)  # by raw offset; they hold if its record was admitted
     linked: set[Slot] | None = None  # with `live`: which links there are in the end, whatever their versions
-    about: dict[int, set[str]] = field(
-        default_factory=dict
-    )  # of misfits, and rows with columns left out: whom they name
+    # Of misfits, and rows with columns left out: whom they name
+    about: dict[int, set[str]] = field(default_factory=dict)
     same: dict[Content, Content] = field(default_factory=dict)  # another content that may be there -> the one in `live`
 
     def net(self) -> Counter[Content]:

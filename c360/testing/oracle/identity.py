@@ -47,9 +47,8 @@ def answer(facts: Iterable[Fact], rules: Rules) -> Answer:
     subjects = {
         s for s, *_ in newest if s.split(":")[0] in rules.namespaces and rules.namespaces[s.split(":")[0]].subject
     }
-    seen: dict[Pair, list[tuple[int, int]]] = defaultdict(
-        list
-    )  # subject, identifier → first_seen, assurance of each claim
+    # Subject, identifier → first_seen, assurance of each claim
+    seen: dict[Pair, list[tuple[int, int]]] = defaultdict(list)
     holds: dict[str, set[str]] = defaultdict(set)
     apart: set[frozenset[str]] = set()
     for (subject, kind, other, _), (_, dead, first_seen, assurance) in newest.items():

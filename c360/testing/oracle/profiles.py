@@ -36,10 +36,11 @@ DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 DIGITS = 400  # a number with more digits before its point, or more zeros after it, is taken by no attribute
+# Subjects and identifiers of a profile, the first of them; so many where people are asked
 LISTED, LISTED_TO_ASK = (
     100,
     2_000,
-)  # subjects and identifiers of a profile, the first of them; so many where people are asked
+)
 WIDE = Context(prec=3000, Emax=10**6, Emin=-(10**6))
 
 
