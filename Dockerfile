@@ -6,7 +6,7 @@ COPY c360 c360
 COPY schemas schemas
 # The lock as constraints: exactly the tested versions of what the package needs, without the tools of its developers.
 RUN python -m venv /opt/c360 \
- && /opt/c360/bin/pip install --no-cache-dir --constraint requirements.lock .
+ && /opt/c360/bin/pip install --no-cache-dir --constraint requirements.lock ".[protobuf]"
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 c360 \
