@@ -45,7 +45,7 @@ def test_no_seed_loses_or_doubles_anything(app: str, share: int) -> None:
 
 
 def test_a_seed_is_one_run_and_many_seeds_meet_every_fault() -> None:
-    runs = {seed: simulate(clear_shop, seed) for seed in range(120, 160)}
+    runs = {seed: simulate(clear_shop, seed) for seed in (*range(120, 160), 348)}  # the last: the one in 200 with Fenced
     assert simulate(clear_shop, 130) == runs[130]
     assert simulate(shop, 700) == simulate(shop, 700)
     happened = Counter[str]()

@@ -313,7 +313,7 @@ class _Town:
             self.until(stays_clean)
         except AssertionError:
             raise AssertionError(where_in(self.states, words + SECRETS)) from None
-        assert [stop(process) for process in self.workers] == [0, 0]
+        assert [stop(process) for process in self.workers] == [0, 0], self.log.read_text()[-5000:]
         assert self.run("verify", "--json")["differences"] == 0
         # 6 the broker compacts
         deadline = time.monotonic() + 90
