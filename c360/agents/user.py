@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import faust
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 from faust.types.auth import CredentialsT
+from mode.threads import ServiceThread, WorkerThread
 
 from c360.agents.calling import Allowed, Caller, InOrder, Message, Permit, Place
 from c360.agents.contracts import Reading
@@ -45,13 +46,31 @@ AGAIN_S = 1.0
 LOOK_S = 2.0
 STOP_S = 5.0
 COMMIT_S = 0.2  # between commits
+SESSION_S, HEARTBEAT_S = 10.0, 1.0  # until others take over from who was killed; Faust's are 60 and 3
 AHEAD = 16  # times as many questions as calls at a time are done with before the oldest is
 FLUSH_S = 30.0  # for answers to be in the log
 BEGIN_S = 0.2
 
 
+class _Worker(WorkerThread):
+    """A thread that keeps no process from ending.
+
+    What is asked of a group's coordinator waits behind a request to join, and that until members that were killed are given up.
+    So may the end of a consumer, for longer than a worker has.
+    """
+
+    def __init__(self, service: ServiceThread, **more: Any) -> None:
+        super().__init__(service, **more)
+        self.daemon = True
+
+    def stop(self) -> None:
+        self.is_stopped.wait(STOP_S)
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread with an isolation level that Faust has no setting for."""
+
+    Worker = _Worker
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -213,12 +232,9 @@ class FaustHost:
                 if len(agents) < len(self.hosted) and await self._with_topics() != agents:
                     return
         finally:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(asyncio.gather(*(one.rest() for one in agents)), STOP_S)
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(app.consumer.commit(), STOP_S)
-            with contextlib.suppress(Exception):  # an app that failed to start cannot be stopped in order
-                await asyncio.wait_for(app.stop(), STOP_S)
+            await _tried(asyncio.gather(*(one.rest() for one in agents)))
+            await _tried(app.consumer.commit())
+            await _tried(app.stop())  # an app that failed to start cannot be stopped in order
 
     def _make(self, agents: list[Streamed]) -> faust.App:
         app = faust.App(
@@ -231,6 +247,8 @@ class FaustHost:
             topic_allow_declare=False,
             consumer_auto_offset_reset="earliest",
             store="memory://",
+            broker_session_timeout=SESSION_S,
+            broker_heartbeat_interval=HEARTBEAT_S,
             stream_wait_empty=False,  # for what is acknowledged: nothing is
             broker_commit_interval=COMMIT_S,
         )
@@ -243,6 +261,16 @@ class FaustHost:
             topic = app.topic(one.topic, value_serializer="raw", key_serializer="raw")
             app.agent(topic, name=f"{self.group}.{one.name}")(one.run)
         return app
+
+
+async def _tried(ending: Awaitable[Any]) -> None:
+    """Wait for it, but not for long, nor for its being cancelled: Faust may wait for a broker that does not answer."""
+    task = asyncio.ensure_future(ending)
+    done, _ = await asyncio.wait({task}, timeout=STOP_S)
+    if not done:
+        task.cancel()
+    elif not task.cancelled():
+        task.exception()  # it is no matter any more
 
 
 class UserAgents(FaustHost):
